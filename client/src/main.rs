@@ -1,0 +1,2 @@
+//! `lbctl`, the command line of littlebox.
+fn main() {}

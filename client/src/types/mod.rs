@@ -1,0 +1,34 @@
+//! The wire types of the `/v1` API: one definition for the daemon, `lbctl` and the tests.
+//!
+//! Requests reject unknown fields; responses may grow new ones. Times are RFC 3339 strings in UTC
+//! with nanoseconds; sizes are bytes unless a name says otherwise.
+
+mod container;
+mod event;
+mod exec;
+mod ids;
+mod namespace;
+mod problem;
+mod stream;
+mod system;
+
+pub use container::*;
+pub use event::*;
+pub use exec::*;
+pub use ids::*;
+pub use namespace::*;
+pub use problem::*;
+pub use stream::*;
+pub use system::*;
+
+use serde::{Deserialize, Serialize};
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The items, in a stable order (oldest first).
+    pub items: Vec<T>,
+    /// Pass it as `?cursor=` for the next page; absent on the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}

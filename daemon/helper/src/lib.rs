@@ -1,0 +1,3 @@
+//! littlebox's helper: the synchronous side of the engine.
+
+pub mod protocol;

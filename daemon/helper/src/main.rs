@@ -1,0 +1,2 @@
+//! The helper's binary.
+fn main() {}

@@ -1,0 +1,7 @@
+//! littlebox's daemon.
+
+pub mod spec;
+pub mod files;
+pub mod logs;
+pub mod namespaces;
+pub mod procfs;

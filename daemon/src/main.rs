@@ -1,0 +1,2 @@
+//! The littlebox daemon.
+fn main() {}
