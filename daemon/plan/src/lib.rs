@@ -1,1 +1,38 @@
-//! littlebox-plan
+//! From an OCI runtime spec to a launch plan.
+//!
+//! The daemon turns an API request into a [`Spec`](oci_spec::runtime::Spec), the OCI command line
+//! reads one from `config.json`; both come through [`launch_plan`], so nothing can be built in one
+//! way and not in the other. What a spec does not say (log, stdio, cgroup path, descriptors) is in
+//! the [`Envelope`]. The module is pure: it looks at no file and asks no kernel.
+//!
+//! A spec that asks for something which a [`LaunchPlan`] cannot express is refused, with a JSON
+//! pointer into `config.json`: a protection that was asked for is never dropped in silence.
+
+pub mod capability;
+pub mod cgroup;
+mod envelope;
+pub mod explain;
+mod launch;
+mod mount;
+mod process;
+mod unsupported;
+
+pub use envelope::{Envelope, ExecEnvelope};
+pub use launch::launch_plan;
+pub use process::exec_plan;
+
+/// Why a spec cannot be planned.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{pointer}: {message}")]
+pub struct PlanError {
+    /// JSON pointer (RFC 6901) into `config.json`.
+    pub pointer: String,
+    /// What is wrong, with what, and what to do; lower case, no full stop.
+    pub message: String,
+}
+
+impl PlanError {
+    fn new(pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { pointer: pointer.into(), message: message.into() }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a plan needs beside the OCI runtime spec.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use littlebox_helper::protocol::{
+    Injection, LogPlan, NamespaceKind, RootfsSource, TerminalSize, UserPlan,
+};
+
+/// What the caller decides about a container, beside its spec.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Envelope {
+    /// The container's id.
+    pub id: String,
+    /// Absolute path of the helper's own 0700 directory.
+    pub run_dir: PathBuf,
+    /// What the root is made from; `root.path` of the spec is not read.
+    pub rootfs: RootfsSource,
+    /// Where the output goes.
+    pub log: LogPlan,
+    /// The cgroup's path below each hierarchy's root. `None`: the spec's own `linux.cgroupsPath`,
+    /// and without that no cgroup.
+    pub cgroup_path: Option<PathBuf>,
+    /// For each joined namespace the index of its descriptor beside the launch message: one for
+    /// every namespace to which the spec gives a path, and for those that the caller opened itself.
+    pub joins: BTreeMap<NamespaceKind, usize>,
+    /// Who runs the program, when the spec's numbers do not say it (names, resolved in the
+    /// container); `None`: `process.user`.
+    pub user: Option<UserPlan>,
+    /// Make the working directory when it is missing.
+    pub create_cwd: bool,
+    /// The terminal's first size; `None`: `process.consoleSize`, else 24 x 80.
+    pub terminal_size: Option<TerminalSize>,
+    /// Clients can write to stdin.
+    pub stdin: bool,
+    /// littlebox's reaping init is PID 1.
+    pub init: bool,
+    /// Output is lossless towards a foreground client.
+    pub gate: bool,
+    /// Container paths that must not be seen, beside the masked ones: the daemon's own directories
+    /// inside a `host` root. Covered by an empty read-only tmpfs; one that is missing is passed over.
+    pub hidden: Vec<PathBuf>,
+    /// Test only: a failure to provoke.
+    pub inject: Option<Injection>,
+}
+
+impl Envelope {
+    /// An envelope with nothing optional in it.
+    pub fn new(id: String, run_dir: PathBuf, rootfs: RootfsSource, log: LogPlan) -> Self {
+        Self {
+            id,
+            run_dir,
+            rootfs,
+            log,
+            cgroup_path: None,
+            joins: BTreeMap::new(),
+            user: None,
+            create_cwd: false,
+            terminal_size: None,
+            stdin: false,
+            init: false,
+            gate: false,
+            hidden: Vec::new(),
+            inject: None,
+        }
+    }
+}
+
+/// What the caller decides about an exec, beside its `process` object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExecEnvelope {
+    /// The exec's id.
+    pub id: String,
+    /// Where its output goes.
+    pub log: LogPlan,
+    /// Absolute path of the file its exit record is written to.
+    pub exit_record: PathBuf,
+    /// As in [`Envelope::user`].
+    pub user: Option<UserPlan>,
+    /// Make the working directory when it is missing.
+    pub create_cwd: bool,
+    /// As in [`Envelope::terminal_size`].
+    pub terminal_size: Option<TerminalSize>,
+    /// Clients can write to stdin.
+    pub stdin: bool,
+    /// Output is lossless towards a foreground client.
+    pub gate: bool,
+    /// Kill it after this many milliseconds.
+    pub timeout_ms: Option<u64>,
+}
