@@ -69,6 +69,39 @@ pub enum First {
     OpenRootfs(RootfsPlan),
     /// End everything in this cgroup and remove its directories ([`Reply::Done`]); then exit.
     RemoveCgroup(CgroupPlan),
+    /// Ask the kernel (ioctl_nsfs(2)) about these namespaces ([`Reply::NamespaceRelations`]); then
+    /// exit.
+    NamespaceRelations(Vec<NamespaceRef>),
+}
+
+/// A namespace, by a process that lives in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRef {
+    /// The process, in the daemon's PID namespace.
+    pub pid: u32,
+    /// Which of its namespaces.
+    pub kind: NamespaceKind,
+    /// The inode it is known by. A process that has another one by now is passed over.
+    pub inode: u64,
+}
+
+/// What the kernel tells of a namespace by ioctl alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamespaceRelation {
+    /// Which kind.
+    pub kind: NamespaceKind,
+    /// Its inode.
+    pub inode: u64,
+    /// Inode of the user namespace that owns it (`NS_GET_USERNS`; of a user namespace: its
+    /// parent). `None` where the helper may not see it.
+    #[serde(default)]
+    pub owner_inode: Option<u64>,
+    /// Inode of the namespace it is nested in (`NS_GET_PARENT`; PID and user namespaces).
+    #[serde(default)]
+    pub parent_inode: Option<u64>,
+    /// Its 64-bit id (`NS_GET_ID`; `NS_GET_MNTNS_ID` on older kernels).
+    #[serde(default)]
+    pub id: Option<u64>,
 }
 
 /// A numbered request to a running helper. The reply carries the same number.
@@ -190,6 +223,8 @@ pub enum Reply {
         /// domainname.
         domainname: String,
     },
+    /// The answer to [`First::NamespaceRelations`]; namespaces that are gone are left out.
+    NamespaceRelations(Vec<NamespaceRelation>),
     /// Done; descriptors as the request says.
     Done,
     /// Not done, and why. For [`First::Launch`] everything that was made has been undone.

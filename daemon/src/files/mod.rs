@@ -1,0 +1,23 @@
+//! Files in and out of a container: stat, tar, changes.
+//!
+//! Everything here is synchronous and starts from a descriptor (`O_PATH`) of the container's root
+//! directory. The tree below it belongs to the container, which may change it at any moment, so
+//! no path is ever resolved but by `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`,
+//! and nothing is opened for reading before it is known to be a regular file.
+
+mod changes;
+mod error;
+mod ids;
+mod pack;
+mod resolve;
+mod tar;
+mod unpack;
+
+pub use changes::changes;
+pub use error::FileError;
+pub use ids::IdView;
+pub use pack::{pack, pack_all, stat};
+pub use unpack::{Bounds, unpack};
+
+#[cfg(test)]
+mod tests;
