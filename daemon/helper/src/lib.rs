@@ -1,3 +1,14 @@
 //! littlebox's helper: the synchronous side of the engine.
 
 pub mod protocol;
+
+#[cfg(feature = "engine")]
+pub mod build;
+#[cfg(feature = "engine")]
+pub mod cgroup;
+#[cfg(feature = "engine")]
+mod init;
+#[cfg(feature = "engine")]
+pub mod sys;
+#[cfg(feature = "engine")]
+mod users;

@@ -1,0 +1,1 @@
+//! littlebox's own PID 1: forwards signals, reaps, ends as the program ends.

@@ -1,0 +1,1 @@
+//! System calls that rustix does not have. The only place with `unsafe`.
