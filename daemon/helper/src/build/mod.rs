@@ -13,8 +13,8 @@ pub struct Built {
     pub launched: Launched,
     /// PID 1. It is a child of this process and must be waited for (`waitid`, `P_PIDFD`).
     pub pidfd: OwnedFd,
-    /// The helper's ends of the program's stdio.
-    pub stdio: Stdio,
+    /// The helper's ends of the program's stdio: `Some` as built, until the supervisor takes them.
+    pub stdio: Option<Stdio>,
     /// The container's cgroup; the caller kills and removes it when PID 1 has ended.
     pub cgroup: Cgroup,
 }
