@@ -1,1 +1,26 @@
-//! littlebox-tests
+//! End-to-end tests of littlebox: the harness that they stand on.
+//!
+//! A test starts with [`Bed::new`], which runs a `littleboxd` of its own on fresh directories, and
+//! ends with [`Bed::finish`], which stops it and holds the machine against the snapshot that was
+//! taken before ([`oracle`]). Every response on the way is checked against the contract.
+//!
+//! Nothing here is skipped: without root, without busybox, without a kernel feature a test fails
+//! and says what is missing.
+
+// The harness is test code: a broken precondition is a failed test.
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
+
+pub mod bed;
+pub mod daemon;
+pub mod http;
+pub mod oracle;
+pub mod proc;
+pub mod pty;
+pub mod roots;
+mod validate;
+pub mod ws;
+
+pub use bed::{Bed, BedBuilder};
+pub use daemon::{Daemon, Options};
+pub use http::{Method, Request, Response};
+pub use roots::{busybox_root, debian_root};
