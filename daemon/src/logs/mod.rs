@@ -15,7 +15,7 @@ mod watcher;
 
 pub use files::Record;
 pub use follower::{Chunk, Finished, Follower, From, Mode};
-pub use render::{Filter, TextRenderer, line, matches, render_ndjson, rfc3339};
+pub use render::{Filter, TextRenderer, encode, line, matches, render_ndjson, stream_name};
 pub use watcher::Watcher;
 
 #[cfg(test)]
