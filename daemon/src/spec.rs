@@ -3,15 +3,22 @@
 //! [`prepare`] checks everything of a container's configuration that does not need the machine's
 //! state, and makes the spec from it, with littlebox's defaults. It is pure: no file is opened.
 
+mod check;
+mod mounts;
 mod names;
+mod namespaces;
+mod process;
+mod resources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lbctl::types::{ContainerConfig, ContainerId, ExecConfig};
-use littlebox_helper::protocol::{Injection, NamespaceKind, TerminalSize, UserPlan};
-use oci_spec::runtime::{Process, Spec};
+use littlebox_helper::protocol::{
+    GATE_WINDOW, Injection, NamespaceKind, Step, TerminalSize, UserPlan,
+};
+use oci_spec::runtime::{Linux, Process, Root, Spec};
 
 pub use names::{errno_name, parse_signal, signal_name};
 
@@ -111,12 +118,72 @@ pub struct ConfigError {
     pub hint: Option<String>,
 }
 
+/// Rotated files kept beside the current one when the request does not say.
+const LOG_FILES: u32 = 4;
+/// Bytes of a log file when the request does not say.
+const LOG_SIZE: u64 = 16 * 1024 * 1024;
+/// Below this a log would be rotated at every line.
+const LOG_SIZE_MIN: u64 = 4096;
+/// The most that a request may give an exec to read.
+const INPUT_LIMIT: usize = 1024 * 1024;
+/// The label with which tests provoke a failure.
+const INJECT_LABEL: &str = "littlebox.test/inject";
+
+/// Container paths that read empty: what tells of the host's hardware, keys and timing, and side
+/// channels (power, interrupts).
+const MASKED: [&str; 12] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+/// Container paths that cannot be written: the kernel's own switches.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
 /// Checks a container's configuration and makes its OCI runtime spec.
 ///
 /// # Errors
 /// The first value that is wrong, by its JSON pointer.
-pub fn prepare(_config: &ContainerConfig, _ctx: &SpecContext<'_>) -> Result<Prepared, ConfigError> {
-    Err(ConfigError { pointer: String::new(), detail: "not written yet".into(), hint: None })
+pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepared, ConfigError> {
+    let root = root(&config.rootfs)?;
+    check::command(&config.command, "/command")?;
+    labels(config)?;
+    let namespaces = namespaces::sources(config)?;
+    let user = process::user_plan(config)?;
+    let terminal_size = process::terminal_size(config.terminal, config.terminal_size);
+    let (mounts, create_sources) = mounts::for_spec(config, &root, &namespaces)?;
+    let (hostname, domainname) = names_of_host(config, ctx, &namespaces)?;
+
+    let mut spec = Spec::default();
+    spec.set_version("1.2.1".to_owned());
+    spec.set_root(Some(spec_root(&root, config.read_only)));
+    spec.set_process(Some(spec_process(config, &user, hostname.as_deref())?));
+    spec.set_mounts(Some(mounts));
+    spec.set_hostname(hostname);
+    spec.set_domainname(domainname);
+    spec.set_annotations(None);
+    spec.set_linux(Some(spec_linux(config, &namespaces)?));
+    Ok(Prepared {
+        spec,
+        root,
+        namespaces,
+        user,
+        terminal_size,
+        log: log(config)?,
+        stop_signal: stop_signal(config)?,
+        stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
+        create_sources,
+        create_cwd: true,
+        inject: config.labels.get(INJECT_LABEL).and_then(|text| injection(text)),
+    })
 }
 
 /// Checks an exec's configuration against its container's and makes its OCI process object.
@@ -124,8 +191,242 @@ pub fn prepare(_config: &ContainerConfig, _ctx: &SpecContext<'_>) -> Result<Prep
 /// # Errors
 /// The first value that is wrong, by its JSON pointer into the exec's body.
 pub fn exec_process(
-    _config: &ExecConfig,
-    _container: &ContainerConfig,
+    config: &ExecConfig,
+    container: &ContainerConfig,
 ) -> Result<PreparedExec, ConfigError> {
-    Err(ConfigError { pointer: String::new(), detail: "not written yet".into(), hint: None })
+    check::command(&config.command, "/command")?;
+    check_input(config)?;
+    let mut user = process::user_plan(container)?;
+    if let Some(text) = &config.user {
+        (user.user, user.group) = check::user(text, "/user")?;
+    }
+    let base = if config.privileged {
+        littlebox_plan::capability::ALL_MASK
+    } else {
+        process::container_capabilities(container)?
+    };
+    let cwd = config.working_dir.as_deref().or(container.working_dir.as_deref());
+    let env = [&container.env, &config.env];
+
+    let mut process = Process::default();
+    process.set_terminal(Some(config.terminal));
+    process.set_user(process::spec_user(&user));
+    process.set_args(Some(config.command.clone()));
+    process.set_env(Some(process::env(container.hostname.as_deref(), config.terminal, &env)?));
+    process.set_cwd(process::cwd(cwd)?);
+    process.set_capabilities(Some(process::spec_capabilities(process::change(base, &config.capabilities)?)));
+    process.set_rlimits(Some(process::rlimits(&container.rlimits)?));
+    process.set_no_new_privileges(Some(container.no_new_privileges.unwrap_or(true)));
+    process.set_oom_score_adj(process::oom_score_adj(container)?);
+    Ok(PreparedExec {
+        process,
+        user,
+        terminal_size: process::terminal_size(config.terminal, config.terminal_size),
+        log: exec_log(config)?,
+        timeout_ms: config.timeout_ms,
+        create_cwd: false,
+    })
 }
+
+fn root(rootfs: &str) -> Result<RootSource, ConfigError> {
+    if rootfs == "host" {
+        return Ok(RootSource::Host);
+    }
+    let Some(dir) = rootfs.strip_prefix("dir:") else {
+        return Err(check::error_with(
+            "/rootfs",
+            format!("{} is not a root that a container can be made from", check::shown(rootfs)),
+            "use host, or dir:/absolute/path of a directory",
+        ));
+    };
+    let dir = check::path(dir, "/rootfs")?;
+    if dir == std::path::Path::new("/") {
+        return Err(check::error_with(
+            "/rootfs",
+            "the machine's own root cannot be used as a plain directory",
+            "use host: a copy-on-write view of it, without what must stay hidden",
+        ));
+    }
+    Ok(RootSource::Dir(dir))
+}
+
+fn labels(config: &ContainerConfig) -> Result<(), ConfigError> {
+    check::at_most(config.labels.len(), 256, "/labels", "labels")?;
+    config.labels.iter().try_for_each(|(key, value)| check::label(key, value))
+}
+
+/// Host and NIS domain name, which only a new UTS namespace takes.
+fn names_of_host(
+    config: &ContainerConfig,
+    ctx: &SpecContext<'_>,
+    sources: &namespaces::Sources,
+) -> Result<(Option<String>, Option<String>), ConfigError> {
+    if let Some(name) = &config.hostname {
+        check::host_name(name, "/hostname")?;
+    }
+    if let Some(name) = &config.domainname {
+        check::host_name(name, "/domainname")?;
+    }
+    if !namespaces::is_new(sources, NamespaceKind::Uts) {
+        return Ok((None, None));
+    }
+    let hostname = config.hostname.clone().unwrap_or_else(|| default_hostname(ctx.id));
+    Ok((Some(hostname), config.domainname.clone()))
+}
+
+/// The last 12 hex digits of the id: the random ones, which tell containers apart.
+fn default_hostname(id: &ContainerId) -> String {
+    let digits = id.0.simple().to_string();
+    digits.get(20..).unwrap_or(&digits).to_owned()
+}
+
+fn spec_root(root: &RootSource, read_only: bool) -> Root {
+    let mut spec = Root::default();
+    spec.set_path(match root {
+        RootSource::Host => PathBuf::from("/"),
+        RootSource::Dir(dir) => dir.clone(),
+    });
+    spec.set_readonly(Some(read_only));
+    spec
+}
+
+fn spec_process(
+    config: &ContainerConfig,
+    user: &UserPlan,
+    hostname: Option<&str>,
+) -> Result<Process, ConfigError> {
+    let mut process = Process::default();
+    process.set_terminal(Some(config.terminal));
+    process.set_user(process::spec_user(user));
+    process.set_args(Some(config.command.clone()));
+    process.set_env(Some(process::env(hostname, config.terminal, &[&config.env])?));
+    process.set_cwd(process::cwd(config.working_dir.as_deref())?);
+    process.set_capabilities(Some(process::spec_capabilities(process::container_capabilities(config)?)));
+    process.set_rlimits(Some(process::rlimits(&config.rlimits)?));
+    process.set_no_new_privileges(Some(config.no_new_privileges.unwrap_or(true)));
+    process.set_oom_score_adj(process::oom_score_adj(config)?);
+    Ok(process)
+}
+
+fn spec_linux(config: &ContainerConfig, sources: &namespaces::Sources) -> Result<Linux, ConfigError> {
+    let mut linux = Linux::default();
+    linux.set_namespaces(Some(namespaces::for_spec(sources)));
+    if let Some((uid, gid)) = namespaces::id_maps(config, sources)? {
+        linux.set_uid_mappings(Some(uid));
+        linux.set_gid_mappings(Some(gid));
+    }
+    linux.set_sysctl(sysctls(config, sources)?);
+    linux.set_resources(Some(resources::for_spec(&config.resources)?));
+    let propagation = config.propagation.clone().unwrap_or_else(|| "rprivate".to_owned());
+    mounts::check_propagation(&propagation, "/propagation")?;
+    linux.set_rootfs_propagation(Some(propagation));
+    let list = |paths: &[&str]| (!config.privileged).then(|| paths.iter().map(|p| (*p).to_owned()).collect());
+    linux.set_masked_paths(list(&MASKED));
+    linux.set_readonly_paths(list(&READ_ONLY));
+    Ok(linux)
+}
+
+fn sysctls(
+    config: &ContainerConfig,
+    sources: &namespaces::Sources,
+) -> Result<Option<HashMap<String, String>>, ConfigError> {
+    check::at_most(config.sysctls.len(), 256, "/sysctls", "sysctls")?;
+    for (name, value) in &config.sysctls {
+        let pointer = || check::key_pointer("/sysctls", name);
+        littlebox_plan::sysctl::check(name, value, |kind| namespaces::is_new(sources, kind))
+            .map_err(|detail| check::error(pointer(), detail))?;
+        if name == "kernel.hostname" && config.hostname.is_some() {
+            return Err(check::error_with(
+                pointer(),
+                "the host name is given twice",
+                "leave out this sysctl or the field hostname",
+            ));
+        }
+    }
+    let map = || config.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok((!config.sysctls.is_empty()).then(map))
+}
+
+fn stop_signal(config: &ContainerConfig) -> Result<i32, ConfigError> {
+    let text = config.stop_signal.as_deref().unwrap_or("SIGTERM");
+    parse_signal(text).ok_or_else(|| {
+        check::error_with(
+            "/stop_signal",
+            format!("{} is not a signal", check::shown(text)),
+            "use a name like SIGTERM or RTMIN+3, or a number from 1 to 64",
+        )
+    })
+}
+
+fn log(config: &ContainerConfig) -> Result<LogSettings, ConfigError> {
+    let asked = config.log.as_ref();
+    let size = asked.and_then(|l| l.max_size).unwrap_or(LOG_SIZE);
+    let max_files = asked.and_then(|l| l.max_files).unwrap_or(LOG_FILES);
+    if size != 0 && size < LOG_SIZE_MIN {
+        return Err(check::error_with(
+            "/log/max_size",
+            format!("a log of {size} bytes would be rotated at every line"),
+            format!("give at least {LOG_SIZE_MIN} bytes, or 0 for no bound"),
+        ));
+    }
+    if !(1..=1000).contains(&max_files) {
+        return Err(check::error_with(
+            "/log/max_files",
+            format!("{max_files} rotated files cannot be kept; 1 to 1000 can"),
+            "for a log that is never rotated set log.max_size to 0",
+        ));
+    }
+    // A rotation would take away what a slow foreground client has not read yet.
+    let max_size = (size != 0 && !config.attach).then_some(size);
+    Ok(LogSettings { max_size, max_files })
+}
+
+/// Two files of half the bound each: the newest half at least can always be read again. For a
+/// foreground client each holds the whole window by which it may be behind.
+fn exec_log(config: &ExecConfig) -> Result<LogSettings, ConfigError> {
+    let limit = config.output_limit.unwrap_or(LOG_SIZE);
+    if limit != 0 && limit < LOG_SIZE_MIN {
+        return Err(check::error_with(
+            "/output_limit",
+            format!("{limit} bytes are too few to keep output in"),
+            format!("give at least {LOG_SIZE_MIN} bytes, or 0 for no bound"),
+        ));
+    }
+    let least = if config.attach { GATE_WINDOW + GATE_WINDOW / 8 } else { 0 };
+    let max_size = (limit != 0).then(|| (limit / 2).max(least));
+    Ok(LogSettings { max_size, max_files: 1 })
+}
+
+fn check_input(config: &ExecConfig) -> Result<(), ConfigError> {
+    if config.timeout_ms == Some(0) {
+        return Err(check::error_with(
+            "/timeout_ms",
+            "a program cannot end in 0 milliseconds",
+            "leave it out for no limit",
+        ));
+    }
+    match &config.input {
+        Some(_) if config.stdin => Err(check::error_with(
+            "/input",
+            "input and stdin exclude each other",
+            "leave out input and write to the attached stream instead, or set stdin to false",
+        )),
+        Some(input) if input.len() > INPUT_LIMIT => Err(check::error_with(
+            "/input",
+            format!("the input has {} bytes, at most {INPUT_LIMIT} are taken", input.len()),
+            "set stdin and write to the attached stream instead",
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// `STEP:ERRNO`, e.g. `pivot_root:5`; anything else is a label like others.
+fn injection(text: &str) -> Option<Injection> {
+    let (step, errno) = text.split_once(':')?;
+    let step = Step::ALL.into_iter().find(|s| s.name() == step)?;
+    let errno = errno.parse().ok().filter(|n| (0..=4095).contains(n))?;
+    Some(Injection { step, errno })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,237 @@
 //! The launch plan.
 
-use littlebox_helper::protocol::LaunchPlan;
-use oci_spec::runtime::Spec;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use crate::{Envelope, PlanError};
+use littlebox_helper::protocol::{
+    DevicePlan, LaunchPlan, NamespaceKind, NamespacePlan, PROTOCOL_VERSION, Propagation, RootfsPlan,
+    RootfsSource,
+};
+use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+
+use crate::process::About;
+use crate::{Envelope, PlanError, cgroup, idmap, mount, process, sysctl, unsupported};
+
+type Namespaces = BTreeMap<NamespaceKind, NamespacePlan>;
 
 /// Makes the plan of a container from its OCI runtime spec.
 ///
 /// # Errors
 /// A [`PlanError`] names the first value that is wrong or cannot be expressed.
-pub fn launch_plan(_spec: &Spec, _envelope: Envelope) -> Result<LaunchPlan, PlanError> {
-    Err(PlanError::new("", "not written yet"))
+pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanError> {
+    unsupported::spec(spec)?;
+    let linux = spec.linux().as_ref();
+    let namespaces = namespaces(linux, &envelope.joins)?;
+    let is_new = |kind| namespaces.get(&kind) == Some(&NamespacePlan::New);
+    let (uid_map, gid_map) = match linux {
+        Some(linux) => idmap::plan(linux, is_new(NamespaceKind::User))?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let mounts = mount::plan(spec.mounts().as_deref().unwrap_or_default())?;
+    let devices = devices(linux, mount::dev_is_fresh(&mounts))?;
+    let mut masked_paths = paths(linux.and_then(|l| l.masked_paths().as_deref()), "/linux/maskedPaths")?;
+    masked_paths.extend(envelope.hidden);
+    let about = About {
+        user: envelope.user,
+        create_cwd: envelope.create_cwd,
+        terminal_size: envelope.terminal_size,
+    };
+    let Some(process) = spec.process() else {
+        return Err(PlanError::new("/process", "a container needs a process to start"));
+    };
+    Ok(LaunchPlan {
+        version: PROTOCOL_VERSION,
+        id: envelope.id,
+        run_dir: envelope.run_dir,
+        uid_map,
+        gid_map,
+        hostname: uts_name(spec.hostname().as_deref(), "hostname", is_new(NamespaceKind::Uts))?,
+        domainname: uts_name(spec.domainname().as_deref(), "domainname", is_new(NamespaceKind::Uts))?,
+        rootfs: rootfs(spec, envelope.rootfs)?,
+        mounts,
+        devices,
+        masked_paths,
+        readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_deref()), "/linux/readonlyPaths")?,
+        sysctls: sysctls(linux, is_new)?,
+        process: process::plan(process, about, "/process")?,
+        init: envelope.init,
+        stdin: envelope.stdin,
+        cgroup: cgroup::plan(linux, envelope.cgroup_path)?,
+        log: envelope.log,
+        loopback_up: is_new(NamespaceKind::Net),
+        gate: envelope.gate,
+        inject: envelope.inject,
+        namespaces,
+    })
+}
+
+/// New ones, and joined ones by their descriptor. The caller's joins come first: a namespace that
+/// it opened need not be in the spec.
+fn namespaces(
+    linux: Option<&Linux>,
+    joins: &BTreeMap<NamespaceKind, usize>,
+) -> Result<Namespaces, PlanError> {
+    let listed = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+    let mut plan = Namespaces::new();
+    for (i, namespace) in listed.iter().enumerate() {
+        let kind = namespace_kind(namespace.typ());
+        let source = match (namespace.path(), joins.get(&kind)) {
+            (_, Some(index)) => NamespacePlan::Join(*index),
+            (None, None) => NamespacePlan::New,
+            (Some(path), None) => {
+                return Err(PlanError::new(
+                    format!("/linux/namespaces/{i}/path"),
+                    format!("the namespace '{}' has not been opened", path.display()),
+                ));
+            }
+        };
+        if plan.insert(kind, source).is_some() {
+            return Err(PlanError::new(
+                format!("/linux/namespaces/{i}/type"),
+                format!("the namespace type {} is given twice", kind.name()),
+            ));
+        }
+    }
+    plan.extend(joins.iter().map(|(kind, index)| (*kind, NamespacePlan::Join(*index))));
+    if plan.get(&NamespaceKind::Mnt) == Some(&NamespacePlan::New) {
+        return Ok(plan);
+    }
+    Err(PlanError::new(
+        "/linux/namespaces",
+        "a container needs a mount namespace of its own, because its root is made in it",
+    ))
+}
+
+/// The kind of a spec's namespace type.
+pub(crate) fn namespace_kind(typ: LinuxNamespaceType) -> NamespaceKind {
+    match typ {
+        LinuxNamespaceType::Mount => NamespaceKind::Mnt,
+        LinuxNamespaceType::Cgroup => NamespaceKind::Cgroup,
+        LinuxNamespaceType::Uts => NamespaceKind::Uts,
+        LinuxNamespaceType::Ipc => NamespaceKind::Ipc,
+        LinuxNamespaceType::User => NamespaceKind::User,
+        LinuxNamespaceType::Pid => NamespaceKind::Pid,
+        LinuxNamespaceType::Network => NamespaceKind::Net,
+        LinuxNamespaceType::Time => NamespaceKind::Time,
+    }
+}
+
+/// A host or NIS domain name: at most 64 bytes (`__NEW_UTS_LEN`, uname(2)).
+fn uts_name(name: Option<&str>, field: &str, new_uts: bool) -> Result<Option<String>, PlanError> {
+    let Some(name) = name.filter(|n| !n.is_empty()) else { return Ok(None) };
+    if !new_uts {
+        return Err(PlanError::new(
+            format!("/{field}"),
+            format!("a {field} needs a new uts namespace; it would rename another's"),
+        ));
+    }
+    if name.len() > 64 || name.contains('\0') {
+        return Err(PlanError::new(
+            format!("/{field}"),
+            format!("a {field} has at most 64 bytes and no zero byte"),
+        ));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+fn rootfs(spec: &Spec, source: RootfsSource) -> Result<RootfsPlan, PlanError> {
+    let name = spec.linux().as_ref().and_then(|l| l.rootfs_propagation().as_deref()).unwrap_or("");
+    let propagation = match name {
+        "" => Propagation::default(),
+        name => mount::propagation(name).ok_or_else(|| {
+            PlanError::new(
+                "/linux/rootfsPropagation",
+                format!("'{name}' is not a propagation that is supported: private, slave, shared and their r forms are"),
+            )
+        })?,
+    };
+    let read_only = spec.root().as_ref().and_then(|root| root.readonly()) == Some(true);
+    Ok(RootfsPlan { source, read_only, propagation })
+}
+
+fn paths(list: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>, PlanError> {
+    let list = list.unwrap_or_default();
+    match list.iter().position(|p| !p.starts_with('/') || p.contains('\0')) {
+        Some(i) => Err(PlanError::new(format!("{pointer}/{i}"), "the path must be absolute, without a zero byte")),
+        None => Ok(list.iter().map(PathBuf::from).collect()),
+    }
+}
+
+fn sysctls(
+    linux: Option<&Linux>,
+    is_new: impl Fn(NamespaceKind) -> bool,
+) -> Result<BTreeMap<String, String>, PlanError> {
+    let Some(wanted) = linux.and_then(|l| l.sysctl().as_ref()) else { return Ok(BTreeMap::new()) };
+    let mut plan = BTreeMap::new();
+    for (name, value) in wanted {
+        sysctl::check(name, value, &is_new)
+            .map_err(|message| PlanError::new(format!("/linux/sysctl/{}", escape(name)), message))?;
+        plan.insert(name.clone(), value.clone());
+    }
+    Ok(plan)
+}
+
+/// A key as a token of a JSON pointer (RFC 6901, section 3).
+pub(crate) fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// Name, major and minor number of the nodes that every container has (OCI config-linux.md,
+/// "Default Devices"; `console` and `ptmx` are the terminal's and devpts' own).
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] =
+    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+
+/// The default nodes and the spec's; a spec's node of the same path comes instead of a default one.
+/// In a `/dev` that is not the plan's own tmpfs no nodes are made.
+fn devices(linux: Option<&Linux>, dev_is_fresh: bool) -> Result<Vec<DevicePlan>, PlanError> {
+    let listed = linux.and_then(|l| l.devices().as_deref()).unwrap_or_default();
+    let asked = listed.iter().enumerate().map(|(i, d)| device(d, i)).collect::<Result<Vec<_>, _>>()?;
+    if !dev_is_fresh {
+        return Ok(Vec::new());
+    }
+    let mut plan: Vec<DevicePlan> = DEFAULT_DEVICES
+        .iter()
+        .map(|&(name, major, minor)| DevicePlan {
+            path: Path::new("/dev").join(name),
+            kind: 'c',
+            major,
+            minor,
+            mode: 0o666,
+            uid: 0,
+            gid: 0,
+        })
+        .filter(|default| asked.iter().all(|d| d.path != default.path))
+        .collect();
+    plan.extend(asked);
+    Ok(plan)
+}
+
+fn device(device: &LinuxDevice, index: usize) -> Result<DevicePlan, PlanError> {
+    let at = |field: &str| format!("/linux/devices/{index}/{field}");
+    let kind = match device.typ() {
+        LinuxDeviceType::C | LinuxDeviceType::U => 'c',
+        LinuxDeviceType::B => 'b',
+        LinuxDeviceType::A | LinuxDeviceType::P => {
+            return Err(PlanError::new(at("type"), "a device is c, u or b; others are not supported yet"));
+        }
+    };
+    let path: PathBuf = device.path().components().collect();
+    let below_dev = path.starts_with("/dev") && path != Path::new("/dev");
+    let plain = path.components().all(|c| !matches!(c, std::path::Component::ParentDir));
+    if !below_dev || !plain || path.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(PlanError::new(at("path"), "a device node is made below /dev only"));
+    }
+    let number = |n: i64, field: &str| {
+        u32::try_from(n).map_err(|_| PlanError::new(at(field), format!("{n} is not a device number")))
+    };
+    Ok(DevicePlan {
+        path,
+        kind,
+        major: number(device.major(), "major")?,
+        minor: number(device.minor(), "minor")?,
+        // Some generators put the type's bits beside the permission's.
+        mode: device.file_mode().unwrap_or(0o666) & 0o777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    })
 }

@@ -12,14 +12,17 @@ pub mod capability;
 pub mod cgroup;
 mod envelope;
 pub mod explain;
+pub mod idmap;
 mod launch;
 mod mount;
 mod process;
+pub mod sysctl;
 mod unsupported;
 
 pub use envelope::{Envelope, ExecEnvelope};
 pub use launch::launch_plan;
-pub use process::exec_plan;
+pub use mount::propagation;
+pub use process::{exec_plan, rlimit_name};
 
 /// Why a spec cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,1 +1,257 @@
-//! Part of the planner.
+//! Mounts of a spec (OCI config.md, "mounts"; config-linux.md, "Filesystem mount options").
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use littlebox_helper::protocol::{MountAttrs, MountPlan, MountSource, Propagation};
+use oci_spec::runtime::Mount;
+
+use crate::PlanError;
+
+/// What a list of mount options says.
+#[derive(Debug, Default)]
+struct Options {
+    /// Of the mount itself.
+    top: MountAttrs,
+    /// Of the whole tree (`rro`, `rnosuid`...).
+    tree: MountAttrs,
+    propagation: Option<Propagation>,
+    /// `bind` (false) or `rbind` (true).
+    bind: Option<bool>,
+    copy_up: bool,
+    /// Flags of the superblock, for a fresh filesystem.
+    superblock: Vec<String>,
+    /// Everything else is the filesystem's own.
+    data: Vec<String>,
+}
+
+/// Plans the mounts of a spec, in their order.
+pub(crate) fn plan(mounts: &[Mount]) -> Result<Vec<MountPlan>, PlanError> {
+    mounts.iter().enumerate().map(|(i, mount)| plan_one(mount, i)).collect()
+}
+
+fn plan_one(mount: &Mount, index: usize) -> Result<MountPlan, PlanError> {
+    let at = |field: &str| format!("/mounts/{index}/{field}");
+    if is_some_and_filled(mount.uid_mappings()) || is_some_and_filled(mount.gid_mappings()) {
+        return Err(PlanError::new(at("uidMappings"), "idmapped mounts are not supported yet"));
+    }
+    let options = parse_options(mount.options().as_deref().unwrap_or_default(), index)?;
+    let attrs = attrs(&options, &at("options"))?;
+    let propagation = options.propagation;
+    let destination = absolute(mount.destination(), &at("destination"))?;
+    let source = source(mount, options, index)?;
+    Ok(MountPlan { destination, source, attrs, propagation })
+}
+
+fn is_some_and_filled<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+/// The destination; a relative one is taken from `/`, as the specification allows for old configs.
+fn absolute(destination: &Path, pointer: &str) -> Result<PathBuf, PlanError> {
+    let bytes = destination.as_os_str().as_encoded_bytes();
+    if bytes.is_empty() || bytes.contains(&0) {
+        return Err(PlanError::new(pointer, "a mount destination is a path without a zero byte"));
+    }
+    let destination = if bytes[0] == b'/' { destination.to_owned() } else { Path::new("/").join(destination) };
+    if destination == Path::new("/") {
+        return Err(PlanError::new(pointer, "nothing can be mounted over the root itself; use root.path"));
+    }
+    Ok(destination)
+}
+
+fn source(mount: &Mount, options: Options, index: usize) -> Result<MountSource, PlanError> {
+    let kind = mount.typ().as_deref().unwrap_or("none");
+    let recursive = options.bind.or((kind == "bind").then_some(false));
+    if let Some(recursive) = recursive {
+        return bind_source(mount, recursive, &options, index);
+    }
+    match kind {
+        "none" | "" => Err(PlanError::new(
+            format!("/mounts/{index}/type"),
+            "a mount needs a filesystem type, or the option bind or rbind",
+        )),
+        // The helper mounts the hierarchies that the host has, whichever version was named.
+        "cgroup" | "cgroup2" => Ok(MountSource::Cgroup),
+        fstype => Ok(filesystem_source(fstype, mount.source().as_deref(), options)),
+    }
+}
+
+fn bind_source(
+    mount: &Mount,
+    recursive: bool,
+    options: &Options,
+    index: usize,
+) -> Result<MountSource, PlanError> {
+    let at = |field: &str| format!("/mounts/{index}/{field}");
+    if let Some(option) = options.data.first() {
+        return Err(PlanError::new(at("options"), format!("a bind mount does not know the option '{option}'")));
+    }
+    if options.copy_up {
+        return Err(PlanError::new(at("options"), "tmpcopyup is an option of tmpfs only"));
+    }
+    match mount.source() {
+        Some(path) if path.is_absolute() => Ok(MountSource::Bind { path: path.clone(), recursive }),
+        Some(path) => Err(PlanError::new(
+            at("source"),
+            format!("the bind source '{}' is relative; resolve it against the bundle first", path.display()),
+        )),
+        None => Err(PlanError::new(at("source"), "a bind mount needs a source")),
+    }
+}
+
+/// A fresh filesystem. Where the source is more than a placeholder it is fsconfig(2)'s `source`.
+fn filesystem_source(fstype: &str, source: Option<&Path>, options: Options) -> MountSource {
+    let mut list = options.superblock;
+    if let Some(source) = source.filter(|s| s.is_absolute()) {
+        list.push(format!("source={}", source.display()));
+    }
+    list.extend(options.data);
+    MountSource::Filesystem { fstype: fstype.to_owned(), options: list, copy_up: options.copy_up }
+}
+
+fn parse_options(options: &[String], index: usize) -> Result<Options, PlanError> {
+    let mut parsed = Options::default();
+    for (i, option) in options.iter().enumerate() {
+        parse_option(&mut parsed, option)
+            .map_err(|message| PlanError::new(format!("/mounts/{index}/options/{i}"), message))?;
+    }
+    Ok(parsed)
+}
+
+fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
+    if let Some((recursive, name, value)) = attribute(option) {
+        let attrs = if recursive { &mut parsed.tree } else { &mut parsed.top };
+        set_attribute(attrs, name, value);
+        return Ok(());
+    }
+    if let Some(propagation) = propagation(option) {
+        parsed.propagation = Some(propagation);
+        return Ok(());
+    }
+    match option {
+        "bind" => parsed.bind = Some(false),
+        "rbind" => parsed.bind = Some(true),
+        "tmpcopyup" => parsed.copy_up = true,
+        // What the kernel does anyway, or what changes nothing that a program could rely on: access
+        // times beyond noatime follow the kernel's relatime, and mandatory locking is gone (5.15).
+        "" | "defaults" | "async" | "relatime" | "norelatime" | "strictatime" | "nostrictatime"
+        | "nodiratime" | "diratime" | "rrelatime" | "rnorelatime" | "rstrictatime"
+        | "rnostrictatime" | "rnodiratime" | "rdiratime" | "loud" | "silent" | "mand" | "nomand"
+        | "iversion" | "noiversion" | "nolazytime" | "acl" | "noacl" => {}
+        "sync" | "dirsync" | "lazytime" => parsed.superblock.push(option.to_owned()),
+        "unbindable" | "runbindable" => {
+            return Err(format!("the propagation '{option}' is not supported; use private or slave"));
+        }
+        "idmap" | "ridmap" => return Err("idmapped mounts are not supported yet".into()),
+        "remount" => return Err("a new mount cannot be a remount".into()),
+        other if other.contains('\0') => return Err("an option may not contain a zero byte".into()),
+        other => parsed.data.push(other.to_owned()),
+    }
+    Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Attribute {
+    ReadOnly,
+    Nosuid,
+    Nodev,
+    Noexec,
+    Noatime,
+    Nosymfollow,
+}
+
+/// Whether the option is an attribute of a mount: for its whole tree?, which one, set or cleared.
+fn attribute(option: &str) -> Option<(bool, Attribute, bool)> {
+    let plain = |name: &str| {
+        Some(match name {
+            "ro" => (Attribute::ReadOnly, true),
+            "rw" => (Attribute::ReadOnly, false),
+            "nosuid" => (Attribute::Nosuid, true),
+            "suid" => (Attribute::Nosuid, false),
+            "nodev" => (Attribute::Nodev, true),
+            "dev" => (Attribute::Nodev, false),
+            "noexec" => (Attribute::Noexec, true),
+            "exec" => (Attribute::Noexec, false),
+            "noatime" => (Attribute::Noatime, true),
+            "atime" => (Attribute::Noatime, false),
+            "nosymfollow" => (Attribute::Nosymfollow, true),
+            "symfollow" => (Attribute::Nosymfollow, false),
+            _ => return None,
+        })
+    };
+    match plain(option) {
+        Some((name, value)) => Some((false, name, value)),
+        None => option.strip_prefix('r').and_then(plain).map(|(name, value)| (true, name, value)),
+    }
+}
+
+fn set_attribute(attrs: &mut MountAttrs, name: Attribute, value: bool) {
+    match name {
+        Attribute::ReadOnly => attrs.read_only = value,
+        Attribute::Nosuid => attrs.nosuid = value,
+        Attribute::Nodev => attrs.nodev = value,
+        Attribute::Noexec => attrs.noexec = value,
+        Attribute::Noatime => attrs.noatime = value,
+        Attribute::Nosymfollow => attrs.nosymfollow = value,
+    }
+}
+
+/// One set of attributes for the mount. Attributes of the whole tree include the mount itself, so
+/// the two kinds can stand together as long as the plain ones say nothing more.
+fn attrs(options: &Options, pointer: &str) -> Result<MountAttrs, PlanError> {
+    let (top, tree) = (options.top, options.tree);
+    if tree == MountAttrs::default() {
+        return Ok(top);
+    }
+    let both = union(top, tree);
+    if both != tree {
+        return Err(PlanError::new(
+            pointer,
+            "options for the whole tree (rro, rnosuid, ...) and others for its top alone cannot be \
+             mixed; write all of them with or without the r",
+        ));
+    }
+    Ok(MountAttrs { recursive: true, ..tree })
+}
+
+fn union(a: MountAttrs, b: MountAttrs) -> MountAttrs {
+    MountAttrs {
+        read_only: a.read_only || b.read_only,
+        nosuid: a.nosuid || b.nosuid,
+        nodev: a.nodev || b.nodev,
+        noexec: a.noexec || b.noexec,
+        noatime: a.noatime || b.noatime,
+        nosymfollow: a.nosymfollow || b.nosymfollow,
+        recursive: false,
+    }
+}
+
+/// A propagation by the name that specs and mount(8) give it.
+pub fn propagation(name: &str) -> Option<Propagation> {
+    Some(match name {
+        "private" => Propagation::Private,
+        "rprivate" => Propagation::Rprivate,
+        "slave" => Propagation::Slave,
+        "rslave" => Propagation::Rslave,
+        "shared" => Propagation::Shared,
+        "rshared" => Propagation::Rshared,
+        _ => return None,
+    })
+}
+
+/// Whether `/dev` is at the end a fresh tmpfs of these mounts, so that nodes may be made in it.
+pub(crate) fn dev_is_fresh(mounts: &[MountPlan]) -> bool {
+    let covers_dev = |m: &&MountPlan| Path::new("/dev").starts_with(clean(&m.destination));
+    let last = mounts.iter().rev().find(covers_dev);
+    last.is_some_and(|m| {
+        clean(&m.destination) == Path::new("/dev")
+            && matches!(&m.source, MountSource::Filesystem { fstype, .. }
+                if OsStr::new(fstype) == "tmpfs" || OsStr::new(fstype) == "devtmpfs")
+    })
+}
+
+/// A path without `.` and doubled slashes; `Path` compares by component.
+fn clean(path: &Path) -> PathBuf {
+    path.components().collect()
+}

@@ -1,1 +1,84 @@
-//! Part of the planner.
+//! What a spec may ask for and a launch plan cannot express.
+//!
+//! Refused is everything whose absence a program or an administrator would notice. Passed over, as
+//! the specification demands or because nothing is lost: unknown properties, `annotations`, the
+//! objects of other platforms (`windows`, `solaris`, `vm`, `zos`), `personality` of the native
+//! domain, `apparmorProfile` `unconfined`, and empty objects.
+
+use oci_spec::runtime::{Hooks, Linux, LinuxPersonalityDomain, Process, Spec};
+
+use crate::PlanError;
+
+/// Refuses what the plan of a container cannot express; `process` is checked by [`process`].
+pub(crate) fn spec(spec: &Spec) -> Result<(), PlanError> {
+    if !spec.version().starts_with("1.") {
+        return Err(PlanError::new(
+            "/ociVersion",
+            format!("'{}' is not a version of the specification that is known here; 1.x is", spec.version()),
+        ));
+    }
+    if let Some(hooks) = spec.hooks() {
+        self::hooks(hooks)?;
+    }
+    match spec.linux() {
+        Some(linux) => self::linux(linux),
+        None => Ok(()),
+    }
+}
+
+fn hooks(hooks: &Hooks) -> Result<(), PlanError> {
+    let lists = [
+        ("prestart", hooks.prestart()),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ];
+    refuse(
+        "/hooks/",
+        "hooks are not supported yet",
+        lists.map(|(name, list)| (name, list.as_ref().is_some_and(|l| !l.is_empty()))),
+    )
+}
+
+fn linux(linux: &Linux) -> Result<(), PlanError> {
+    let foreign_domain =
+        |p: &oci_spec::runtime::LinuxPersonality| p.domain() != LinuxPersonalityDomain::PerLinux;
+    refuse(
+        "/linux/",
+        "this is not supported yet; remove it",
+        [
+            ("seccomp", linux.seccomp().is_some()),
+            ("mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
+            ("intelRdt", linux.intel_rdt().is_some()),
+            ("memoryPolicy", linux.memory_policy().is_some()),
+            ("personality", linux.personality().as_ref().is_some_and(foreign_domain)),
+            ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
+            ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
+        ],
+    )
+}
+
+/// Refuses what the plan of a process cannot express. `base` is the pointer of the process object.
+pub(crate) fn process(process: &Process, base: &str) -> Result<(), PlanError> {
+    let confined = |p: &String| !p.is_empty() && p != "unconfined";
+    refuse(
+        &format!("{base}/"),
+        "this is not supported yet; remove it",
+        [
+            ("apparmorProfile", process.apparmor_profile().as_ref().is_some_and(confined)),
+            ("selinuxLabel", process.selinux_label().as_ref().is_some_and(|l| !l.is_empty())),
+            ("ioPriority", process.io_priority().is_some()),
+            ("scheduler", process.scheduler().is_some()),
+            ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
+        ],
+    )
+}
+
+fn refuse<const N: usize>(base: &str, why: &str, asked: [(&str, bool); N]) -> Result<(), PlanError> {
+    match asked.iter().find(|(_, present)| *present) {
+        Some((name, _)) => Err(PlanError::new(format!("{base}{name}"), why)),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,205 @@
+//! Grammars of single values: strings from outside become values that cannot be wrong.
+
+use std::path::{Component, Path, PathBuf};
+
+use littlebox_helper::protocol::UserRef;
+
+use super::ConfigError;
+
+/// The longest single argument or environment entry, with its zero byte (`MAX_ARG_STRLEN`,
+/// execve(2)).
+const ARG_LIMIT: usize = 128 * 1024 - 1;
+/// The longest path, with its zero byte (`PATH_MAX`).
+const PATH_LIMIT: usize = 4095;
+
+/// An error without a hint.
+pub(super) fn error(pointer: impl Into<String>, detail: impl Into<String>) -> ConfigError {
+    ConfigError { pointer: pointer.into(), detail: detail.into(), hint: None }
+}
+
+/// An error with a hint.
+pub(super) fn error_with(
+    pointer: impl Into<String>,
+    detail: impl Into<String>,
+    hint: impl Into<String>,
+) -> ConfigError {
+    ConfigError { pointer: pointer.into(), detail: detail.into(), hint: Some(hint.into()) }
+}
+
+/// A pointer to a key of a map: `base` and the key as a token (RFC 6901, section 3).
+pub(super) fn key_pointer(base: &str, key: &str) -> String {
+    format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
+}
+
+/// A value as it is shown in a sentence: escaped, and cut when it is long.
+pub(super) fn shown(value: &str) -> String {
+    let short: String = value.chars().take(64).collect();
+    let dots = if short.len() < value.len() { "..." } else { "" };
+    format!("'{}{dots}'", short.escape_debug())
+}
+
+/// Refuses more than `limit` of something.
+pub(super) fn at_most(count: usize, limit: usize, pointer: &str, things: &str) -> Result<(), ConfigError> {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(error(pointer, format!("there are {count} {things}; at most {limit} are taken")))
+}
+
+/// An absolute path without `..` and zero bytes; `.` and doubled slashes are dropped.
+pub(super) fn path(text: &str, pointer: &str) -> Result<PathBuf, ConfigError> {
+    if !text.starts_with('/') {
+        return Err(error_with(
+            pointer,
+            format!("the path {} is not absolute", shown(text)),
+            "start it with '/'",
+        ));
+    }
+    if text.len() > PATH_LIMIT || text.contains('\0') {
+        return Err(error(pointer, format!("a path has at most {PATH_LIMIT} bytes and no zero byte")));
+    }
+    let path = Path::new(text);
+    if path.components().any(|c| matches!(c, Component::ParentDir)) {
+        return Err(error_with(
+            pointer,
+            format!("the path {} contains '..'", shown(text)),
+            "write the path that is meant",
+        ));
+    }
+    Ok(path.components().collect())
+}
+
+/// The program and its arguments.
+pub(super) fn command(args: &[String], pointer: &str) -> Result<(), ConfigError> {
+    if args.first().is_none_or(String::is_empty) {
+        return Err(error_with(
+            pointer,
+            "there is no program to run",
+            "give the program and its arguments as a list of strings, like [\"sh\", \"-c\", \"date\"]",
+        ));
+    }
+    for (i, arg) in args.iter().enumerate() {
+        if arg.contains('\0') {
+            return Err(error(format!("{pointer}/{i}"), "an argument cannot contain a zero byte"));
+        }
+        if arg.len() > ARG_LIMIT {
+            return Err(error(
+                format!("{pointer}/{i}"),
+                format!("an argument has at most {ARG_LIMIT} bytes, this one has {}", arg.len()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// One variable of the environment.
+pub(super) fn variable(key: &str, value: &str) -> Result<(), ConfigError> {
+    let pointer = || key_pointer("/env", key);
+    if key.is_empty() || key.contains(['=', '\0']) {
+        return Err(error(
+            pointer(),
+            format!("{} cannot name a variable: a name is not empty and has no '=' and no zero byte", shown(key)),
+        ));
+    }
+    if value.contains('\0') {
+        return Err(error(pointer(), format!("the value of {} contains a zero byte", shown(key))));
+    }
+    if key.len() + value.len() + 1 > ARG_LIMIT {
+        return Err(error(
+            pointer(),
+            format!("the variable {} is longer than {ARG_LIMIT} bytes, the most that execve takes", shown(key)),
+        ));
+    }
+    Ok(())
+}
+
+/// A label.
+pub(super) fn label(key: &str, value: &str) -> Result<(), ConfigError> {
+    let pointer = || key_pointer("/labels", key);
+    if key.is_empty() || key.len() > 256 || key.contains(|c: char| c.is_control() || c == '=') {
+        return Err(error(
+            pointer(),
+            format!("{} cannot be a label: its name has 1 to 256 bytes, no '=' and no control character", shown(key)),
+        ));
+    }
+    if value.len() > 16 * 1024 || value.contains('\0') {
+        return Err(error(
+            pointer(),
+            format!("the value of the label {} has a zero byte or more than 16384 bytes", shown(key)),
+        ));
+    }
+    Ok(())
+}
+
+/// A host or NIS domain name: at most 64 bytes (`__NEW_UTS_LEN`, uname(2)), letters, digits, `-`,
+/// `_` and `.`, with a letter or digit at both ends.
+pub(super) fn host_name(name: &str, pointer: &str) -> Result<(), ConfigError> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let outer = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    if bytes.len() <= 64 && outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|b| inner(*b)) {
+        return Ok(());
+    }
+    Err(error_with(
+        pointer,
+        format!("{} is not a valid name for a host", shown(name)),
+        "use 1 to 64 letters, digits, '-', '_' and '.', with a letter or digit first and last",
+    ))
+}
+
+/// Permission bits or a umask in octal, at most `max`.
+pub(super) fn octal(text: &str, max: u32, pointer: &str) -> Result<u32, ConfigError> {
+    let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
+    match u32::from_str_radix(text, 8) {
+        Ok(bits) if digits && bits <= max => Ok(bits),
+        _ => Err(error(pointer, format!("{} is not an octal number from 0 to {max:o}", shown(text)))),
+    }
+}
+
+/// A user or group: a number up to 4294967294 (the one above is `(uid_t) -1`, "no id"), or a name.
+pub(super) fn user_ref(text: &str, pointer: &str) -> Result<UserRef, ConfigError> {
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return match text.parse() {
+            Ok(id) if id != u32::MAX => Ok(UserRef::Id(id)),
+            _ => Err(error(pointer, format!("{} is above 4294967294, the highest id", shown(text)))),
+        };
+    }
+    let first_ok = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+    let rest_ok = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'@' | b'$'));
+    if first_ok && rest_ok && text.len() <= 256 {
+        return Ok(UserRef::Name(text.to_owned()));
+    }
+    Err(error_with(
+        pointer,
+        format!("{} is neither a number nor the name of a user or group", shown(text)),
+        "write USER or USER:GROUP, each a number from 0 to 4294967294 or a name",
+    ))
+}
+
+/// `USER[:GROUP]`.
+pub(super) fn user(text: &str, pointer: &str) -> Result<(UserRef, Option<UserRef>), ConfigError> {
+    match text.split_once(':') {
+        None => Ok((user_ref(text, pointer)?, None)),
+        Some((user, group)) => Ok((user_ref(user, pointer)?, Some(user_ref(group, pointer)?))),
+    }
+}
+
+/// A list of CPUs or memory nodes, `0-3,7` (cpuset(7), "List format").
+pub(super) fn cpuset(text: &str, pointer: &str) -> Result<(), ConfigError> {
+    let number = |s: &str| {
+        let plain = (1..=5).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_digit());
+        s.parse::<u32>().ok().filter(|n| plain && *n < 8192)
+    };
+    let range = |s: &str| match s.split_once('-') {
+        None => number(s).is_some(),
+        Some((a, b)) => matches!((number(a), number(b)), (Some(a), Some(b)) if a <= b),
+    };
+    if text.len() <= 4096 && text.split(',').all(range) {
+        return Ok(());
+    }
+    Err(error_with(
+        pointer,
+        format!("{} is not a list of numbers and ranges", shown(text)),
+        "write it like 0-3,7",
+    ))
+}

@@ -1,0 +1,235 @@
+//! The filesystems of a container: littlebox's own and the request's.
+
+use std::path::PathBuf;
+
+use lbctl::types::{ContainerConfig, IdMap, MountConfig, MountKind};
+use littlebox_helper::protocol::NamespaceKind;
+use oci_spec::runtime::Mount;
+
+use super::check::{at_most, error, error_with, octal, path, shown};
+use super::namespaces::{Sources, is_new};
+use super::{ConfigError, NamespaceSource, RootSource};
+
+/// Bytes of the tmpfs on `/dev/shm` and, in a `host` root, on `/run`: memory that no limit of the
+/// container need cover, so it is bounded by itself.
+const SMALL_TMPFS: &str = "size=64m";
+
+/// All mounts, and the bind sources to make when they are missing.
+pub(super) fn for_spec(
+    config: &ContainerConfig,
+    root: &RootSource,
+    sources: &Sources,
+) -> Result<(Vec<Mount>, Vec<PathBuf>), ConfigError> {
+    at_most(config.mounts.len(), 256, "/mounts", "mounts")?;
+    let mut mounts = defaults(config.privileged, root, sources);
+    if !maps_tty_group(config, sources) {
+        leave_out(&mut mounts, "/dev/pts", "gid=5");
+    }
+    let mut create = Vec::new();
+    for (i, wanted) in config.mounts.iter().enumerate() {
+        mounts.push(user_mount(wanted, i, &mut create)?);
+    }
+    Ok((mounts, create))
+}
+
+/// What every container has. The kernel lets a user namespace mount a procfs, sysfs or mqueue only
+/// for a PID, network or IPC namespace that it owns; for the host's, the host's own mount is bound.
+fn defaults(privileged: bool, root: &RootSource, sources: &Sources) -> Vec<Mount> {
+    let own_user = sources.get(&NamespaceKind::User) != Some(&NamespaceSource::Host);
+    let host = |kind| sources.get(&kind) == Some(&NamespaceSource::Host);
+    let system = ["nosuid", "noexec", "nodev"];
+    let sys = if privileged { &system[..] } else { &["nosuid", "noexec", "nodev", "ro"] };
+    let mut mounts = Vec::with_capacity(9);
+
+    if own_user && host(NamespaceKind::Pid) {
+        mounts.push(mount("/proc", "bind", "/proc", &["rbind"]));
+    } else {
+        mounts.push(mount("/proc", "proc", "proc", &system));
+    }
+    mounts.push(mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]));
+    mounts.push(mount(
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ));
+    if host(NamespaceKind::Ipc) {
+        // POSIX shared memory is files there: sharing IPC with the host means sharing them.
+        mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["bind", "nosuid", "noexec", "nodev"]));
+    } else {
+        mounts.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", SMALL_TMPFS]));
+    }
+    if is_new(sources, NamespaceKind::Ipc) || !own_user {
+        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &system));
+    }
+    if own_user && !is_new(sources, NamespaceKind::Net) {
+        let options = if privileged { &["rbind"][..] } else { &["rbind", "rro", "rnosuid", "rnoexec", "rnodev"] };
+        mounts.push(mount("/sys", "bind", "/sys", options));
+    } else {
+        mounts.push(mount("/sys", "sysfs", "sysfs", sys));
+    }
+    mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", sys));
+    if *root == RootSource::Host {
+        // The machine's sockets and locks are not the container's.
+        mounts.push(mount("/run", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=755", SMALL_TMPFS]));
+    }
+    mounts
+}
+
+/// Whether the group of terminals, 5 by convention, has an id on the host: devpts refuses one
+/// without (EINVAL).
+fn maps_tty_group(config: &ContainerConfig, sources: &Sources) -> bool {
+    let Some(maps) = config.id_maps.as_ref().filter(|_| is_new(sources, NamespaceKind::User)) else {
+        return true;
+    };
+    let covers = |m: &IdMap| m.container_id <= 5 && 5 - m.container_id < m.size;
+    maps.gid.iter().any(covers)
+}
+
+fn leave_out(mounts: &mut [Mount], destination: &str, option: &str) {
+    let at = mounts.iter_mut().find(|m| m.destination() == std::path::Path::new(destination));
+    if let Some(options) = at.and_then(|m| m.options_mut().as_mut()) {
+        options.retain(|o| o != option);
+    }
+}
+
+fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount.set_destination(PathBuf::from(destination));
+    mount.set_typ(Some(typ.to_owned()));
+    mount.set_source(Some(PathBuf::from(source)));
+    mount.set_options(Some(options.iter().map(|o| (*o).to_owned()).collect()));
+    mount
+}
+
+fn user_mount(wanted: &MountConfig, i: usize, create: &mut Vec<PathBuf>) -> Result<Mount, ConfigError> {
+    let at = |field: &str| format!("/mounts/{i}/{field}");
+    let destination = path(&wanted.destination, &at("destination"))?;
+    check_destination(&destination, &at("destination"))?;
+    let (typ, source, options) = match wanted.kind {
+        MountKind::Bind => {
+            let source = bind_source(wanted, &at)?;
+            if wanted.create {
+                create.push(source.clone());
+            }
+            ("bind", source, bind_options(wanted, &at)?)
+        }
+        MountKind::Tmpfs => ("tmpfs", PathBuf::from("tmpfs"), tmpfs_options(wanted, &at)?),
+    };
+    let mut mount = Mount::default();
+    mount.set_destination(destination);
+    mount.set_typ(Some(typ.to_owned()));
+    mount.set_source(Some(source));
+    mount.set_options(Some(options));
+    Ok(mount)
+}
+
+/// Over `/proc` nothing is mounted: programs and the engine itself believe what stands there.
+fn check_destination(destination: &std::path::Path, pointer: &str) -> Result<(), ConfigError> {
+    if destination == std::path::Path::new("/") {
+        return Err(error_with(
+            pointer,
+            "nothing can be mounted over the container's root itself",
+            "use rootfs dir:PATH, or mount at a directory below",
+        ));
+    }
+    if destination.starts_with("/proc") {
+        return Err(error(
+            pointer,
+            format!("nothing can be mounted at {}, because /proc is the kernel's", shown(&destination.to_string_lossy())),
+        ));
+    }
+    Ok(())
+}
+
+fn bind_source(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<PathBuf, ConfigError> {
+    if wanted.size.is_some() || wanted.mode.is_some() {
+        let field = if wanted.size.is_some() { "size" } else { "mode" };
+        return Err(error_with(
+            at(field),
+            format!("a bind mount has no {field} of its own"),
+            "leave it out, or use the type tmpfs",
+        ));
+    }
+    match &wanted.source {
+        Some(source) => path(source, &at("source")),
+        None => Err(error_with(at("source"), "a bind mount needs a source", "give an absolute host path")),
+    }
+}
+
+fn bind_options(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Vec<String>, ConfigError> {
+    let recursive = wanted.recursive.unwrap_or(true);
+    // With everything below the source come that everything's writes: the r forms reach it all.
+    let prefix = if recursive { "r" } else { "" };
+    let mut options = vec![format!("{prefix}bind")];
+    if wanted.read_only {
+        options.push(format!("{prefix}ro"));
+    }
+    for flag in flags(wanted, at)? {
+        options.push(format!("{prefix}{flag}"));
+    }
+    options.push(propagation(wanted, at)?.unwrap_or_else(|| "rprivate".to_owned()));
+    Ok(options)
+}
+
+fn tmpfs_options(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Vec<String>, ConfigError> {
+    let refused = [
+        ("source", wanted.source.is_some()),
+        ("recursive", wanted.recursive.is_some()),
+        ("create", wanted.create),
+    ];
+    if let Some((field, _)) = refused.iter().find(|(_, present)| *present) {
+        return Err(error_with(
+            at(field),
+            format!("a tmpfs has no {field}"),
+            "leave it out, or use the type bind",
+        ));
+    }
+    let mode = octal(wanted.mode.as_deref().unwrap_or("1777"), 0o1777, &at("mode"))?;
+    let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), format!("mode={mode:o}")];
+    match wanted.size {
+        Some(size) if (1..=i64::MAX.unsigned_abs()).contains(&size) => options.push(format!("size={size}")),
+        Some(size) => return Err(error(at("size"), format!("{size} bytes are not a size for a tmpfs"))),
+        None => {}
+    }
+    if wanted.read_only {
+        options.push("ro".to_owned());
+    }
+    options.extend(flags(wanted, at)?.map(str::to_owned));
+    options.extend(propagation(wanted, at)?);
+    Ok(options)
+}
+
+fn flags<'a>(
+    wanted: &'a MountConfig,
+    at: &impl Fn(&str) -> String,
+) -> Result<impl Iterator<Item = &'a str>, ConfigError> {
+    const KNOWN: [&str; 5] = ["nosuid", "nodev", "noexec", "noatime", "nosymfollow"];
+    if let Some(i) = wanted.options.iter().position(|o| !KNOWN.contains(&o.as_str())) {
+        return Err(error_with(
+            at(&format!("options/{i}")),
+            format!("{} is not an option of a mount", shown(&wanted.options[i])),
+            "the options are nosuid, nodev, noexec, noatime and nosymfollow; read_only, size, mode and \
+             propagation are fields of their own",
+        ));
+    }
+    Ok(wanted.options.iter().map(String::as_str))
+}
+
+fn propagation(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Option<String>, ConfigError> {
+    let Some(name) = &wanted.propagation else { return Ok(None) };
+    check_propagation(name, &at("propagation"))?;
+    Ok(Some(name.clone()))
+}
+
+/// A propagation's name.
+pub(super) fn check_propagation(name: &str, pointer: &str) -> Result<(), ConfigError> {
+    match littlebox_plan::propagation(name) {
+        Some(_) => Ok(()),
+        None => Err(error_with(
+            pointer,
+            format!("{} is not a mount propagation", shown(name)),
+            "use rprivate, private, rslave, slave, rshared or shared",
+        )),
+    }
+}

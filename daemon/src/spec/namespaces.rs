@@ -1,0 +1,179 @@
+//! Which namespaces a container gets.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use lbctl::types::ContainerConfig;
+use littlebox_helper::protocol::{IdMapping, NamespaceKind};
+use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType};
+
+use super::check::{error, error_with, key_pointer, shown};
+use super::{ConfigError, NamespaceSource};
+
+/// Sources of all eight kinds.
+pub(super) type Sources = BTreeMap<NamespaceKind, NamespaceSource>;
+
+/// Whether the container gets a fresh namespace of this kind.
+pub(super) fn is_new(sources: &Sources, kind: NamespaceKind) -> bool {
+    sources.get(&kind) == Some(&NamespaceSource::New)
+}
+
+/// Reads the map of the request over the defaults.
+pub(super) fn sources(config: &ContainerConfig) -> Result<Sources, ConfigError> {
+    let mut sources: Sources = NamespaceKind::ALL
+        .into_iter()
+        .map(|kind| match kind {
+            NamespaceKind::User => (kind, NamespaceSource::Host),
+            kind => (kind, NamespaceSource::New),
+        })
+        .collect();
+    for (key, value) in &config.namespaces {
+        let pointer = key_pointer("/namespaces", key);
+        let Some(kind) = NamespaceKind::ALL.into_iter().find(|kind| kind.name() == key) else {
+            return Err(error_with(
+                pointer,
+                format!("{} is not a type of namespace", shown(key)),
+                "the types are mnt, uts, ipc, net, pid, user, cgroup and time",
+            ));
+        };
+        sources.insert(kind, source(value, &pointer)?);
+    }
+    check_mount_namespace(&sources)?;
+    check_dependents(config, &sources)?;
+    Ok(sources)
+}
+
+fn source(value: &str, pointer: &str) -> Result<NamespaceSource, ConfigError> {
+    let wrong = || {
+        error_with(
+            pointer,
+            format!("{} does not say where the namespace comes from", shown(value)),
+            "write new, host, container:NAME or pid:N",
+        )
+    };
+    match value {
+        "new" => return Ok(NamespaceSource::New),
+        "host" => return Ok(NamespaceSource::Host),
+        _ => {}
+    }
+    match value.split_once(':').ok_or_else(wrong)? {
+        ("container", reference) => {
+            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
+            let good = (1..=63).contains(&reference.len()) && reference.bytes().all(plain);
+            if good { Ok(NamespaceSource::Container(reference.to_owned())) } else { Err(wrong()) }
+        }
+        ("pid", digits) => {
+            let plain = digits.bytes().all(|b| b.is_ascii_digit());
+            let pid = digits.parse().ok().filter(|n| plain && (1..=4_194_304).contains(n));
+            pid.map(NamespaceSource::Pid).ok_or_else(wrong)
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// A container's root is made in its mount namespace; in somebody else's, `pivot_root` would take
+/// that one's root away.
+fn check_mount_namespace(sources: &Sources) -> Result<(), ConfigError> {
+    if is_new(sources, NamespaceKind::Mnt) {
+        return Ok(());
+    }
+    Err(error_with(
+        "/namespaces/mnt",
+        "a container cannot live in another mount namespace, because its root is made in its own",
+        "to run a program among another container's files, use exec; for the machine's, use the root \
+         'host' or a bind mount",
+    ))
+}
+
+/// What needs a namespace of the container's own.
+fn check_dependents(config: &ContainerConfig, sources: &Sources) -> Result<(), ConfigError> {
+    let needs = [
+        (NamespaceKind::Uts, "/hostname", config.hostname.is_some(), "a host name"),
+        (NamespaceKind::Uts, "/domainname", config.domainname.is_some(), "a domain name"),
+        (NamespaceKind::User, "/id_maps", config.id_maps.is_some(), "an id map"),
+        (NamespaceKind::Pid, "/init", config.init, "the reaping init"),
+    ];
+    for (kind, pointer, asked, what) in needs {
+        if asked && !is_new(sources, kind) {
+            let kind = kind.name();
+            return Err(error_with(
+                pointer,
+                format!("{what} needs a {kind} namespace of the container's own"),
+                format!("set namespaces.{kind} to new, or leave this out"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The namespaces of the spec: new ones, and those of a process by path. One of another container
+/// is opened by the daemon and handed over in the envelope.
+pub(super) fn for_spec(sources: &Sources) -> Vec<LinuxNamespace> {
+    let mut list = Vec::with_capacity(8);
+    for (kind, source) in sources {
+        let path = match source {
+            NamespaceSource::New => None,
+            NamespaceSource::Pid(pid) => Some(PathBuf::from(format!("/proc/{pid}/ns/{}", kind.name()))),
+            NamespaceSource::Host | NamespaceSource::Container(_) => continue,
+        };
+        let mut namespace = LinuxNamespace::default();
+        namespace.set_typ(spec_type(*kind));
+        namespace.set_path(path);
+        list.push(namespace);
+    }
+    list
+}
+
+fn spec_type(kind: NamespaceKind) -> LinuxNamespaceType {
+    match kind {
+        NamespaceKind::Mnt => LinuxNamespaceType::Mount,
+        NamespaceKind::Uts => LinuxNamespaceType::Uts,
+        NamespaceKind::Ipc => LinuxNamespaceType::Ipc,
+        NamespaceKind::Net => LinuxNamespaceType::Network,
+        NamespaceKind::Pid => LinuxNamespaceType::Pid,
+        NamespaceKind::User => LinuxNamespaceType::User,
+        NamespaceKind::Cgroup => LinuxNamespaceType::Cgroup,
+        NamespaceKind::Time => LinuxNamespaceType::Time,
+    }
+}
+
+/// The id maps of a new user namespace, users and groups; the whole range as it is by default.
+pub(super) fn id_maps(
+    config: &ContainerConfig,
+    sources: &Sources,
+) -> Result<Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>, ConfigError> {
+    if !is_new(sources, NamespaceKind::User) {
+        return Ok(None);
+    }
+    let whole = vec![IdMapping { container_id: 0, host_id: 0, size: u32::MAX }];
+    let (uid, gid) = match &config.id_maps {
+        None => (whole.clone(), whole),
+        Some(maps) => (wire_map(&maps.uid), wire_map(&maps.gid)),
+    };
+    for (map, name) in [(&uid, "uid"), (&gid, "gid")] {
+        littlebox_plan::idmap::check(map).map_err(|(i, message)| {
+            let pointer = if map.is_empty() { format!("/id_maps/{name}") } else { format!("/id_maps/{name}/{i}") };
+            error(pointer, message)
+        })?;
+    }
+    Ok(Some((spec_map(&uid), spec_map(&gid))))
+}
+
+fn wire_map(map: &[lbctl::types::IdMap]) -> Vec<IdMapping> {
+    map.iter()
+        .map(|m| IdMapping { container_id: m.container_id, host_id: m.host_id, size: m.size })
+        .collect()
+}
+
+fn spec_map(map: &[IdMapping]) -> Vec<LinuxIdMapping> {
+    map.iter()
+        .map(|m| {
+            LinuxIdMappingBuilder::default()
+                .container_id(m.container_id)
+                .host_id(m.host_id)
+                .size(m.size)
+                .build()
+                .expect("every field of an id mapping has a default")
+        })
+        .collect()
+}
