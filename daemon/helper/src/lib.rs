@@ -7,8 +7,16 @@ pub mod build;
 #[cfg(feature = "engine")]
 pub mod cgroup;
 #[cfg(feature = "engine")]
+pub mod channel;
+#[cfg(feature = "engine")]
 mod init;
+#[cfg(feature = "engine")]
+pub mod supervise;
+#[cfg(feature = "engine")]
+pub mod nsinfo;
 #[cfg(feature = "engine")]
 pub mod sys;
 #[cfg(feature = "engine")]
 mod users;
+#[cfg(feature = "engine")]
+pub mod zygote;

@@ -7,14 +7,18 @@
 mod exec;
 mod mount;
 mod net;
+mod nsfs;
 mod process;
 mod signal;
+mod zygote;
 
 pub use exec::*;
 pub use mount::*;
 pub use net::*;
+pub use nsfs::*;
 pub use process::*;
 pub use signal::*;
+pub use zygote::*;
 
 use rustix::io::Errno;
 

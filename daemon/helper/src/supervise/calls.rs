@@ -1,0 +1,247 @@
+//! The daemon's requests.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::event_loop::{Fds, Supervisor};
+use super::log::LogWriter;
+use super::output::{StreamError, Streams};
+use super::program::{Kind, Program, Started};
+use super::run_dir;
+use crate::build;
+use crate::protocol::{
+    Call, ExecPlan, PROTOCOL_VERSION, Reply, Request, Status, Step, StepFailure, Target,
+};
+use crate::sys::pidfd_send_signal;
+
+/// An answer, or why there is none.
+type Answer = Result<(Reply, Fds), StepFailure>;
+
+impl Supervisor {
+    /// Serves one request.
+    pub(super) fn handle(&mut self, connection: u64, request: Request) {
+        let is_status = matches!(request.call, Call::Status);
+        let answer = self.answer(connection, request.call);
+        self.reply(connection, request.seq, answer);
+        if is_status {
+            self.tell_unsettled();
+        }
+    }
+
+    /// Answers a request of a newer daemon.
+    pub(super) fn refuse_unknown(&mut self, connection: u64, seq: u64) {
+        let answer = Err(refused(
+            "this helper is older than the daemon and does not know the request",
+        ));
+        self.reply(connection, seq, answer);
+    }
+
+    fn reply(&mut self, connection: u64, seq: u64, answer: Answer) {
+        let (reply, fds) = answer.unwrap_or_else(|failure| (Reply::Failed(failure), Vec::new()));
+        let sent = self
+            .connection(connection)
+            .map(|connection| connection.reply(seq, reply, fds));
+        if let Some(Err(_)) = sent {
+            self.drop_connection(connection);
+        }
+    }
+
+    fn answer(&mut self, connection: u64, call: Call) -> Answer {
+        match call {
+            Call::Status => self.status(),
+            Call::Signal {
+                target,
+                signal,
+                all,
+            } => self.signal(&target, signal, all),
+            Call::Exec(plan) => self.exec(connection, &plan),
+            Call::Resize { target, size } => {
+                let program = self.program(&target)?;
+                done(program.streams.resize(size), Step::Terminal)
+            }
+            Call::OpenStdin { target } => {
+                let stdin = self.program(&target)?.streams.open_stdin();
+                let stdin = stdin.map_err(|error| stream_failure(error, Step::Stdio))?;
+                Ok((Reply::Done, vec![stdin]))
+            }
+            Call::CloseStdin { target } => {
+                let program = self.program(&target)?;
+                done(program.streams.close_stdin(), Step::Stdio)
+            }
+            Call::Gate { target, consumed } => {
+                self.program(&target)?.set_gate(connection, consumed);
+                Ok((Reply::Done, Vec::new()))
+            }
+            Call::Freeze { frozen } => {
+                let cgroup = &self.built.cgroup;
+                let result = cgroup.set_frozen(frozen);
+                result.map_err(|error| io_failure(Step::Cgroup, "freeze", &error))?;
+                Ok((Reply::Done, Vec::new()))
+            }
+            Call::Hostname => self.hostname(),
+            Call::OpenRoot => {
+                let root = build::container_root(&self.built);
+                let root = root.map_err(|error| io_failure(Step::Rootfs, "open", &error))?;
+                Ok((Reply::Done, vec![root]))
+            }
+        }
+    }
+
+    fn status(&mut self) -> Answer {
+        let mut fds = Vec::new();
+        if self.container_runs() {
+            let pidfd = rustix::io::fcntl_dupfd_cloexec(&self.built.pidfd, 3);
+            fds.push(pidfd.map_err(|errno| io_failure(Step::Checks, "fcntl", &errno.into()))?);
+        }
+        let running_execs = self
+            .programs
+            .iter()
+            .filter_map(|program| match &program.kind {
+                Kind::Container => None,
+                Kind::Exec { id, .. } => Some(id.clone()),
+            });
+        let status = Status {
+            version: PROTOCOL_VERSION,
+            id: self.plan.id.clone(),
+            launched: self.built.launched.clone(),
+            exit: self.exit.clone(),
+            running_execs: running_execs.collect(),
+            frozen: self.built.cgroup.is_frozen().unwrap_or(false),
+        };
+        Ok((Reply::Status(Box::new(status)), fds))
+    }
+
+    fn signal(&mut self, target: &Target, signal: i32, all: bool) -> Answer {
+        if !(1..=64).contains(&signal) {
+            return Err(refused("signals are numbered 1 to 64"));
+        }
+        let program = self.program(target)?;
+        if !program.is_running() {
+            return Err(refused("the process has ended"));
+        }
+        let sent = if all && *target == Target::Container {
+            self.signal_all(signal)
+        } else {
+            pidfd_send_signal(program.pidfd(), signal).map_err(Into::into)
+        };
+        sent.map_err(|error| io_failure(Step::Checks, "pidfd_send_signal", &error))?;
+        if signal == libc::SIGKILL {
+            self.thaw_to_die();
+        }
+        Ok((Reply::Done, Vec::new()))
+    }
+
+    fn signal_all(&self, signal: i32) -> io::Result<()> {
+        if self.built.cgroup.paths().is_empty() {
+            // Without a cgroup there is nothing to know the others by.
+            return Ok(pidfd_send_signal(self.built.pidfd.as_fd(), signal)?);
+        }
+        if signal == libc::SIGKILL {
+            self.built.cgroup.kill_all()
+        } else {
+            self.built.cgroup.signal_all(signal)
+        }
+    }
+
+    /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer).
+    fn thaw_to_die(&self) {
+        if self.built.cgroup.is_frozen().unwrap_or(false)
+            && let Err(error) = self.built.cgroup.set_frozen(false)
+        {
+            eprintln!("littlebox {}: thaw: {error}", self.plan.id);
+        }
+    }
+
+    fn exec(&mut self, connection: u64, plan: &ExecPlan) -> Answer {
+        let target = Target::Exec(plan.id.clone());
+        if self.programs.iter().any(|program| program.kind.is(&target)) {
+            return Err(refused("an exec of this id runs already"));
+        }
+        if !self.container_runs() {
+            return Err(refused("the container has ended"));
+        }
+        let log = LogWriter::open(&plan.log)
+            .map_err(|error| run_dir::failure(error.syscall, error.errno, error.path))?;
+        let oom_kills_before = self.built.cgroup.oom_kills();
+        let built = build::exec(&self.built, &self.plan, plan)?;
+        let timeout = plan.timeout_ms.map(Duration::from_millis);
+        let mut program = Program::new(Started {
+            kind: Kind::Exec {
+                id: plan.id.clone(),
+                exit_record: plan.exit_record.clone(),
+            },
+            pidfd: built.pidfd,
+            streams: Streams::new(built.stdio, plan.stdin),
+            log,
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            oom_kills_before,
+        });
+        if plan.gate {
+            program.hold_from_here(connection);
+        }
+        self.programs.push(program);
+        let reply = Reply::ExecStarted {
+            pid: built.pid,
+            start_time: built.start_time,
+            warnings: built.warnings,
+        };
+        Ok((reply, Vec::new()))
+    }
+
+    fn hostname(&self) -> Answer {
+        let names = build::container_hostname(&self.built);
+        let (hostname, domainname) =
+            names.map_err(|error| io_failure(Step::Hostname, "uname", &error))?;
+        let reply = Reply::Hostname {
+            hostname,
+            domainname,
+        };
+        Ok((reply, Vec::new()))
+    }
+
+    fn program(&mut self, target: &Target) -> Result<&mut Program, StepFailure> {
+        let program = self
+            .programs
+            .iter_mut()
+            .find(|program| program.kind.is(target));
+        program.ok_or_else(|| refused("no such exec runs"))
+    }
+}
+
+/// The answer to a request about a stream.
+fn done(result: Result<(), StreamError>, step: Step) -> Answer {
+    result.map_err(|error| stream_failure(error, step))?;
+    Ok((Reply::Done, Vec::new()))
+}
+
+fn stream_failure(error: StreamError, step: Step) -> StepFailure {
+    match error {
+        StreamError::Refused(why) => StepFailure {
+            step,
+            ..refused(why)
+        },
+        StreamError::Io(syscall, errno) => io_failure(step, syscall, &errno.into()),
+    }
+}
+
+/// A request that this helper does not carry out, with the reason as a sentence.
+fn refused(why: &str) -> StepFailure {
+    StepFailure {
+        step: Step::Checks,
+        errno: 0,
+        syscall: String::new(),
+        path: None,
+        detail: Some(why.to_owned()),
+    }
+}
+
+fn io_failure(step: Step, syscall: &str, error: &io::Error) -> StepFailure {
+    StepFailure {
+        step,
+        errno: error.raw_os_error().unwrap_or(0),
+        syscall: syscall.to_owned(),
+        path: None,
+        detail: error.raw_os_error().is_none().then(|| error.to_string()),
+    }
+}

@@ -1,0 +1,360 @@
+//! The supervisor: what it holds, what it waits for, what it does when something ends.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::connection::{Connection, Incoming};
+use super::output::Buffers;
+use super::program::{Kind, Program};
+use super::record;
+use super::run_dir::RunDir;
+use crate::build::Built;
+use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
+
+/// More connections than a daemon has reason for are closed at once.
+const MAX_CONNECTIONS: usize = 16;
+/// Requests read from one connection before others get their turn.
+const REQUESTS_IN_A_ROW: u32 = 16;
+/// After so much quiet the scratch memory is given back.
+const TIDY_AFTER: Duration = Duration::from_millis(500);
+/// How often the writing of an exit record is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How long the last messages may take.
+const LAST_FLUSH: Duration = Duration::from_secs(2);
+
+/// A running container and everybody who has to do with it.
+pub(super) struct Supervisor {
+    /// The plan, without what only the start needed.
+    pub(super) plan: LaunchPlan,
+    pub(super) built: Built,
+    /// The container's program, then the execs.
+    pub(super) programs: Vec<Program>,
+    /// The container's exit record, once everything is over.
+    pub(super) exit: Option<ExitRecord>,
+    run_dir: RunDir,
+    connections: Vec<Connection>,
+    next_connection: u64,
+    buffers: Buffers,
+    /// Exit records that could not be written and that nobody was told either.
+    unsettled: Vec<(Kind, ExitRecord)>,
+    retry_at: Option<Instant>,
+    tidy_at: Option<Instant>,
+}
+
+/// What poll(2) found ready. Programs by index: none is removed while a round is served.
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Listener,
+    Connection(u64),
+    Process(usize),
+    Output(usize, LogStream),
+}
+
+impl Supervisor {
+    /// A supervisor of a container that was just started.
+    pub(super) fn new(
+        plan: LaunchPlan,
+        built: Built,
+        container: Program,
+        run_dir: RunDir,
+        first: Connection,
+    ) -> Self {
+        Self {
+            plan,
+            built,
+            programs: vec![container],
+            exit: None,
+            run_dir,
+            next_connection: first.id + 1,
+            connections: vec![first],
+            buffers: Buffers::default(),
+            unsettled: Vec::new(),
+            retry_at: None,
+            tidy_at: Some(Instant::now() + TIDY_AFTER),
+        }
+    }
+
+    /// Supervises until the container has ended, its record is safe and everybody was told.
+    pub(super) fn run(mut self) {
+        while self.exit.is_none() || !self.unsettled.is_empty() {
+            let ready = self.wait(self.timeout());
+            let now = Instant::now();
+            if !ready.is_empty() {
+                self.tidy_at = Some(now + TIDY_AFTER);
+            }
+            for source in ready {
+                self.serve(source);
+            }
+            self.on_time(now);
+            self.settle_ended();
+        }
+        self.run_dir.remove_socket();
+        self.flush_last_messages();
+    }
+
+    /// Whether the container's PID 1 runs.
+    pub(super) fn container_runs(&self) -> bool {
+        self.programs
+            .first()
+            .is_some_and(|container| container.is_running())
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let programs = self.programs.iter().filter_map(Program::next_deadline);
+        let next = programs.chain(self.retry_at).chain(self.tidy_at).min()?;
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Waits until something is ready.
+    fn wait(&self, timeout: Option<Duration>) -> Vec<Source> {
+        let (mut fds, sources) = self.watched();
+        // Rounded up by its own resolution: never a round too early for the deadline.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(0) | Err(Errno::INTR) => return Vec::new(),
+            Ok(_) => {}
+            // ENOMEM: all that can be done is to try again, not at full speed.
+            Err(_) => {
+                std::thread::sleep(Duration::from_millis(100));
+                return Vec::new();
+            }
+        }
+        let ready = fds.iter().zip(sources);
+        ready
+            .filter(|(fd, _)| !fd.revents().is_empty())
+            .map(|(_, source)| source)
+            .collect()
+    }
+
+    /// Everything to be watched now.
+    fn watched(&self) -> (Vec<PollFd<'_>>, Vec<Source>) {
+        let mut fds = vec![PollFd::from_borrowed_fd(
+            self.run_dir.listener(),
+            PollFlags::IN,
+        )];
+        let mut sources = vec![Source::Listener];
+        for connection in &self.connections {
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, connection.has_unsent());
+            fds.push(PollFd::from_borrowed_fd(connection.socket(), flags));
+            sources.push(Source::Connection(connection.id));
+        }
+        for (index, program) in self.programs.iter().enumerate() {
+            for (stream, fd) in program.readable() {
+                fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                sources.push(Source::Output(index, stream));
+            }
+            if program.is_running() {
+                fds.push(PollFd::from_borrowed_fd(program.pidfd(), PollFlags::IN));
+                sources.push(Source::Process(index));
+            }
+        }
+        (fds, sources)
+    }
+
+    fn serve(&mut self, source: Source) {
+        match source {
+            Source::Listener => self.accept(),
+            Source::Connection(id) => self.serve_connection(id),
+            Source::Output(index, stream) => {
+                if let Some(program) = self.programs.get_mut(index) {
+                    program.pump(stream, &mut self.buffers);
+                }
+            }
+            Source::Process(index) => {
+                let ended = self
+                    .programs
+                    .get_mut(index)
+                    .filter(|program| program.is_running())
+                    .is_some_and(|program| program.reap(&mut self.buffers));
+                if ended && index == 0 {
+                    self.end_everything();
+                }
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Some(socket) = self.run_dir.accept() {
+            if self.connections.len() >= MAX_CONNECTIONS {
+                continue;
+            }
+            self.connections
+                .push(Connection::new(self.next_connection, socket));
+            self.next_connection += 1;
+        }
+    }
+
+    fn serve_connection(&mut self, id: u64) {
+        for _ in 0..REQUESTS_IN_A_ROW {
+            let Some(connection) = self.connection(id) else {
+                return;
+            };
+            if connection.flush().is_err() {
+                return self.drop_connection(id);
+            }
+            match connection.receive() {
+                Incoming::Nothing => return,
+                Incoming::Closed => return self.drop_connection(id),
+                Incoming::Unknown { seq } => self.refuse_unknown(id, seq),
+                Incoming::Request(request) => self.handle(id, request),
+            }
+        }
+    }
+
+    /// The connection with this id, unless it was dropped.
+    pub(super) fn connection(&mut self, id: u64) -> Option<&mut Connection> {
+        self.connections
+            .iter_mut()
+            .find(|connection| connection.id == id)
+    }
+
+    /// Closes a connection and lifts the gates it holds.
+    pub(super) fn drop_connection(&mut self, id: u64) {
+        self.connections.retain(|connection| connection.id != id);
+        for program in &mut self.programs {
+            program.lift_gate_of(id);
+        }
+    }
+
+    /// PID 1 has ended: so has everything else of the container, at the latest now.
+    fn end_everything(&mut self) {
+        if let Err(error) = self.built.cgroup.kill_all() {
+            eprintln!("littlebox {}: kill of the cgroup: {error}", self.plan.id);
+        }
+        for exec in self.programs.iter().skip(1) {
+            exec.kill();
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        for program in &mut self.programs {
+            program.on_time(now);
+        }
+        if self.retry_at.take_if(|at| *at <= now).is_some() {
+            self.retry_unsettled();
+        }
+        if self.tidy_at.take_if(|at| *at <= now).is_some() {
+            self.buffers.release();
+            crate::sys::trim_heap();
+        }
+    }
+
+    /// Writes the records of what has ended, and tells. The container's comes last.
+    fn settle_ended(&mut self) {
+        let cgroup = &self.built.cgroup;
+        let mut ended = Vec::new();
+        self.programs.retain(|program| match &program.kind {
+            Kind::Container => true,
+            kind @ Kind::Exec { .. } => match program.exit_record(|| cgroup.oom_kills()) {
+                Some(record) => {
+                    ended.push((kind.clone(), record));
+                    false
+                }
+                None => true,
+            },
+        });
+        for (kind, record) in ended {
+            self.settle(kind, record);
+        }
+        if let ([container], None) = (&self.programs[..], &self.exit)
+            && let Some(record) = container.exit_record(|| self.built.cgroup.oom_kills())
+        {
+            if let Err(error) = self.built.cgroup.remove() {
+                eprintln!("littlebox {}: removal of the cgroup: {error}", self.plan.id);
+            }
+            self.exit = Some(record.clone());
+            self.settle(Kind::Container, record);
+        }
+    }
+
+    /// Makes an exit record durable, then tells every connection.
+    fn settle(&mut self, kind: Kind, record: ExitRecord) {
+        let stored = self.store(&kind, &record);
+        self.tell_all(&event_of(&kind, &record));
+        if !stored && self.connections.is_empty() {
+            self.unsettled.push((kind, record));
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    fn store(&self, kind: &Kind, record: &ExitRecord) -> bool {
+        let written = match kind {
+            Kind::Container => self.run_dir.write_exit_record(record),
+            Kind::Exec { exit_record, .. } => record::write_at(exit_record, record),
+        };
+        if let Err(error) = &written {
+            eprintln!("littlebox {}: exit record: {error}", self.plan.id);
+        }
+        written.is_ok()
+    }
+
+    fn retry_unsettled(&mut self) {
+        let unsettled = std::mem::take(&mut self.unsettled);
+        for (kind, record) in unsettled {
+            if !self.store(&kind, &record) {
+                self.unsettled.push((kind, record));
+            }
+        }
+        if !self.unsettled.is_empty() {
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    /// Tells a daemon that has come back what could neither be written nor told before.
+    pub(super) fn tell_unsettled(&mut self) {
+        for (kind, record) in std::mem::take(&mut self.unsettled) {
+            self.tell_all(&event_of(&kind, &record));
+        }
+    }
+
+    fn tell_all(&mut self, event: &Event) {
+        let mut broken = Vec::new();
+        for connection in &mut self.connections {
+            if connection.tell(event).is_err() {
+                broken.push(connection.id);
+            }
+        }
+        for id in broken {
+            self.drop_connection(id);
+        }
+    }
+
+    /// Sends what still waits, for a short while, and ends.
+    fn flush_last_messages(&mut self) {
+        let until = Instant::now() + LAST_FLUSH;
+        loop {
+            self.connections
+                .retain_mut(|connection| connection.flush().is_ok() && connection.has_unsent());
+            let left = until.saturating_duration_since(Instant::now());
+            if self.connections.is_empty() || left.is_zero() {
+                return;
+            }
+            let mut fds: Vec<PollFd<'_>> = self
+                .connections
+                .iter()
+                .map(|connection| PollFd::from_borrowed_fd(connection.socket(), PollFlags::OUT))
+                .collect();
+            let timeout = Timespec::try_from(left).ok();
+            if poll(&mut fds, timeout.as_ref()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn event_of(kind: &Kind, record: &ExitRecord) -> Event {
+    match kind {
+        Kind::Container => Event::Exited(record.clone()),
+        Kind::Exec { id, .. } => Event::ExecExited {
+            id: id.clone(),
+            record: record.clone(),
+        },
+    }
+}
+
+/// Descriptors that go out beside a reply.
+pub(super) type Fds = Vec<OwnedFd>;

@@ -1,0 +1,24 @@
+//! The helper's second half: it supervises the container that the first half ([`crate::build`])
+//! has made.
+//!
+//! One thread, one poll(2) loop ([`event_loop`]): connections, the container's process and output,
+//! execs and theirs, timers. Nothing here waits for a client.
+//!
+//! ```text
+//! start ──▶ event_loop ──▶ calls        a request of the daemon
+//!                    └───▶ program ──▶ output ──▶ log
+//!                    └───▶ record       exit records, before anyone is told
+//! ```
+
+mod calls;
+mod clock;
+mod connection;
+mod event_loop;
+pub mod log;
+mod output;
+mod program;
+mod record;
+mod run_dir;
+mod start;
+
+pub use start::run;

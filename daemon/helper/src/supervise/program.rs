@@ -1,0 +1,322 @@
+//! One supervised program: the container's PID 1 or an exec. From its start to its exit record.
+//!
+//! ```text
+//! running ──its process ended──▶ draining ──all output read, or out of patience──▶ drained
+//! ```
+//!
+//! The end of a program is the end of its process. A descendant may hold its output open for as
+//! long as it likes: what is still in the pipe is read, more is waited for only for a short while.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::io::retry_on_intr;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use super::clock;
+use super::log::LogWriter;
+use super::output::{Buffers, Pumped, Streams};
+use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target};
+
+/// How often a stream is read in a row before others get their turn.
+const READS_IN_A_ROW: u32 = 16;
+
+/// What kind of program this is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// The container's PID 1.
+    Container,
+    /// An exec.
+    Exec {
+        /// Its id.
+        id: String,
+        /// Where its exit record goes.
+        exit_record: PathBuf,
+    },
+}
+
+/// How long the rest of a program's output is waited for.
+struct Patience {
+    /// In all.
+    total: Duration,
+    /// Since the last output.
+    quiet: Duration,
+}
+
+impl Kind {
+    /// Everything that could hold the container's own output open has been killed with it, and
+    /// only has to die; what an exec left behind may go on for good.
+    fn patience(&self) -> Patience {
+        match self {
+            Kind::Container => Patience {
+                total: Duration::from_secs(2),
+                quiet: Duration::from_millis(500),
+            },
+            Kind::Exec { .. } => Patience {
+                total: Duration::from_secs(1),
+                quiet: Duration::from_millis(250),
+            },
+        }
+    }
+
+    /// Whether a request's target is this program.
+    pub fn is(&self, target: &Target) -> bool {
+        match (self, target) {
+            (Kind::Container, Target::Container) => true,
+            (Kind::Exec { id, .. }, Target::Exec(wanted)) => id == wanted,
+            (Kind::Container, Target::Exec(_)) | (Kind::Exec { .. }, Target::Container) => false,
+        }
+    }
+}
+
+/// A reader that must not lose anything.
+#[derive(Debug, Clone, Copy)]
+struct Gate {
+    /// The connection that holds it.
+    holder: u64,
+    /// How far its reader is, a position in the log.
+    consumed: u64,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running,
+    Draining(Drain),
+    Drained(End),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct End {
+    status: ProcessExit,
+    finished_at_ns: u64,
+}
+
+#[derive(Debug)]
+struct Drain {
+    end: End,
+    /// When it is over in any case.
+    until: Instant,
+    /// When it is over unless there is more output before.
+    quiet_until: Instant,
+}
+
+/// A program, its output and its log.
+#[derive(Debug)]
+pub struct Program {
+    /// What it is.
+    pub kind: Kind,
+    /// Its standard streams.
+    pub streams: Streams,
+    pidfd: OwnedFd,
+    log: LogWriter,
+    gate: Option<Gate>,
+    phase: Phase,
+    /// When it is killed.
+    deadline: Option<Instant>,
+    timed_out: bool,
+    truncated: bool,
+    /// OOM kills in the cgroup before it started.
+    oom_kills_before: u64,
+}
+
+/// What [`Program::new`] needs to know.
+pub struct Started {
+    /// What it is.
+    pub kind: Kind,
+    /// Its process, a child of this one.
+    pub pidfd: OwnedFd,
+    /// Its standard streams.
+    pub streams: Streams,
+    /// Its log.
+    pub log: LogWriter,
+    /// When it is to be killed.
+    pub deadline: Option<Instant>,
+    /// OOM kills in the cgroup before it started.
+    pub oom_kills_before: u64,
+}
+
+impl Program {
+    /// A program that was just started.
+    pub fn new(started: Started) -> Self {
+        Self {
+            kind: started.kind,
+            streams: started.streams,
+            pidfd: started.pidfd,
+            log: started.log,
+            gate: None,
+            phase: Phase::Running,
+            deadline: started.deadline,
+            timed_out: false,
+            truncated: false,
+            oom_kills_before: started.oom_kills_before,
+        }
+    }
+
+    /// Whether its process runs.
+    pub fn is_running(&self) -> bool {
+        matches!(self.phase, Phase::Running)
+    }
+
+    /// Its process, to be watched while it runs.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// The streams to be watched now: none while a reader that must not lose anything is too far
+    /// behind. The gate does not hold what an ended program has left in its pipes.
+    pub fn readable(&self) -> impl Iterator<Item = (LogStream, BorrowedFd<'_>)> {
+        let held = self.is_running() && self.is_held();
+        self.streams.outputs().filter(move |_| !held)
+    }
+
+    fn is_held(&self) -> bool {
+        self.gate
+            .is_some_and(|gate| self.log.position().saturating_sub(gate.consumed) > GATE_WINDOW)
+    }
+
+    /// Puts the gate on from where the log ends now, for the given connection.
+    pub fn hold_from_here(&mut self, holder: u64) {
+        let consumed = self.log.position();
+        self.gate = Some(Gate { holder, consumed });
+    }
+
+    /// A reader told how far it is, or (`None`) that it is done.
+    pub fn set_gate(&mut self, holder: u64, consumed: Option<u64>) {
+        self.gate = consumed.map(|consumed| Gate { holder, consumed });
+    }
+
+    /// A connection is gone, and its gate with it.
+    pub fn lift_gate_of(&mut self, connection: u64) {
+        self.gate.take_if(|gate| gate.holder == connection);
+    }
+
+    /// Reads what a stream has. While a program prints faster than that, other things get their
+    /// turn too. Returns whether there was any output.
+    pub fn pump(&mut self, stream: LogStream, buffers: &mut Buffers) -> bool {
+        let mut any = false;
+        for _ in 0..READS_IN_A_ROW {
+            match self.streams.pump(stream, buffers, &mut self.log) {
+                Pumped::Data => any = true,
+                Pumped::Nothing | Pumped::End => break,
+            }
+            if self.is_running() && self.is_held() {
+                break;
+            }
+        }
+        if let (true, Phase::Draining(drain)) = (any, &mut self.phase) {
+            drain.quiet_until = Instant::now() + self.kind.patience().quiet;
+        }
+        self.settle_drain();
+        any
+    }
+
+    /// Reaps the process if it has ended; returns whether this was so.
+    pub fn reap(&mut self, buffers: &mut Buffers) -> bool {
+        if !self.is_running() {
+            return false;
+        }
+        let Some(status) = ended_as(self.pidfd.as_fd()) else {
+            return false;
+        };
+        let patience = self.kind.patience();
+        let now = Instant::now();
+        self.phase = Phase::Draining(Drain {
+            end: End {
+                status,
+                finished_at_ns: clock::realtime_ns(),
+            },
+            until: now + patience.total,
+            quiet_until: now + patience.quiet,
+        });
+        self.deadline = None;
+        // Nearly always everything is there already, and nobody holds the streams any more.
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            self.pump(stream, buffers);
+        }
+        true
+    }
+
+    /// Becomes drained when all output has come.
+    fn settle_drain(&mut self) {
+        if let Phase::Draining(drain) = &self.phase
+            && self.streams.ended()
+        {
+            self.phase = Phase::Drained(drain.end);
+        }
+    }
+
+    /// The next time at which [`Program::on_time`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Running => self.deadline,
+            Phase::Draining(drain) => Some(drain.until.min(drain.quiet_until)),
+            Phase::Drained(_) => None,
+        }
+    }
+
+    /// Does what is due: kills an exec whose time is up, gives up on output that does not end.
+    pub fn on_time(&mut self, now: Instant) {
+        if self.next_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match &self.phase {
+            Phase::Running => {
+                self.deadline = None;
+                self.timed_out = true;
+                self.kill();
+            }
+            Phase::Draining(drain) => {
+                let end = drain.end;
+                self.truncated = true;
+                for stream in [LogStream::Stdout, LogStream::Stderr] {
+                    self.streams.close_output(stream);
+                }
+                self.phase = Phase::Drained(end);
+            }
+            Phase::Drained(_) => {}
+        }
+    }
+
+    /// Sends SIGKILL. That the process is gone already is fine.
+    pub fn kill(&self) {
+        let _ = crate::sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    /// The exit record, once the program is drained. `oom_kills`: those in the cgroup until now.
+    pub fn exit_record(&self, oom_kills: impl FnOnce() -> u64) -> Option<ExitRecord> {
+        let Phase::Drained(end) = &self.phase else {
+            return None;
+        };
+        // Of the container the OOM killer may have taken any process; an exec that ended in
+        // another way than by SIGKILL was not its victim.
+        let victim = match self.kind {
+            Kind::Container => true,
+            Kind::Exec { .. } => {
+                end.status == ProcessExit::Signal(libc::SIGKILL) && !self.timed_out
+            }
+        };
+        Some(ExitRecord {
+            status: end.status,
+            finished_at_ns: end.finished_at_ns,
+            oom_killed: victim && oom_kills() > self.oom_kills_before,
+            timed_out: self.timed_out,
+            output_truncated: self.truncated,
+            lost_output_bytes: self.log.lost_bytes(),
+        })
+    }
+}
+
+/// How a child ended, `None` while it runs. Reaps it.
+fn ended_as(pidfd: BorrowedFd<'_>) -> Option<ProcessExit> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let status = retry_on_intr(|| waitid(WaitId::PidFd(pidfd), options)).ok()??;
+    Some(process_exit(&status))
+}
+
+fn process_exit(status: &WaitIdStatus) -> ProcessExit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ProcessExit::Code(code),
+        (None, signal) => ProcessExit::Signal(signal.unwrap_or(0)),
+    }
+}
