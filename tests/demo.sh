@@ -10,17 +10,9 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 fail() { echo "demo: FAILED: $*" >&2; exit 1; }
 
-# What could be left behind: mounts, cgroup directories, processes of ours, network links.
-snapshot() {
-  echo "mounts: $(wc -l </proc/self/mountinfo)"
-  find /sys/fs/cgroup -type d -path '*littlebox*' 2>/dev/null | sort
-  pgrep -a -f "$work" 2>/dev/null | grep -v -e "demo.sh" -e pgrep || true
-  ls /sys/class/net
-}
-
 # A short path: a Unix socket's may have 107 bytes.
 work=$(mktemp -d /tmp/littlebox-demo.XXXXXX)
-before=$(snapshot)
+links=$(ls -1 /sys/class/net)
 daemon=
 cleanup() {
   [ -z "$daemon" ] || kill "$daemon" 2>/dev/null || true
@@ -54,8 +46,12 @@ echo "(the file /etc/written-in-the-container, written inside, does not exist ou
 say "3. Its namespaces beside the host's"
 lbctl run -d --name demo --hostname little host sleep 300 >/dev/null
 show lbctl ns inspect demo
-pid=$(lbctl --json inspect demo | jq -r 'if type == "array" then .[0] else . end | .pid')
 echo
+inspect=$(curl -sf --unix-socket "$LITTLEBOX_SOCKET" http://localhost/v1/containers/demo)
+mapfile -t cgroups < <(jq -r '.cgroups[]?' <<<"$inspect")
+mapfile -t processes < <(jq -r '.pid, .helper_pid' <<<"$inspect")
+processes+=("$(curl -sf --unix-socket "$LITTLEBOX_SOCKET" http://localhost/v1/system | jq -r .zygote_pid)")
+pid=${processes[0]}
 printf '$ ls -Li /proc/%s/ns    # the container, then this shell\n' "$pid"
 kinds="mnt uts ipc net pid cgroup time user"
 api=$(curl -sf --unix-socket "$LITTLEBOX_SOCKET" http://localhost/v1/containers/demo/namespaces)
@@ -85,11 +81,17 @@ daemon=
 [ -z "$(find "$work/run" -mindepth 1 -not -name '*.lock' 2>/dev/null)" ] || fail "files are left in the run directory: $(find "$work/run" -mindepth 1)"
 [ ! -e "$LITTLEBOX_SOCKET" ] || fail "the socket is left"
 
-# The last processes and cgroup directories may take a moment to go.
-for _ in $(seq 30); do
-  after=$(snapshot)
-  [ "$before" != "$after" ] || break
+# What was noted while the container ran. The last cgroup directory may take a moment to go.
+gone() {
+  local p
+  for p in "${processes[@]}"; do [ ! -e "/proc/$p" ] || { echo "process $p ($(tr '\0' ' ' <"/proc/$p/cmdline"))"; return 1; }; done
+  for p in "${cgroups[@]}"; do [ ! -e "$p" ] || { echo "cgroup $p"; return 1; }; done
+  ! grep -F "$work" /proc/self/mountinfo || return 1
+  ! ls -1 /sys/class/net | diff - <(echo "$links") || return 1
+}
+for _ in $(seq 50); do
+  left=$(gone) && break
   sleep 0.1
 done
-[ "$before" = "$after" ] || { diff <(echo "$before") <(echo "$after") >&2; fail "something is left behind"; }
+left=$(gone) || fail "something is left behind: $left"
 echo "No mount, process, cgroup, network link or file is left behind."
