@@ -57,17 +57,25 @@ pub fn number(name: &str) -> Option<u32> {
         Some(prefix) if prefix.eq_ignore_ascii_case("CAP_") => &name[4..],
         _ => name,
     };
-    (0u32..).zip(ALL).find(|(_, (known, _))| known.eq_ignore_ascii_case(bare)).map(|(n, _)| n)
+    (0u32..)
+        .zip(ALL)
+        .find(|(_, (known, _))| known.eq_ignore_ascii_case(bare))
+        .map(|(n, _)| n)
 }
 
 /// The OCI set of a mask; bits without a name are passed over.
 pub fn from_mask(mask: u64) -> Capabilities {
-    (0u32..).zip(ALL).filter(|(n, _)| mask >> n & 1 == 1).map(|(_, (_, c))| c).collect()
+    (0u32..)
+        .zip(ALL)
+        .filter(|(n, _)| mask >> n & 1 == 1)
+        .map(|(_, (_, c))| c)
+        .collect()
 }
 
 /// The mask of an OCI set.
 pub fn to_mask(set: &Capabilities) -> u64 {
-    set.iter().fold(0, |mask, capability| mask | 1 << bit(*capability))
+    set.iter()
+        .fold(0, |mask, capability| mask | 1 << bit(*capability))
 }
 
 /// The names in a mask, `cap_chown` style, by number.
@@ -82,7 +90,9 @@ pub fn names(mask: u64) -> impl Iterator<Item = String> {
 /// without a `capabilities` object (OCI config.md, "capabilities").
 pub(crate) fn plan(sets: Option<&LinuxCapabilities>) -> CapabilityPlan {
     let mask = |set: &Option<Capabilities>| set.as_ref().map_or(0, to_mask);
-    let Some(sets) = sets else { return CapabilityPlan::default() };
+    let Some(sets) = sets else {
+        return CapabilityPlan::default();
+    };
     CapabilityPlan {
         bounding: mask(sets.bounding()),
         permitted: mask(sets.permitted()),

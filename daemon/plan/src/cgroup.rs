@@ -21,14 +21,21 @@ pub(crate) fn plan(linux: Option<&Linux>, path: Option<PathBuf>) -> Result<Cgrou
         None => ResourcePlan::default(),
     };
     if path.is_none() && resources != ResourcePlan::default() {
-        return Err(PlanError::new("/linux/resources", "limits need a cgroup; set linux.cgroupsPath"));
+        return Err(PlanError::new(
+            "/linux/resources",
+            "limits need a cgroup; set linux.cgroupsPath",
+        ));
     }
     Ok(CgroupPlan { path, resources })
 }
 
 fn checked_path(path: &Path) -> Result<PathBuf, PlanError> {
-    let plain = path.components().all(|c| matches!(c, Component::Normal(_) | Component::RootDir));
-    let text = path.to_str().filter(|t| !t.is_empty() && !t.contains(['\0', '\n', ':']));
+    let plain = path
+        .components()
+        .all(|c| matches!(c, Component::Normal(_) | Component::RootDir));
+    let text = path
+        .to_str()
+        .filter(|t| !t.is_empty() && !t.contains(['\0', '\n', ':']));
     match text {
         Some(_) if plain => Ok(Path::new("/").join(path)),
         _ => Err(PlanError::new(
@@ -76,9 +83,18 @@ fn refuse_unsupported(resources: &LinuxResources) -> Result<(), PlanError> {
     }
     let refused = [
         ("blockIO", resources.block_io().is_some()),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|l| !l.is_empty())),
+        (
+            "hugepageLimits",
+            resources
+                .hugepage_limits()
+                .as_ref()
+                .is_some_and(|l| !l.is_empty()),
+        ),
         ("network", resources.network().is_some()),
-        ("rdma", resources.rdma().as_ref().is_some_and(|m| !m.is_empty())),
+        (
+            "rdma",
+            resources.rdma().as_ref().is_some_and(|m| !m.is_empty()),
+        ),
     ];
     match refused.iter().find(|(_, present)| *present) {
         Some((name, _)) => Err(PlanError::new(
@@ -95,7 +111,10 @@ fn plan_memory(memory: &LinuxMemory, plan: &mut ResourcePlan) -> Result<(), Plan
     let refused = [
         ("kernelTCP", memory.kernel_tcp().is_some()),
         ("swappiness", memory.swappiness().is_some()),
-        ("disableOOMKiller", memory.disable_oom_killer() == Some(true)),
+        (
+            "disableOOMKiller",
+            memory.disable_oom_killer() == Some(true),
+        ),
     ];
     if let Some((name, _)) = refused.iter().find(|(_, present)| *present) {
         return Err(PlanError::new(
@@ -126,8 +145,14 @@ fn finite(limit: Option<i64>) -> Option<u64> {
 
 fn plan_cpu(cpu: &LinuxCpu, plan: &mut ResourcePlan) -> Result<(), PlanError> {
     let refused = [
-        ("realtimeRuntime", cpu.realtime_runtime().is_some_and(|n| n != 0)),
-        ("realtimePeriod", cpu.realtime_period().is_some_and(|n| n != 0)),
+        (
+            "realtimeRuntime",
+            cpu.realtime_runtime().is_some_and(|n| n != 0),
+        ),
+        (
+            "realtimePeriod",
+            cpu.realtime_period().is_some_and(|n| n != 0),
+        ),
         ("burst", cpu.burst().is_some_and(|n| n != 0)),
         ("idle", cpu.idle().is_some_and(|n| n != 0)),
     ];
@@ -155,7 +180,12 @@ pub fn weight_from_shares(shares: u64) -> u64 {
 /// The keys of the unified hierarchy that the plan has a place for.
 fn plan_unified(keys: &HashMap<String, String>, plan: &mut ResourcePlan) -> Result<(), PlanError> {
     for (key, value) in keys {
-        let at = || format!("/linux/resources/unified/{}", key.replace('~', "~0").replace('/', "~1"));
+        let at = || {
+            format!(
+                "/linux/resources/unified/{}",
+                key.replace('~', "~0").replace('/', "~1")
+            )
+        };
         let number = || match value.trim() {
             "max" => Ok(None),
             text => text.parse::<u64>().map(Some).map_err(|_| {
@@ -170,7 +200,12 @@ fn plan_unified(keys: &HashMap<String, String>, plan: &mut ResourcePlan) -> Resu
             "pids.max" => plan.pids = Some(number()?.unwrap_or(u64::MAX)),
             "cpuset.cpus" => plan.cpuset_cpus = Some(value.clone()),
             "cpuset.mems" => plan.cpuset_mems = Some(value.clone()),
-            _ => return Err(PlanError::new(at(), format!("the cgroup key '{key}' is not supported yet"))),
+            _ => {
+                return Err(PlanError::new(
+                    at(),
+                    format!("the cgroup key '{key}' is not supported yet"),
+                ));
+            }
         }
     }
     match plan.cpu_weight {

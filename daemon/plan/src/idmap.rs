@@ -17,7 +17,10 @@ pub fn check(map: &[IdMapping]) -> Result<(), (usize, String)> {
         return Err((0, "an id map needs at least one line".into()));
     }
     if map.len() > MAX_LINES {
-        return Err((MAX_LINES, format!("an id map has at most {MAX_LINES} lines")));
+        return Err((
+            MAX_LINES,
+            format!("an id map has at most {MAX_LINES} lines"),
+        ));
     }
     for (i, line) in map.iter().enumerate() {
         check_line(*line).map_err(|message| (i, message))?;
@@ -39,26 +42,48 @@ fn check_line(line: IdMapping) -> Result<(), String> {
     }
 }
 
-fn overlap(map: &[IdMapping], side: &str, first: impl Fn(&IdMapping) -> u32) -> Result<(), (usize, String)> {
+fn overlap(
+    map: &[IdMapping],
+    side: &str,
+    first: impl Fn(&IdMapping) -> u32,
+) -> Result<(), (usize, String)> {
     let mut order: Vec<usize> = (0..map.len()).collect();
     order.sort_by_key(|i| first(&map[*i]));
     for pair in order.windows(2) {
         let (a, b) = (pair[0], pair[1]);
         if u64::from(first(&map[a])) + u64::from(map[a].size) > u64::from(first(&map[b])) {
-            return Err((a.max(b), format!("lines {a} and {b} of an id map overlap {side}")));
+            return Err((
+                a.max(b),
+                format!("lines {a} and {b} of an id map overlap {side}"),
+            ));
         }
     }
     Ok(())
 }
 
 /// The two maps of a spec.
-pub(crate) fn plan(linux: &Linux, new_user: bool) -> Result<(Vec<IdMapping>, Vec<IdMapping>), PlanError> {
-    let uid = one(linux.uid_mappings().as_deref(), "/linux/uidMappings", new_user)?;
-    let gid = one(linux.gid_mappings().as_deref(), "/linux/gidMappings", new_user)?;
+pub(crate) fn plan(
+    linux: &Linux,
+    new_user: bool,
+) -> Result<(Vec<IdMapping>, Vec<IdMapping>), PlanError> {
+    let uid = one(
+        linux.uid_mappings().as_deref(),
+        "/linux/uidMappings",
+        new_user,
+    )?;
+    let gid = one(
+        linux.gid_mappings().as_deref(),
+        "/linux/gidMappings",
+        new_user,
+    )?;
     Ok((uid, gid))
 }
 
-fn one(map: Option<&[LinuxIdMapping]>, pointer: &str, new_user: bool) -> Result<Vec<IdMapping>, PlanError> {
+fn one(
+    map: Option<&[LinuxIdMapping]>,
+    pointer: &str,
+    new_user: bool,
+) -> Result<Vec<IdMapping>, PlanError> {
     let map = map.unwrap_or_default();
     if !new_user && map.is_empty() {
         return Ok(Vec::new());
@@ -68,7 +93,11 @@ fn one(map: Option<&[LinuxIdMapping]>, pointer: &str, new_user: bool) -> Result<
     }
     let map: Vec<IdMapping> = map
         .iter()
-        .map(|m| IdMapping { container_id: m.container_id(), host_id: m.host_id(), size: m.size() })
+        .map(|m| IdMapping {
+            container_id: m.container_id(),
+            host_id: m.host_id(),
+            size: m.size(),
+        })
         .collect();
     check(&map).map_err(|(i, message)| PlanError::new(format!("{pointer}/{i}"), message))?;
     Ok(map)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    DevicePlan, LaunchPlan, NamespaceKind, NamespacePlan, PROTOCOL_VERSION, Propagation, RootfsPlan,
-    RootfsSource,
+    DevicePlan, LaunchPlan, NamespaceKind, NamespacePlan, PROTOCOL_VERSION, Propagation,
+    RootfsPlan, RootfsSource,
 };
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
@@ -29,7 +29,10 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     };
     let mounts = mount::plan(spec.mounts().as_deref().unwrap_or_default())?;
     let devices = devices(linux, mount::dev_is_fresh(&mounts))?;
-    let mut masked_paths = paths(linux.and_then(|l| l.masked_paths().as_deref()), "/linux/maskedPaths")?;
+    let mut masked_paths = paths(
+        linux.and_then(|l| l.masked_paths().as_deref()),
+        "/linux/maskedPaths",
+    )?;
     masked_paths.extend(envelope.hidden);
     let about = About {
         user: envelope.user,
@@ -37,7 +40,10 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         terminal_size: envelope.terminal_size,
     };
     let Some(process) = spec.process() else {
-        return Err(PlanError::new("/process", "a container needs a process to start"));
+        return Err(PlanError::new(
+            "/process",
+            "a container needs a process to start",
+        ));
     };
     Ok(LaunchPlan {
         version: PROTOCOL_VERSION,
@@ -45,13 +51,24 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         run_dir: envelope.run_dir,
         uid_map,
         gid_map,
-        hostname: uts_name(spec.hostname().as_deref(), "hostname", is_new(NamespaceKind::Uts))?,
-        domainname: uts_name(spec.domainname().as_deref(), "domainname", is_new(NamespaceKind::Uts))?,
+        hostname: uts_name(
+            spec.hostname().as_deref(),
+            "hostname",
+            is_new(NamespaceKind::Uts),
+        )?,
+        domainname: uts_name(
+            spec.domainname().as_deref(),
+            "domainname",
+            is_new(NamespaceKind::Uts),
+        )?,
         rootfs: rootfs(spec, envelope.rootfs)?,
         mounts,
         devices,
         masked_paths,
-        readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_deref()), "/linux/readonlyPaths")?,
+        readonly_paths: paths(
+            linux.and_then(|l| l.readonly_paths().as_deref()),
+            "/linux/readonlyPaths",
+        )?,
         sysctls: sysctls(linux, is_new)?,
         process: process::plan(process, about, "/process")?,
         init: envelope.init,
@@ -71,7 +88,9 @@ fn namespaces(
     linux: Option<&Linux>,
     joins: &BTreeMap<NamespaceKind, usize>,
 ) -> Result<Namespaces, PlanError> {
-    let listed = linux.and_then(|l| l.namespaces().as_deref()).unwrap_or_default();
+    let listed = linux
+        .and_then(|l| l.namespaces().as_deref())
+        .unwrap_or_default();
     let mut plan = Namespaces::new();
     for (i, namespace) in listed.iter().enumerate() {
         let kind = namespace_kind(namespace.typ());
@@ -92,7 +111,11 @@ fn namespaces(
             ));
         }
     }
-    plan.extend(joins.iter().map(|(kind, index)| (*kind, NamespacePlan::Join(*index))));
+    plan.extend(
+        joins
+            .iter()
+            .map(|(kind, index)| (*kind, NamespacePlan::Join(*index))),
+    );
     if plan.get(&NamespaceKind::Mnt) == Some(&NamespacePlan::New) {
         return Ok(plan);
     }
@@ -118,7 +141,9 @@ pub(crate) fn namespace_kind(typ: LinuxNamespaceType) -> NamespaceKind {
 
 /// A host or NIS domain name: at most 64 bytes (`__NEW_UTS_LEN`, uname(2)).
 fn uts_name(name: Option<&str>, field: &str, new_uts: bool) -> Result<Option<String>, PlanError> {
-    let Some(name) = name.filter(|n| !n.is_empty()) else { return Ok(None) };
+    let Some(name) = name.filter(|n| !n.is_empty()) else {
+        return Ok(None);
+    };
     if !new_uts {
         return Err(PlanError::new(
             format!("/{field}"),
@@ -135,7 +160,11 @@ fn uts_name(name: Option<&str>, field: &str, new_uts: bool) -> Result<Option<Str
 }
 
 fn rootfs(spec: &Spec, source: RootfsSource) -> Result<RootfsPlan, PlanError> {
-    let name = spec.linux().as_ref().and_then(|l| l.rootfs_propagation().as_deref()).unwrap_or("");
+    let name = spec
+        .linux()
+        .as_ref()
+        .and_then(|l| l.rootfs_propagation().as_deref())
+        .unwrap_or("");
     let propagation = match name {
         "" => Propagation::default(),
         name => mount::propagation(name).ok_or_else(|| {
@@ -146,13 +175,23 @@ fn rootfs(spec: &Spec, source: RootfsSource) -> Result<RootfsPlan, PlanError> {
         })?,
     };
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()) == Some(true);
-    Ok(RootfsPlan { source, read_only, propagation })
+    Ok(RootfsPlan {
+        source,
+        read_only,
+        propagation,
+    })
 }
 
 fn paths(list: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>, PlanError> {
     let list = list.unwrap_or_default();
-    match list.iter().position(|p| !p.starts_with('/') || p.contains('\0')) {
-        Some(i) => Err(PlanError::new(format!("{pointer}/{i}"), "the path must be absolute, without a zero byte")),
+    match list
+        .iter()
+        .position(|p| !p.starts_with('/') || p.contains('\0'))
+    {
+        Some(i) => Err(PlanError::new(
+            format!("{pointer}/{i}"),
+            "the path must be absolute, without a zero byte",
+        )),
         None => Ok(list.iter().map(PathBuf::from).collect()),
     }
 }
@@ -161,11 +200,14 @@ fn sysctls(
     linux: Option<&Linux>,
     is_new: impl Fn(NamespaceKind) -> bool,
 ) -> Result<BTreeMap<String, String>, PlanError> {
-    let Some(wanted) = linux.and_then(|l| l.sysctl().as_ref()) else { return Ok(BTreeMap::new()) };
+    let Some(wanted) = linux.and_then(|l| l.sysctl().as_ref()) else {
+        return Ok(BTreeMap::new());
+    };
     let mut plan = BTreeMap::new();
     for (name, value) in wanted {
-        sysctl::check(name, value, &is_new)
-            .map_err(|message| PlanError::new(format!("/linux/sysctl/{}", escape(name)), message))?;
+        sysctl::check(name, value, &is_new).map_err(|message| {
+            PlanError::new(format!("/linux/sysctl/{}", escape(name)), message)
+        })?;
         plan.insert(name.clone(), value.clone());
     }
     Ok(plan)
@@ -178,14 +220,26 @@ pub(crate) fn escape(key: &str) -> String {
 
 /// Name, major and minor number of the nodes that every container has (OCI config-linux.md,
 /// "Default Devices"; `console` and `ptmx` are the terminal's and devpts' own).
-const DEFAULT_DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// The default nodes and the spec's; a spec's node of the same path comes instead of a default one.
 /// In a `/dev` that is not the plan's own tmpfs no nodes are made.
 fn devices(linux: Option<&Linux>, dev_is_fresh: bool) -> Result<Vec<DevicePlan>, PlanError> {
-    let listed = linux.and_then(|l| l.devices().as_deref()).unwrap_or_default();
-    let asked = listed.iter().enumerate().map(|(i, d)| device(d, i)).collect::<Result<Vec<_>, _>>()?;
+    let listed = linux
+        .and_then(|l| l.devices().as_deref())
+        .unwrap_or_default();
+    let asked = listed
+        .iter()
+        .enumerate()
+        .map(|(i, d)| device(d, i))
+        .collect::<Result<Vec<_>, _>>()?;
     if !dev_is_fresh {
         return Ok(Vec::new());
     }
@@ -212,17 +266,26 @@ fn device(device: &LinuxDevice, index: usize) -> Result<DevicePlan, PlanError> {
         LinuxDeviceType::C | LinuxDeviceType::U => 'c',
         LinuxDeviceType::B => 'b',
         LinuxDeviceType::A | LinuxDeviceType::P => {
-            return Err(PlanError::new(at("type"), "a device is c, u or b; others are not supported yet"));
+            return Err(PlanError::new(
+                at("type"),
+                "a device is c, u or b; others are not supported yet",
+            ));
         }
     };
     let path: PathBuf = device.path().components().collect();
     let below_dev = path.starts_with("/dev") && path != Path::new("/dev");
-    let plain = path.components().all(|c| !matches!(c, std::path::Component::ParentDir));
+    let plain = path
+        .components()
+        .all(|c| !matches!(c, std::path::Component::ParentDir));
     if !below_dev || !plain || path.as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(PlanError::new(at("path"), "a device node is made below /dev only"));
+        return Err(PlanError::new(
+            at("path"),
+            "a device node is made below /dev only",
+        ));
     }
     let number = |n: i64, field: &str| {
-        u32::try_from(n).map_err(|_| PlanError::new(at(field), format!("{n} is not a device number")))
+        u32::try_from(n)
+            .map_err(|_| PlanError::new(at(field), format!("{n} is not a device number")))
     };
     Ok(DevicePlan {
         path,

@@ -27,20 +27,32 @@ struct Options {
 
 /// Plans the mounts of a spec, in their order.
 pub(crate) fn plan(mounts: &[Mount]) -> Result<Vec<MountPlan>, PlanError> {
-    mounts.iter().enumerate().map(|(i, mount)| plan_one(mount, i)).collect()
+    mounts
+        .iter()
+        .enumerate()
+        .map(|(i, mount)| plan_one(mount, i))
+        .collect()
 }
 
 fn plan_one(mount: &Mount, index: usize) -> Result<MountPlan, PlanError> {
     let at = |field: &str| format!("/mounts/{index}/{field}");
     if is_some_and_filled(mount.uid_mappings()) || is_some_and_filled(mount.gid_mappings()) {
-        return Err(PlanError::new(at("uidMappings"), "idmapped mounts are not supported yet"));
+        return Err(PlanError::new(
+            at("uidMappings"),
+            "idmapped mounts are not supported yet",
+        ));
     }
     let options = parse_options(mount.options().as_deref().unwrap_or_default(), index)?;
     let attrs = attrs(&options, &at("options"))?;
     let propagation = options.propagation;
     let destination = absolute(mount.destination(), &at("destination"))?;
     let source = source(mount, options, index)?;
-    Ok(MountPlan { destination, source, attrs, propagation })
+    Ok(MountPlan {
+        destination,
+        source,
+        attrs,
+        propagation,
+    })
 }
 
 fn is_some_and_filled<T>(list: &Option<Vec<T>>) -> bool {
@@ -51,11 +63,21 @@ fn is_some_and_filled<T>(list: &Option<Vec<T>>) -> bool {
 fn absolute(destination: &Path, pointer: &str) -> Result<PathBuf, PlanError> {
     let bytes = destination.as_os_str().as_encoded_bytes();
     if bytes.is_empty() || bytes.contains(&0) {
-        return Err(PlanError::new(pointer, "a mount destination is a path without a zero byte"));
+        return Err(PlanError::new(
+            pointer,
+            "a mount destination is a path without a zero byte",
+        ));
     }
-    let destination = if bytes[0] == b'/' { destination.to_owned() } else { Path::new("/").join(destination) };
+    let destination = if bytes[0] == b'/' {
+        destination.to_owned()
+    } else {
+        Path::new("/").join(destination)
+    };
     if destination == Path::new("/") {
-        return Err(PlanError::new(pointer, "nothing can be mounted over the root itself; use root.path"));
+        return Err(PlanError::new(
+            pointer,
+            "nothing can be mounted over the root itself; use root.path",
+        ));
     }
     Ok(destination)
 }
@@ -73,7 +95,11 @@ fn source(mount: &Mount, options: Options, index: usize) -> Result<MountSource, 
         )),
         // The helper mounts the hierarchies that the host has, whichever version was named.
         "cgroup" | "cgroup2" => Ok(MountSource::Cgroup),
-        fstype => Ok(filesystem_source(fstype, mount.source().as_deref(), options)),
+        fstype => Ok(filesystem_source(
+            fstype,
+            mount.source().as_deref(),
+            options,
+        )),
     }
 }
 
@@ -85,16 +111,28 @@ fn bind_source(
 ) -> Result<MountSource, PlanError> {
     let at = |field: &str| format!("/mounts/{index}/{field}");
     if let Some(option) = options.data.first() {
-        return Err(PlanError::new(at("options"), format!("a bind mount does not know the option '{option}'")));
+        return Err(PlanError::new(
+            at("options"),
+            format!("a bind mount does not know the option '{option}'"),
+        ));
     }
     if options.copy_up {
-        return Err(PlanError::new(at("options"), "tmpcopyup is an option of tmpfs only"));
+        return Err(PlanError::new(
+            at("options"),
+            "tmpcopyup is an option of tmpfs only",
+        ));
     }
     match mount.source() {
-        Some(path) if path.is_absolute() => Ok(MountSource::Bind { path: path.clone(), recursive }),
+        Some(path) if path.is_absolute() => Ok(MountSource::Bind {
+            path: path.clone(),
+            recursive,
+        }),
         Some(path) => Err(PlanError::new(
             at("source"),
-            format!("the bind source '{}' is relative; resolve it against the bundle first", path.display()),
+            format!(
+                "the bind source '{}' is relative; resolve it against the bundle first",
+                path.display()
+            ),
         )),
         None => Err(PlanError::new(at("source"), "a bind mount needs a source")),
     }
@@ -107,7 +145,11 @@ fn filesystem_source(fstype: &str, source: Option<&Path>, options: Options) -> M
         list.push(format!("source={}", source.display()));
     }
     list.extend(options.data);
-    MountSource::Filesystem { fstype: fstype.to_owned(), options: list, copy_up: options.copy_up }
+    MountSource::Filesystem {
+        fstype: fstype.to_owned(),
+        options: list,
+        copy_up: options.copy_up,
+    }
 }
 
 fn parse_options(options: &[String], index: usize) -> Result<Options, PlanError> {
@@ -121,7 +163,11 @@ fn parse_options(options: &[String], index: usize) -> Result<Options, PlanError>
 
 fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
     if let Some((recursive, name, value)) = attribute(option) {
-        let attrs = if recursive { &mut parsed.tree } else { &mut parsed.top };
+        let attrs = if recursive {
+            &mut parsed.tree
+        } else {
+            &mut parsed.top
+        };
         set_attribute(attrs, name, value);
         return Ok(());
     }
@@ -137,11 +183,13 @@ fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
         // times beyond noatime follow the kernel's relatime, and mandatory locking is gone (5.15).
         "" | "defaults" | "async" | "relatime" | "norelatime" | "strictatime" | "nostrictatime"
         | "nodiratime" | "diratime" | "rrelatime" | "rnorelatime" | "rstrictatime"
-        | "rnostrictatime" | "rnodiratime" | "rdiratime" | "loud" | "silent" | "mand" | "nomand"
-        | "iversion" | "noiversion" | "nolazytime" | "acl" | "noacl" => {}
+        | "rnostrictatime" | "rnodiratime" | "rdiratime" | "loud" | "silent" | "mand"
+        | "nomand" | "iversion" | "noiversion" | "nolazytime" | "acl" | "noacl" => {}
         "sync" | "dirsync" | "lazytime" => parsed.superblock.push(option.to_owned()),
         "unbindable" | "runbindable" => {
-            return Err(format!("the propagation '{option}' is not supported; use private or slave"));
+            return Err(format!(
+                "the propagation '{option}' is not supported; use private or slave"
+            ));
         }
         "idmap" | "ridmap" => return Err("idmapped mounts are not supported yet".into()),
         "remount" => return Err("a new mount cannot be a remount".into()),
@@ -182,7 +230,10 @@ fn attribute(option: &str) -> Option<(bool, Attribute, bool)> {
     };
     match plain(option) {
         Some((name, value)) => Some((false, name, value)),
-        None => option.strip_prefix('r').and_then(plain).map(|(name, value)| (true, name, value)),
+        None => option
+            .strip_prefix('r')
+            .and_then(plain)
+            .map(|(name, value)| (true, name, value)),
     }
 }
 
@@ -212,7 +263,10 @@ fn attrs(options: &Options, pointer: &str) -> Result<MountAttrs, PlanError> {
              mixed; write all of them with or without the r",
         ));
     }
-    Ok(MountAttrs { recursive: true, ..tree })
+    Ok(MountAttrs {
+        recursive: true,
+        ..tree
+    })
 }
 
 fn union(a: MountAttrs, b: MountAttrs) -> MountAttrs {

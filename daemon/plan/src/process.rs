@@ -43,11 +43,18 @@ pub(crate) struct About {
 pub(crate) fn plan(process: &Process, about: About, base: &str) -> Result<ProcessPlan, PlanError> {
     unsupported::process(process, base)?;
     let terminal = match process.terminal() {
-        Some(true) => Some(about.terminal_size.unwrap_or_else(|| terminal_size(process))),
+        Some(true) => Some(
+            about
+                .terminal_size
+                .unwrap_or_else(|| terminal_size(process)),
+        ),
         _ => None,
     };
     if !process.cwd().is_absolute() || process.cwd().as_os_str().as_encoded_bytes().contains(&0) {
-        return Err(PlanError::new(format!("{base}/cwd"), "the working directory must be an absolute path"));
+        return Err(PlanError::new(
+            format!("{base}/cwd"),
+            "the working directory must be an absolute path",
+        ));
     }
     Ok(ProcessPlan {
         args: args(process, base)?,
@@ -69,9 +76,10 @@ pub(crate) fn plan(process: &Process, about: About, base: &str) -> Result<Proces
 fn terminal_size(process: &Process) -> TerminalSize {
     let cells = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
     match process.console_size() {
-        Some(size) if size.height() > 0 && size.width() > 0 => {
-            TerminalSize { rows: cells(size.height()), cols: cells(size.width()) }
-        }
+        Some(size) if size.height() > 0 && size.width() > 0 => TerminalSize {
+            rows: cells(size.height()),
+            cols: cells(size.width()),
+        },
         _ => DEFAULT_TERMINAL,
     }
 }
@@ -79,10 +87,16 @@ fn terminal_size(process: &Process) -> TerminalSize {
 fn args(process: &Process, base: &str) -> Result<Vec<String>, PlanError> {
     let args = process.args().as_deref().unwrap_or_default();
     if args.first().is_none_or(String::is_empty) {
-        return Err(PlanError::new(format!("{base}/args"), "there is no program to run; args[0] names it"));
+        return Err(PlanError::new(
+            format!("{base}/args"),
+            "there is no program to run; args[0] names it",
+        ));
     }
     match args.iter().position(|arg| arg.contains('\0')) {
-        Some(i) => Err(PlanError::new(format!("{base}/args/{i}"), "an argument may not contain a zero byte")),
+        Some(i) => Err(PlanError::new(
+            format!("{base}/args/{i}"),
+            "an argument may not contain a zero byte",
+        )),
         None => Ok(args.to_vec()),
     }
 }
@@ -101,7 +115,10 @@ fn env(process: &Process, base: &str) -> Result<Vec<String>, PlanError> {
 
 fn user(user: &User, base: &str) -> Result<UserPlan, PlanError> {
     let id = |n: u32, field: &str| match n {
-        u32::MAX => Err(PlanError::new(format!("{base}/user/{field}"), "4294967295 is not an id")),
+        u32::MAX => Err(PlanError::new(
+            format!("{base}/user/{field}"),
+            "4294967295 is not an id",
+        )),
         n => Ok(UserRef::Id(n)),
     };
     let additional = user.additional_gids().as_deref().unwrap_or_default();
@@ -118,9 +135,10 @@ fn user(user: &User, base: &str) -> Result<UserPlan, PlanError> {
 
 fn oom_score_adj(process: &Process, base: &str) -> Result<Option<i32>, PlanError> {
     match process.oom_score_adj() {
-        Some(n) if !(-1000..=1000).contains(&n) => {
-            Err(PlanError::new(format!("{base}/oomScoreAdj"), format!("oomScoreAdj is -1000 to 1000, not {n}")))
-        }
+        Some(n) if !(-1000..=1000).contains(&n) => Err(PlanError::new(
+            format!("{base}/oomScoreAdj"),
+            format!("oomScoreAdj is -1000 to 1000, not {n}"),
+        )),
         other => Ok(other),
     }
 }
@@ -131,10 +149,16 @@ fn rlimits(limits: &[PosixRlimit], base: &str) -> Result<Vec<RlimitPlan>, PlanEr
         let resource = rlimit_name(limit.typ());
         let at = || format!("{base}/rlimits/{i}");
         if plan.iter().any(|earlier| earlier.resource == resource) {
-            return Err(PlanError::new(at(), format!("the limit {resource} is given twice")));
+            return Err(PlanError::new(
+                at(),
+                format!("the limit {resource} is given twice"),
+            ));
         }
         if limit.soft() > limit.hard() {
-            return Err(PlanError::new(at(), format!("the soft limit of {resource} is above its hard limit")));
+            return Err(PlanError::new(
+                at(),
+                format!("the soft limit of {resource} is above its hard limit"),
+            ));
         }
         let bound = |n: u64| (n != u64::MAX).then_some(n);
         plan.push(RlimitPlan {

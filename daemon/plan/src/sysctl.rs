@@ -22,7 +22,11 @@ const VALUE_LIMIT: usize = 4000;
 ///
 /// # Errors
 /// What is wrong, as a sentence.
-pub fn check(name: &str, value: &str, is_new: impl Fn(NamespaceKind) -> bool) -> Result<(), String> {
+pub fn check(
+    name: &str,
+    value: &str,
+    is_new: impl Fn(NamespaceKind) -> bool,
+) -> Result<(), String> {
     if !is_well_formed(name) {
         return Err(format!(
             "'{}' is not the name of a sysctl; write it with dots, like net.ipv4.ip_forward",
@@ -30,14 +34,20 @@ pub fn check(name: &str, value: &str, is_new: impl Fn(NamespaceKind) -> bool) ->
         ));
     }
     let Some(kind) = namespace(name) else {
-        return Err(format!("the sysctl {name} belongs to no namespace; it would change the host"));
+        return Err(format!(
+            "the sysctl {name} belongs to no namespace; it would change the host"
+        ));
     };
     if !is_new(kind) {
         let kind = kind.name();
-        return Err(format!("the sysctl {name} needs a new {kind} namespace; it would change another's"));
+        return Err(format!(
+            "the sysctl {name} needs a new {kind} namespace; it would change another's"
+        ));
     }
     if value.len() > VALUE_LIMIT || value.contains(['\0', '\n']) {
-        return Err(format!("the value of {name} has a newline, a zero byte or more than {VALUE_LIMIT} bytes"));
+        return Err(format!(
+            "the value of {name} has a newline, a zero byte or more than {VALUE_LIMIT} bytes"
+        ));
     }
     Ok(())
 }
@@ -46,7 +56,10 @@ pub fn check(name: &str, value: &str, is_new: impl Fn(NamespaceKind) -> bool) ->
 fn is_well_formed(name: &str) -> bool {
     name.len() <= 255
         && name.split('.').all(|part| {
-            !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+            !part.is_empty()
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
         })
 }
 

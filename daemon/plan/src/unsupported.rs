@@ -14,7 +14,10 @@ pub(crate) fn spec(spec: &Spec) -> Result<(), PlanError> {
     if !spec.version().starts_with("1.") {
         return Err(PlanError::new(
             "/ociVersion",
-            format!("'{}' is not a version of the specification that is known here; 1.x is", spec.version()),
+            format!(
+                "'{}' is not a version of the specification that is known here; 1.x is",
+                spec.version()
+            ),
         ));
     }
     if let Some(hooks) = spec.hooks() {
@@ -50,12 +53,24 @@ fn linux(linux: &Linux) -> Result<(), PlanError> {
         "this is not supported yet; remove it",
         [
             ("seccomp", linux.seccomp().is_some()),
-            ("mountLabel", linux.mount_label().as_ref().is_some_and(|l| !l.is_empty())),
+            (
+                "mountLabel",
+                linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
+            ),
             ("intelRdt", linux.intel_rdt().is_some()),
             ("memoryPolicy", linux.memory_policy().is_some()),
-            ("personality", linux.personality().as_ref().is_some_and(foreign_domain)),
-            ("timeOffsets", linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty())),
-            ("netDevices", linux.net_devices().as_ref().is_some_and(|m| !m.is_empty())),
+            (
+                "personality",
+                linux.personality().as_ref().is_some_and(foreign_domain),
+            ),
+            (
+                "timeOffsets",
+                linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty()),
+            ),
+            (
+                "netDevices",
+                linux.net_devices().as_ref().is_some_and(|m| !m.is_empty()),
+            ),
         ],
     )
 }
@@ -67,8 +82,17 @@ pub(crate) fn process(process: &Process, base: &str) -> Result<(), PlanError> {
         &format!("{base}/"),
         "this is not supported yet; remove it",
         [
-            ("apparmorProfile", process.apparmor_profile().as_ref().is_some_and(confined)),
-            ("selinuxLabel", process.selinux_label().as_ref().is_some_and(|l| !l.is_empty())),
+            (
+                "apparmorProfile",
+                process.apparmor_profile().as_ref().is_some_and(confined),
+            ),
+            (
+                "selinuxLabel",
+                process
+                    .selinux_label()
+                    .as_ref()
+                    .is_some_and(|l| !l.is_empty()),
+            ),
             ("ioPriority", process.io_priority().is_some()),
             ("scheduler", process.scheduler().is_some()),
             ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
@@ -76,7 +100,11 @@ pub(crate) fn process(process: &Process, base: &str) -> Result<(), PlanError> {
     )
 }
 
-fn refuse<const N: usize>(base: &str, why: &str, asked: [(&str, bool); N]) -> Result<(), PlanError> {
+fn refuse<const N: usize>(
+    base: &str,
+    why: &str,
+    asked: [(&str, bool); N],
+) -> Result<(), PlanError> {
     match asked.iter().find(|(_, present)| *present) {
         Some((name, _)) => Err(PlanError::new(format!("{base}{name}"), why)),
         None => Ok(()),

@@ -1,0 +1,144 @@
+//! The steps that make the process what the program will be.
+
+use littlebox_helper::protocol::{LaunchPlan, UserRef};
+
+use super::Explanation;
+use super::shell::{join, quote, quote_path};
+use crate::capability;
+
+pub(super) fn session(plan: &LaunchPlan) -> Explanation {
+    Some(if plan.process.terminal.is_some() {
+        (
+            "A new session takes the pseudo terminal as its controlling one; the caller's own stays out of reach.".into(),
+            vec!["setsid --ctty sh".into()],
+        )
+    } else {
+        (
+            "A new session cuts the process off from the helper's terminal and process group."
+                .into(),
+            vec!["setsid sh".into()],
+        )
+    })
+}
+
+fn name(user: &UserRef) -> String {
+    match user {
+        UserRef::Id(n) => n.to_string(),
+        UserRef::Name(name) => quote(name),
+    }
+}
+
+pub(super) fn user(plan: &LaunchPlan) -> Explanation {
+    let user = &plan.process.user;
+    let named = [Some(&user.user), user.group.as_ref()]
+        .into_iter()
+        .flatten()
+        .any(|r| matches!(r, UserRef::Name(_)));
+    let groups: Vec<String> = user.additional_groups.iter().map(name).collect();
+    let groups = if groups.is_empty() {
+        "--clear-groups".into()
+    } else {
+        format!("--groups={}", groups.join(","))
+    };
+    let group = match &user.group {
+        Some(group) => name(group),
+        None => format!("$(id -g {})", name(&user.user)),
+    };
+    let mut commands = Vec::new();
+    if let Some(umask) = user.umask {
+        commands.push(format!("umask {umask:04o}"));
+    }
+    commands.push(format!(
+        "setpriv --reuid={} --regid={group} {groups} sh",
+        name(&user.user)
+    ));
+    let what = if named {
+        "The user's name is looked up in the container's own /etc/passwd and /etc/group, read as plain bounded files; then groups and ids are set."
+    } else {
+        "Groups and ids of the program are set."
+    };
+    Some((what.into(), commands))
+}
+
+pub(super) fn cwd(plan: &LaunchPlan) -> Explanation {
+    let cwd = quote_path(&plan.process.cwd);
+    let mut commands = Vec::new();
+    if plan.process.create_cwd {
+        commands.push(format!("mkdir -p {cwd}"));
+    }
+    commands.push(format!("cd {cwd}"));
+    Some((
+        "The working directory is entered and checked to lie inside the container's root.".into(),
+        commands,
+    ))
+}
+
+pub(super) fn rlimits(plan: &LaunchPlan) -> Explanation {
+    let bound = |n: Option<u64>| n.map_or_else(|| "unlimited".to_owned(), |n| n.to_string());
+    let mut commands: Vec<String> = plan
+        .process
+        .rlimits
+        .iter()
+        .map(|l| {
+            format!(
+                "prlimit --pid $$ --{}={}:{}",
+                l.resource,
+                bound(l.soft),
+                bound(l.hard)
+            )
+        })
+        .collect();
+    if let Some(score) = plan.process.oom_score_adj {
+        commands.push(format!("choom -p $$ -n {score}"));
+    }
+    (!commands.is_empty()).then(|| ("Resource limits of the process are set.".into(), commands))
+}
+
+pub(super) fn capabilities(plan: &LaunchPlan) -> Explanation {
+    let sets = &plan.process.capabilities;
+    let set = |mask: u64| {
+        let mut words = vec!["-all".to_owned()];
+        words.extend(capability::names(mask).map(|name| name.replacen("cap_", "+", 1)));
+        words.join(",")
+    };
+    Some((
+        format!(
+            "Of all privileges {} remain, and none beyond them can be gained.",
+            sets.bounding.count_ones()
+        ),
+        vec![format!(
+            "setpriv --bounding-set={} --inh-caps={} --ambient-caps={} sh",
+            set(sets.bounding),
+            set(sets.inheritable),
+            set(sets.ambient)
+        )],
+    ))
+}
+
+pub(super) fn no_new_privileges(plan: &LaunchPlan) -> Explanation {
+    plan.process.no_new_privileges.then(|| {
+        (
+            "From here on no execve gives privileges: set-user-ID programs run as who starts them."
+                .into(),
+            vec!["setpriv --no-new-privs sh".into()],
+        )
+    })
+}
+
+pub(super) fn exec(plan: &LaunchPlan) -> Explanation {
+    let process = &plan.process;
+    let environment = join(&process.env);
+    let space = if environment.is_empty() { "" } else { " " };
+    let what = if plan.init {
+        "A small init stays as PID 1, starts the program and reaps orphans; when the program's execve succeeds, the container runs."
+    } else {
+        "The program takes the process over as PID 1; when its execve succeeds, the container runs."
+    };
+    Some((
+        what.into(),
+        vec![format!(
+            "exec env -i {environment}{space}{}",
+            join(&process.args)
+        )],
+    ))
+}
