@@ -193,6 +193,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
 pub fn exec_process(
     config: &ExecConfig,
     container: &ContainerConfig,
+    ctx: &SpecContext<'_>,
 ) -> Result<PreparedExec, ConfigError> {
     check::command(&config.command, "/command")?;
     check_input(config)?;
@@ -206,13 +207,14 @@ pub fn exec_process(
         process::container_capabilities(container)?
     };
     let cwd = config.working_dir.as_deref().or(container.working_dir.as_deref());
-    let env = [&container.env, &config.env];
+    let (hostname, _) = names_of_host(container, ctx, &namespaces::sources(container)?)?;
+    let env = process::env(hostname.as_deref(), config.terminal, &[&container.env, &config.env])?;
 
     let mut process = Process::default();
     process.set_terminal(Some(config.terminal));
     process.set_user(process::spec_user(&user));
     process.set_args(Some(config.command.clone()));
-    process.set_env(Some(process::env(container.hostname.as_deref(), config.terminal, &env)?));
+    process.set_env(Some(env));
     process.set_cwd(process::cwd(cwd)?);
     process.set_capabilities(Some(process::spec_capabilities(process::change(base, &config.capabilities)?)));
     process.set_rlimits(Some(process::rlimits(&container.rlimits)?));

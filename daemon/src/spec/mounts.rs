@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use lbctl::types::{ContainerConfig, IdMap, MountConfig, MountKind};
+use lbctl::types::{ContainerConfig, MountConfig, MountKind};
 use littlebox_helper::protocol::NamespaceKind;
 use oci_spec::runtime::Mount;
 
 use super::check::{at_most, error, error_with, octal, path, shown};
-use super::namespaces::{Sources, is_new};
+use super::namespaces::Sources;
 use super::{ConfigError, NamespaceSource, RootSource};
 
 /// Bytes of the tmpfs on `/dev/shm` and, in a `host` root, on `/run`: memory that no limit of the
@@ -22,9 +22,6 @@ pub(super) fn for_spec(
 ) -> Result<(Vec<Mount>, Vec<PathBuf>), ConfigError> {
     at_most(config.mounts.len(), 256, "/mounts", "mounts")?;
     let mut mounts = defaults(config.privileged, root, sources);
-    if !maps_tty_group(config, sources) {
-        leave_out(&mut mounts, "/dev/pts", "gid=5");
-    }
     let mut create = Vec::new();
     for (i, wanted) in config.mounts.iter().enumerate() {
         mounts.push(user_mount(wanted, i, &mut create)?);
@@ -32,65 +29,40 @@ pub(super) fn for_spec(
     Ok((mounts, create))
 }
 
-/// What every container has. The kernel lets a user namespace mount a procfs, sysfs or mqueue only
-/// for a PID, network or IPC namespace that it owns; for the host's, the host's own mount is bound.
+/// What every container has.
 fn defaults(privileged: bool, root: &RootSource, sources: &Sources) -> Vec<Mount> {
-    let own_user = sources.get(&NamespaceKind::User) != Some(&NamespaceSource::Host);
     let host = |kind| sources.get(&kind) == Some(&NamespaceSource::Host);
     let system = ["nosuid", "noexec", "nodev"];
     let sys = if privileged { &system[..] } else { &["nosuid", "noexec", "nodev", "ro"] };
-    let mut mounts = Vec::with_capacity(9);
+    let dev = ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"];
+    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
 
-    if own_user && host(NamespaceKind::Pid) {
+    let mut mounts = Vec::with_capacity(8);
+    if host(NamespaceKind::Pid) && !host(NamespaceKind::User) {
+        // A user namespace may mount a procfs only of a PID namespace that it owns
+        // (pid_namespaces(7)); the host's own is shown instead.
         mounts.push(mount("/proc", "bind", "/proc", &["rbind"]));
     } else {
         mounts.push(mount("/proc", "proc", "proc", &system));
     }
-    mounts.push(mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"]));
-    mounts.push(mount(
-        "/dev/pts",
-        "devpts",
-        "devpts",
-        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-    ));
+    mounts.push(mount("/dev", "tmpfs", "tmpfs", &dev));
+    mounts.push(mount("/dev/pts", "devpts", "devpts", &pts));
     if host(NamespaceKind::Ipc) {
         // POSIX shared memory is files there: sharing IPC with the host means sharing them.
         mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["bind", "nosuid", "noexec", "nodev"]));
     } else {
-        mounts.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", SMALL_TMPFS]));
+        let shm = ["nosuid", "noexec", "nodev", "mode=1777", SMALL_TMPFS];
+        mounts.push(mount("/dev/shm", "tmpfs", "shm", &shm));
     }
-    if is_new(sources, NamespaceKind::Ipc) || !own_user {
-        mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &system));
-    }
-    if own_user && !is_new(sources, NamespaceKind::Net) {
-        let options = if privileged { &["rbind"][..] } else { &["rbind", "rro", "rnosuid", "rnoexec", "rnodev"] };
-        mounts.push(mount("/sys", "bind", "/sys", options));
-    } else {
-        mounts.push(mount("/sys", "sysfs", "sysfs", sys));
-    }
+    mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &system));
+    mounts.push(mount("/sys", "sysfs", "sysfs", sys));
     mounts.push(mount("/sys/fs/cgroup", "cgroup", "cgroup", sys));
     if *root == RootSource::Host {
         // The machine's sockets and locks are not the container's.
-        mounts.push(mount("/run", "tmpfs", "tmpfs", &["nosuid", "nodev", "mode=755", SMALL_TMPFS]));
+        let run = ["nosuid", "nodev", "mode=755", SMALL_TMPFS];
+        mounts.push(mount("/run", "tmpfs", "tmpfs", &run));
     }
     mounts
-}
-
-/// Whether the group of terminals, 5 by convention, has an id on the host: devpts refuses one
-/// without (EINVAL).
-fn maps_tty_group(config: &ContainerConfig, sources: &Sources) -> bool {
-    let Some(maps) = config.id_maps.as_ref().filter(|_| is_new(sources, NamespaceKind::User)) else {
-        return true;
-    };
-    let covers = |m: &IdMap| m.container_id <= 5 && 5 - m.container_id < m.size;
-    maps.gid.iter().any(covers)
-}
-
-fn leave_out(mounts: &mut [Mount], destination: &str, option: &str) {
-    let at = mounts.iter_mut().find(|m| m.destination() == std::path::Path::new(destination));
-    if let Some(options) = at.and_then(|m| m.options_mut().as_mut()) {
-        options.retain(|o| o != option);
-    }
 }
 
 fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount {
