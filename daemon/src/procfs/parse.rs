@@ -42,27 +42,128 @@ pub struct NetDev {
     pub stats: NetworkStats,
 }
 
-/// `/proc/PID/stat`.
-pub fn parse_stat(_text: &str) -> Option<ProcessStat> {
-    unimplemented!()
+/// `/proc/PID/stat`. The name in parentheses may itself hold spaces, parentheses and digits: only
+/// the last closing one counts.
+pub fn parse_stat(text: &str) -> Option<ProcessStat> {
+    let (before, rest) = text.rsplit_once(')')?;
+    let (_, comm) = before.split_once('(')?;
+    // Field 3 of proc_pid_stat(5) is the first one here.
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    Some(ProcessStat {
+        comm: comm.to_owned(),
+        state: fields.first()?.chars().next()?,
+        ppid: u32::try_from(number(4)?).ok()?,
+        utime: number(14)?,
+        stime: number(15)?,
+        threads: u32::try_from(number(20)?).ok()?,
+        start_time: number(22)?,
+        rss_pages: number(24)?,
+    })
 }
 
-/// `/proc/PID/status`.
-pub fn parse_status(_text: &str) -> Option<ProcessStatus> {
-    unimplemented!()
+/// `/proc/PID/status`. Its `Name:` is escaped by the kernel, so no program can forge a line.
+pub fn parse_status(text: &str) -> Option<ProcessStatus> {
+    let field = |key: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))
+            .map(str::trim)
+    };
+    let uid = field("Uid")?
+        .split_ascii_whitespace()
+        .next()?
+        .parse()
+        .ok()?;
+    let ns_pids = field("NSpid")
+        .map(|pids| {
+            pids.split_ascii_whitespace()
+                .map_while(|pid| pid.parse().ok())
+                .collect()
+        })
+        .unwrap_or_default();
+    Some(ProcessStatus { uid, ns_pids })
 }
 
-/// `/proc/PID/net/dev`.
-pub fn parse_net_dev(_text: &str) -> Vec<NetDev> {
-    unimplemented!()
+/// `/proc/PID/net/dev`: two lines of headings, then `name: 8 numbers received, 8 sent`.
+pub fn parse_net_dev(text: &str) -> Vec<NetDev> {
+    text.lines().filter_map(net_dev_line).collect()
+}
+
+fn net_dev_line(line: &str) -> Option<NetDev> {
+    let (name, counters) = line.rsplit_once(':')?;
+    let counters: Vec<u64> = counters
+        .split_ascii_whitespace()
+        .map_while(|number| number.parse().ok())
+        .collect();
+    let [
+        rx_bytes,
+        rx_packets,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        tx_bytes,
+        tx_packets,
+        ..,
+    ] = *counters
+    else {
+        return None;
+    };
+    let stats = NetworkStats {
+        rx_bytes,
+        tx_bytes,
+        rx_packets,
+        tx_packets,
+    };
+    Some(NetDev {
+        name: name.trim().to_owned(),
+        stats,
+    })
 }
 
 /// The value of one key of a flat keyed file (`cpu.stat`, `memory.stat`).
-pub fn parse_flat(_text: &str, _key: &str) -> Option<u64> {
-    unimplemented!()
+pub fn parse_flat(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| {
+        let (name, value) = line.split_once(' ')?;
+        (name == key).then(|| value.trim().parse().ok())?
+    })
 }
 
-/// Bytes read and written, of all devices (cgroup v2 `io.stat`).
-pub fn parse_io_stat(_text: &str) -> (u64, u64) {
-    unimplemented!()
+/// A limit of a cgroup: `None` for `max` (v2) and for the largest value there is (v1 rounds it
+/// down to a page).
+pub fn parse_limit(text: &str) -> Option<u64> {
+    const V1_UNLIMITED: u64 = 0x7fff_ffff_ffff_0000;
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|limit| *limit < V1_UNLIMITED)
+}
+
+/// Bytes read and written, of all devices (cgroup v2 `io.stat`: `8:0 rbytes=1 wbytes=2 ...`).
+pub fn parse_io_stat(text: &str) -> (u64, u64) {
+    let sum = |key: &str| {
+        let values = text
+            .split_ascii_whitespace()
+            .filter_map(|word| word.strip_prefix(key));
+        values
+            .filter_map(|value| value.parse().ok())
+            .fold(0u64, u64::saturating_add)
+    };
+    (sum("rbytes="), sum("wbytes="))
+}
+
+/// Bytes read and written, of all devices (cgroup v1 `blkio.throttle.io_service_bytes`:
+/// `8:0 Read 1`).
+pub fn parse_blkio(text: &str) -> (u64, u64) {
+    let sum = |kind: &str| {
+        text.lines()
+            .filter_map(|line| {
+                let mut words = line.split_ascii_whitespace().skip(1);
+                (words.next()? == kind).then(|| words.next()?.parse().ok())?
+            })
+            .fold(0u64, u64::saturating_add)
+    };
+    (sum("Read"), sum("Write"))
 }
