@@ -11,7 +11,7 @@ pub use parse::{
     NetDev, ProcessStat, ProcessStatus, parse_blkio, parse_flat, parse_io_stat, parse_limit,
     parse_net_dev, parse_stat, parse_status,
 };
-pub(crate) use process::{ProcDir, pids, read_text};
+pub(crate) use process::{ProcDir, pids};
 pub use process::{boot_id, start_time};
 pub use stats::{cpu_percent, stats};
 pub use top::top;
