@@ -109,7 +109,7 @@ lint: ## Format, clippy without warnings, licences and advisories
 	else echo "cargo-deny is not installed, licences and advisories unchecked: make deps-lint"; fi
 
 FUZZ_SECONDS ?= 30
-FUZZ_TARGETS := log_record protocol container_config procfs tar_unpack durations
+FUZZ_TARGETS := log_record protocol container_config procfs tar_unpack words
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZ_SECONDS (30); needs cargo-fuzz (make deps-fuzz)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing: make deps-fuzz" >&2; exit 1; }
@@ -152,6 +152,7 @@ deps-lint: ## Install cargo-deny
 
 .PHONY: deps-fuzz
 deps-fuzz: ## Install cargo-fuzz
+	$(call apt_install,g++)
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-fuzz
 
 .PHONY: clean
