@@ -24,3 +24,21 @@ pub use bed::{Bed, BedBuilder};
 pub use daemon::{Daemon, Options};
 pub use http::{Method, Request, Response};
 pub use roots::{busybox_root, debian_root};
+
+/// What every test file uses.
+pub mod prelude {
+    pub use std::collections::{BTreeMap, BTreeSet};
+    pub use std::time::{Duration, Instant};
+
+    pub use lbctl::types::*;
+    pub use rustix::process::Signal;
+    pub use serde_json::{Value, json};
+
+    pub use crate::bed::{
+        Bed, busybox, code, exec_code, id, name, pid1, read_all, sleeper_config, with,
+    };
+    pub use crate::http::{Method, Request, Response, encode};
+    pub use crate::proc;
+    pub use crate::roots::{busybox_root, debian_root};
+    pub use crate::ws::{Frame, Ws, contains};
+}

