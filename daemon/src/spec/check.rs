@@ -14,7 +14,11 @@ const PATH_LIMIT: usize = 4095;
 
 /// An error without a hint.
 pub(super) fn error(pointer: impl Into<String>, detail: impl Into<String>) -> ConfigError {
-    ConfigError { pointer: pointer.into(), detail: detail.into(), hint: None }
+    ConfigError {
+        pointer: pointer.into(),
+        detail: detail.into(),
+        hint: None,
+    }
 }
 
 /// An error with a hint.
@@ -23,7 +27,11 @@ pub(super) fn error_with(
     detail: impl Into<String>,
     hint: impl Into<String>,
 ) -> ConfigError {
-    ConfigError { pointer: pointer.into(), detail: detail.into(), hint: Some(hint.into()) }
+    ConfigError {
+        pointer: pointer.into(),
+        detail: detail.into(),
+        hint: Some(hint.into()),
+    }
 }
 
 /// A pointer to a key of a map: `base` and the key as a token (RFC 6901, section 3).
@@ -39,11 +47,19 @@ pub(super) fn shown(value: &str) -> String {
 }
 
 /// Refuses more than `limit` of something.
-pub(super) fn at_most(count: usize, limit: usize, pointer: &str, things: &str) -> Result<(), ConfigError> {
+pub(super) fn at_most(
+    count: usize,
+    limit: usize,
+    pointer: &str,
+    things: &str,
+) -> Result<(), ConfigError> {
     if count <= limit {
         return Ok(());
     }
-    Err(error(pointer, format!("there are {count} {things}; at most {limit} are taken")))
+    Err(error(
+        pointer,
+        format!("there are {count} {things}; at most {limit} are taken"),
+    ))
 }
 
 /// An absolute path without `..` and zero bytes; `.` and doubled slashes are dropped.
@@ -56,7 +72,10 @@ pub(super) fn path(text: &str, pointer: &str) -> Result<PathBuf, ConfigError> {
         ));
     }
     if text.len() > PATH_LIMIT || text.contains('\0') {
-        return Err(error(pointer, format!("a path has at most {PATH_LIMIT} bytes and no zero byte")));
+        return Err(error(
+            pointer,
+            format!("a path has at most {PATH_LIMIT} bytes and no zero byte"),
+        ));
     }
     let path = Path::new(text);
     if path.components().any(|c| matches!(c, Component::ParentDir)) {
@@ -80,12 +99,18 @@ pub(super) fn command(args: &[String], pointer: &str) -> Result<(), ConfigError>
     }
     for (i, arg) in args.iter().enumerate() {
         if arg.contains('\0') {
-            return Err(error(format!("{pointer}/{i}"), "an argument cannot contain a zero byte"));
+            return Err(error(
+                format!("{pointer}/{i}"),
+                "an argument cannot contain a zero byte",
+            ));
         }
         if arg.len() > ARG_LIMIT {
             return Err(error(
                 format!("{pointer}/{i}"),
-                format!("an argument has at most {ARG_LIMIT} bytes, this one has {}", arg.len()),
+                format!(
+                    "an argument has at most {ARG_LIMIT} bytes, this one has {}",
+                    arg.len()
+                ),
             ));
         }
     }
@@ -98,16 +123,25 @@ pub(super) fn variable(key: &str, value: &str) -> Result<(), ConfigError> {
     if key.is_empty() || key.contains(['=', '\0']) {
         return Err(error(
             pointer(),
-            format!("{} cannot name a variable: a name is not empty and has no '=' and no zero byte", shown(key)),
+            format!(
+                "{} cannot name a variable: a name is not empty and has no '=' and no zero byte",
+                shown(key)
+            ),
         ));
     }
     if value.contains('\0') {
-        return Err(error(pointer(), format!("the value of {} contains a zero byte", shown(key))));
+        return Err(error(
+            pointer(),
+            format!("the value of {} contains a zero byte", shown(key)),
+        ));
     }
     if key.len() + value.len() + 1 > ARG_LIMIT {
         return Err(error(
             pointer(),
-            format!("the variable {} is longer than {ARG_LIMIT} bytes, the most that execve takes", shown(key)),
+            format!(
+                "the variable {} is longer than {ARG_LIMIT} bytes, the most that execve takes",
+                shown(key)
+            ),
         ));
     }
     Ok(())
@@ -119,13 +153,19 @@ pub(super) fn label(key: &str, value: &str) -> Result<(), ConfigError> {
     if key.is_empty() || key.len() > 256 || key.contains(|c: char| c.is_control() || c == '=') {
         return Err(error(
             pointer(),
-            format!("{} cannot be a label: its name has 1 to 256 bytes, no '=' and no control character", shown(key)),
+            format!(
+                "{} cannot be a label: its name has 1 to 256 bytes, no '=' and no control character",
+                shown(key)
+            ),
         ));
     }
     if value.len() > 16 * 1024 || value.contains('\0') {
         return Err(error(
             pointer(),
-            format!("the value of the label {} has a zero byte or more than 16384 bytes", shown(key)),
+            format!(
+                "the value of the label {} has a zero byte or more than 16384 bytes",
+                shown(key)
+            ),
         ));
     }
     Ok(())
@@ -137,7 +177,11 @@ pub(super) fn host_name(name: &str, pointer: &str) -> Result<(), ConfigError> {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let outer = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
-    if bytes.len() <= 64 && outer(bytes.first()) && outer(bytes.last()) && bytes.iter().all(|b| inner(*b)) {
+    if bytes.len() <= 64
+        && outer(bytes.first())
+        && outer(bytes.last())
+        && bytes.iter().all(|b| inner(*b))
+    {
         return Ok(());
     }
     Err(error_with(
@@ -152,7 +196,10 @@ pub(super) fn octal(text: &str, max: u32, pointer: &str) -> Result<u32, ConfigEr
     let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
     match u32::from_str_radix(text, 8) {
         Ok(bits) if digits && bits <= max => Ok(bits),
-        _ => Err(error(pointer, format!("{} is not an octal number from 0 to {max:o}", shown(text)))),
+        _ => Err(error(
+            pointer,
+            format!("{} is not an octal number from 0 to {max:o}", shown(text)),
+        )),
     }
 }
 
@@ -161,17 +208,25 @@ pub(super) fn user_ref(text: &str, pointer: &str) -> Result<UserRef, ConfigError
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return match text.parse() {
             Ok(id) if id != u32::MAX => Ok(UserRef::Id(id)),
-            _ => Err(error(pointer, format!("{} is above 4294967294, the highest id", shown(text)))),
+            _ => Err(error(
+                pointer,
+                format!("{} is above 4294967294, the highest id", shown(text)),
+            )),
         };
     }
     let first_ok = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    let rest_ok = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'@' | b'$'));
+    let rest_ok = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'@' | b'$'));
     if first_ok && rest_ok && text.len() <= 256 {
         return Ok(UserRef::Name(text.to_owned()));
     }
     Err(error_with(
         pointer,
-        format!("{} is neither a number nor the name of a user or group", shown(text)),
+        format!(
+            "{} is neither a number nor the name of a user or group",
+            shown(text)
+        ),
         "write USER or USER:GROUP, each a number from 0 to 4294967294 or a name",
     ))
 }

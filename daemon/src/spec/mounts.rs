@@ -33,9 +33,20 @@ pub(super) fn for_spec(
 fn defaults(privileged: bool, root: &RootSource, sources: &Sources) -> Vec<Mount> {
     let host = |kind| sources.get(&kind) == Some(&NamespaceSource::Host);
     let system = ["nosuid", "noexec", "nodev"];
-    let sys = if privileged { &system[..] } else { &["nosuid", "noexec", "nodev", "ro"] };
+    let sys = if privileged {
+        &system[..]
+    } else {
+        &["nosuid", "noexec", "nodev", "ro"]
+    };
     let dev = ["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"];
-    let pts = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"];
+    let pts = [
+        "nosuid",
+        "noexec",
+        "newinstance",
+        "ptmxmode=0666",
+        "mode=0620",
+        "gid=5",
+    ];
 
     let mut mounts = Vec::with_capacity(8);
     if host(NamespaceKind::Pid) && !host(NamespaceKind::User) {
@@ -49,7 +60,12 @@ fn defaults(privileged: bool, root: &RootSource, sources: &Sources) -> Vec<Mount
     mounts.push(mount("/dev/pts", "devpts", "devpts", &pts));
     if host(NamespaceKind::Ipc) {
         // POSIX shared memory is files there: sharing IPC with the host means sharing them.
-        mounts.push(mount("/dev/shm", "bind", "/dev/shm", &["bind", "nosuid", "noexec", "nodev"]));
+        mounts.push(mount(
+            "/dev/shm",
+            "bind",
+            "/dev/shm",
+            &["bind", "nosuid", "noexec", "nodev"],
+        ));
     } else {
         let shm = ["nosuid", "noexec", "nodev", "mode=1777", SMALL_TMPFS];
         mounts.push(mount("/dev/shm", "tmpfs", "shm", &shm));
@@ -74,7 +90,11 @@ fn mount(destination: &str, typ: &str, source: &str, options: &[&str]) -> Mount 
     mount
 }
 
-fn user_mount(wanted: &MountConfig, i: usize, create: &mut Vec<PathBuf>) -> Result<Mount, ConfigError> {
+fn user_mount(
+    wanted: &MountConfig,
+    i: usize,
+    create: &mut Vec<PathBuf>,
+) -> Result<Mount, ConfigError> {
     let at = |field: &str| format!("/mounts/{i}/{field}");
     let destination = path(&wanted.destination, &at("destination"))?;
     check_destination(&destination, &at("destination"))?;
@@ -108,7 +128,10 @@ fn check_destination(destination: &std::path::Path, pointer: &str) -> Result<(),
     if destination.starts_with("/proc") {
         return Err(error(
             pointer,
-            format!("nothing can be mounted at {}, because /proc is the kernel's", shown(&destination.to_string_lossy())),
+            format!(
+                "nothing can be mounted at {}, because /proc is the kernel's",
+                shown(&destination.to_string_lossy())
+            ),
         ));
     }
     Ok(())
@@ -116,7 +139,11 @@ fn check_destination(destination: &std::path::Path, pointer: &str) -> Result<(),
 
 fn bind_source(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<PathBuf, ConfigError> {
     if wanted.size.is_some() || wanted.mode.is_some() {
-        let field = if wanted.size.is_some() { "size" } else { "mode" };
+        let field = if wanted.size.is_some() {
+            "size"
+        } else {
+            "mode"
+        };
         return Err(error_with(
             at(field),
             format!("a bind mount has no {field} of its own"),
@@ -125,11 +152,18 @@ fn bind_source(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Pat
     }
     match &wanted.source {
         Some(source) => path(source, &at("source")),
-        None => Err(error_with(at("source"), "a bind mount needs a source", "give an absolute host path")),
+        None => Err(error_with(
+            at("source"),
+            "a bind mount needs a source",
+            "give an absolute host path",
+        )),
     }
 }
 
-fn bind_options(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Vec<String>, ConfigError> {
+fn bind_options(
+    wanted: &MountConfig,
+    at: &impl Fn(&str) -> String,
+) -> Result<Vec<String>, ConfigError> {
     let recursive = wanted.recursive.unwrap_or(true);
     // With everything below the source come that everything's writes: the r forms reach it all.
     let prefix = if recursive { "r" } else { "" };
@@ -144,7 +178,10 @@ fn bind_options(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Ve
     Ok(options)
 }
 
-fn tmpfs_options(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Vec<String>, ConfigError> {
+fn tmpfs_options(
+    wanted: &MountConfig,
+    at: &impl Fn(&str) -> String,
+) -> Result<Vec<String>, ConfigError> {
     let refused = [
         ("source", wanted.source.is_some()),
         ("recursive", wanted.recursive.is_some()),
@@ -157,11 +194,26 @@ fn tmpfs_options(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<V
             "leave it out, or use the type bind",
         ));
     }
-    let mode = octal(wanted.mode.as_deref().unwrap_or("1777"), 0o1777, &at("mode"))?;
-    let mut options = vec!["nosuid".to_owned(), "nodev".to_owned(), format!("mode={mode:o}")];
+    let mode = octal(
+        wanted.mode.as_deref().unwrap_or("1777"),
+        0o1777,
+        &at("mode"),
+    )?;
+    let mut options = vec![
+        "nosuid".to_owned(),
+        "nodev".to_owned(),
+        format!("mode={mode:o}"),
+    ];
     match wanted.size {
-        Some(size) if (1..=i64::MAX.unsigned_abs()).contains(&size) => options.push(format!("size={size}")),
-        Some(size) => return Err(error(at("size"), format!("{size} bytes are not a size for a tmpfs"))),
+        Some(size) if (1..=i64::MAX.unsigned_abs()).contains(&size) => {
+            options.push(format!("size={size}"))
+        }
+        Some(size) => {
+            return Err(error(
+                at("size"),
+                format!("{size} bytes are not a size for a tmpfs"),
+            ));
+        }
         None => {}
     }
     if wanted.read_only {
@@ -177,7 +229,11 @@ fn flags<'a>(
     at: &impl Fn(&str) -> String,
 ) -> Result<impl Iterator<Item = &'a str>, ConfigError> {
     const KNOWN: [&str; 5] = ["nosuid", "nodev", "noexec", "noatime", "nosymfollow"];
-    if let Some(i) = wanted.options.iter().position(|o| !KNOWN.contains(&o.as_str())) {
+    if let Some(i) = wanted
+        .options
+        .iter()
+        .position(|o| !KNOWN.contains(&o.as_str()))
+    {
         return Err(error_with(
             at(&format!("options/{i}")),
             format!("{} is not an option of a mount", shown(&wanted.options[i])),
@@ -188,8 +244,13 @@ fn flags<'a>(
     Ok(wanted.options.iter().map(String::as_str))
 }
 
-fn propagation(wanted: &MountConfig, at: &impl Fn(&str) -> String) -> Result<Option<String>, ConfigError> {
-    let Some(name) = &wanted.propagation else { return Ok(None) };
+fn propagation(
+    wanted: &MountConfig,
+    at: &impl Fn(&str) -> String,
+) -> Result<Option<String>, ConfigError> {
+    let Some(name) = &wanted.propagation else {
+        return Ok(None);
+    };
     check_propagation(name, &at("propagation"))?;
     Ok(Some(name.clone()))
 }

@@ -61,12 +61,18 @@ pub fn parse_signal(s: &str) -> Option<i32> {
     if let Some(offset) = name.strip_prefix("RTMAX-").and_then(real_time_offset) {
         return Some(RTMAX - offset);
     }
-    SIGNALS.iter().find(|(_, known)| *known == name).map(|(n, _)| *n)
+    SIGNALS
+        .iter()
+        .find(|(_, known)| *known == name)
+        .map(|(n, _)| *n)
 }
 
 fn real_time_offset(digits: &str) -> Option<i32> {
     let plain = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    digits.parse().ok().filter(|n| plain && (0..=RTMAX - RTMIN).contains(n))
+    digits
+        .parse()
+        .ok()
+        .filter(|n| plain && (0..=RTMAX - RTMIN).contains(n))
 }
 
 /// A signal's name, `SIGTERM` or `SIGRTMIN+3` style; a number without a name as it is.
@@ -103,10 +109,30 @@ mod tests {
 
     #[test]
     fn signals_are_known_by_their_spellings() {
-        for (text, n) in [("TERM", 15), ("sigterm", 15), ("15", 15), ("RTMIN+3", 37), ("SIGRTMAX-1", 63), ("IOT", 6)] {
+        for (text, n) in [
+            ("TERM", 15),
+            ("sigterm", 15),
+            ("15", 15),
+            ("RTMIN+3", 37),
+            ("SIGRTMAX-1", 63),
+            ("IOT", 6),
+        ] {
             assert_eq!(parse_signal(text), Some(n), "{text}");
         }
-        for text in ["", "0", "65", "-9", "+9", "SIG", "SIGSIGTERM", "RTMIN+31", "RTMIN+-1", "RTMIN+", "9 ", "é"] {
+        for text in [
+            "",
+            "0",
+            "65",
+            "-9",
+            "+9",
+            "SIG",
+            "SIGSIGTERM",
+            "RTMIN+31",
+            "RTMIN+-1",
+            "RTMIN+",
+            "9 ",
+            "é",
+        ] {
             assert_eq!(parse_signal(text), None, "{text:?}");
         }
     }

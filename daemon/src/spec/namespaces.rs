@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use lbctl::types::ContainerConfig;
 use littlebox_helper::protocol::{IdMapping, NamespaceKind};
-use oci_spec::runtime::{LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType};
+use oci_spec::runtime::{
+    LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
+};
 
 use super::check::{error, error_with, key_pointer, shown};
 use super::{ConfigError, NamespaceSource};
@@ -29,7 +31,10 @@ pub(super) fn sources(config: &ContainerConfig) -> Result<Sources, ConfigError> 
         .collect();
     for (key, value) in &config.namespaces {
         let pointer = key_pointer("/namespaces", key);
-        let Some(kind) = NamespaceKind::ALL.into_iter().find(|kind| kind.name() == key) else {
+        let Some(kind) = NamespaceKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == key)
+        else {
             return Err(error_with(
                 pointer,
                 format!("{} is not a type of namespace", shown(key)),
@@ -47,7 +52,10 @@ fn source(value: &str, pointer: &str) -> Result<NamespaceSource, ConfigError> {
     let wrong = || {
         error_with(
             pointer,
-            format!("{} does not say where the namespace comes from", shown(value)),
+            format!(
+                "{} does not say where the namespace comes from",
+                shown(value)
+            ),
             "write new, host, container:NAME or pid:N",
         )
     };
@@ -60,11 +68,18 @@ fn source(value: &str, pointer: &str) -> Result<NamespaceSource, ConfigError> {
         ("container", reference) => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
             let good = (1..=63).contains(&reference.len()) && reference.bytes().all(plain);
-            if good { Ok(NamespaceSource::Container(reference.to_owned())) } else { Err(wrong()) }
+            if good {
+                Ok(NamespaceSource::Container(reference.to_owned()))
+            } else {
+                Err(wrong())
+            }
         }
         ("pid", digits) => {
             let plain = digits.bytes().all(|b| b.is_ascii_digit());
-            let pid = digits.parse().ok().filter(|n| plain && (1..=4_194_304).contains(n));
+            let pid = digits
+                .parse()
+                .ok()
+                .filter(|n| plain && (1..=4_194_304).contains(n));
             pid.map(NamespaceSource::Pid).ok_or_else(wrong)
         }
         _ => Err(wrong()),
@@ -88,9 +103,24 @@ fn check_mount_namespace(sources: &Sources) -> Result<(), ConfigError> {
 /// What needs a namespace of the container's own.
 fn check_dependents(config: &ContainerConfig, sources: &Sources) -> Result<(), ConfigError> {
     let needs = [
-        (NamespaceKind::Uts, "/hostname", config.hostname.is_some(), "a host name"),
-        (NamespaceKind::Uts, "/domainname", config.domainname.is_some(), "a domain name"),
-        (NamespaceKind::User, "/id_maps", config.id_maps.is_some(), "an id map"),
+        (
+            NamespaceKind::Uts,
+            "/hostname",
+            config.hostname.is_some(),
+            "a host name",
+        ),
+        (
+            NamespaceKind::Uts,
+            "/domainname",
+            config.domainname.is_some(),
+            "a domain name",
+        ),
+        (
+            NamespaceKind::User,
+            "/id_maps",
+            config.id_maps.is_some(),
+            "an id map",
+        ),
         (NamespaceKind::Pid, "/init", config.init, "the reaping init"),
     ];
     for (kind, pointer, asked, what) in needs {
@@ -113,7 +143,9 @@ pub(super) fn for_spec(sources: &Sources) -> Vec<LinuxNamespace> {
     for (kind, source) in sources {
         let path = match source {
             NamespaceSource::New => None,
-            NamespaceSource::Pid(pid) => Some(PathBuf::from(format!("/proc/{pid}/ns/{}", kind.name()))),
+            NamespaceSource::Pid(pid) => {
+                Some(PathBuf::from(format!("/proc/{pid}/ns/{}", kind.name())))
+            }
             NamespaceSource::Host | NamespaceSource::Container(_) => continue,
         };
         let mut namespace = LinuxNamespace::default();
@@ -145,14 +177,22 @@ pub(super) fn id_maps(
     if !is_new(sources, NamespaceKind::User) {
         return Ok(None);
     }
-    let whole = vec![IdMapping { container_id: 0, host_id: 0, size: u32::MAX }];
+    let whole = vec![IdMapping {
+        container_id: 0,
+        host_id: 0,
+        size: u32::MAX,
+    }];
     let (uid, gid) = match &config.id_maps {
         None => (whole.clone(), whole),
         Some(maps) => (wire_map(&maps.uid), wire_map(&maps.gid)),
     };
     for (map, name) in [(&uid, "uid"), (&gid, "gid")] {
         littlebox_plan::idmap::check(map).map_err(|(i, message)| {
-            let pointer = if map.is_empty() { format!("/id_maps/{name}") } else { format!("/id_maps/{name}/{i}") };
+            let pointer = if map.is_empty() {
+                format!("/id_maps/{name}")
+            } else {
+                format!("/id_maps/{name}/{i}")
+            };
             error(pointer, message)
         })?;
     }
@@ -161,7 +201,11 @@ pub(super) fn id_maps(
 
 fn wire_map(map: &[lbctl::types::IdMap]) -> Vec<IdMapping> {
     map.iter()
-        .map(|m| IdMapping { container_id: m.container_id, host_id: m.host_id, size: m.size })
+        .map(|m| IdMapping {
+            container_id: m.container_id,
+            host_id: m.host_id,
+            size: m.size,
+        })
         .collect()
 }
 

@@ -6,10 +6,14 @@ use std::path::PathBuf;
 use lbctl::types::{CapabilityChange, ContainerConfig, Rlimit, TermSize};
 use littlebox_helper::protocol::{TerminalSize, UserPlan, UserRef};
 use littlebox_plan::capability;
-use oci_spec::runtime::{LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, User};
+use oci_spec::runtime::{
+    LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, User,
+};
 
 use super::ConfigError;
-use super::check::{at_most, error, error_with, key_pointer, octal, shown, user, user_ref, variable};
+use super::check::{
+    at_most, error, error_with, key_pointer, octal, shown, user, user_ref, variable,
+};
 
 /// Where programs are looked for when the request does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -72,12 +76,23 @@ pub(super) fn user_plan(config: &ContainerConfig) -> Result<UserPlan, ConfigErro
         Some(text) => octal(text, 0o777, "/umask")?,
         None => UMASK,
     };
-    Ok(UserPlan { user, group, additional_groups, umask: Some(umask) })
+    Ok(UserPlan {
+        user,
+        group,
+        additional_groups,
+        umask: Some(umask),
+    })
 }
 
 /// The numbers of a user, for the spec; names stand for 0 there and are resolved in the container.
 pub(super) fn spec_user(plan: &UserPlan) -> User {
-    let id = |r: &UserRef| if let UserRef::Id(n) = r { Some(*n) } else { None };
+    let id = |r: &UserRef| {
+        if let UserRef::Id(n) = r {
+            Some(*n)
+        } else {
+            None
+        }
+    };
     let mut user = User::default();
     user.set_uid(id(&plan.user).unwrap_or(0));
     user.set_gid(plan.group.as_ref().and_then(id).unwrap_or(0));
@@ -99,7 +114,9 @@ pub(super) fn env(
     if terminal {
         defaults.push(("TERM", "xterm"));
     }
-    let given = |key: &str, layers: &[&BTreeMap<String, String>]| layers.iter().any(|l| l.contains_key(key));
+    let given = |key: &str, layers: &[&BTreeMap<String, String>]| {
+        layers.iter().any(|l| l.contains_key(key))
+    };
     let mut env: Vec<String> = defaults
         .iter()
         .filter(|(key, _)| !given(key, layers))
@@ -119,7 +136,12 @@ pub(super) fn env(
 
 /// A terminal's first size, when there is a terminal.
 pub(super) fn terminal_size(terminal: bool, size: Option<TermSize>) -> Option<TerminalSize> {
-    terminal.then(|| size.map_or(TERMINAL, |s| TerminalSize { rows: s.rows, cols: s.cols }))
+    terminal.then(|| {
+        size.map_or(TERMINAL, |s| TerminalSize {
+            rows: s.rows,
+            cols: s.cols,
+        })
+    })
 }
 
 /// The mask of the container's capabilities.
@@ -127,7 +149,10 @@ pub(super) fn container_capabilities(config: &ContainerConfig) -> Result<u64, Co
     let base = if config.privileged {
         capability::ALL_MASK
     } else {
-        DEFAULT_CAPABILITIES.iter().filter_map(|name| capability::number(name)).fold(0, |m, n| m | 1 << n)
+        DEFAULT_CAPABILITIES
+            .iter()
+            .filter_map(|name| capability::number(name))
+            .fold(0, |m, n| m | 1 << n)
     };
     change(base, &config.capabilities)
 }
@@ -178,7 +203,10 @@ pub(super) fn rlimits(wanted: &BTreeMap<String, Rlimit>) -> Result<Vec<PosixRlim
     }
     for (name, limit) in wanted {
         let pointer = key_pointer("/rlimits", name);
-        let Some(typ) = RLIMITS.into_iter().find(|t| littlebox_plan::rlimit_name(*t) == name) else {
+        let Some(typ) = RLIMITS
+            .into_iter()
+            .find(|t| littlebox_plan::rlimit_name(*t) == name)
+        else {
             return Err(error_with(
                 pointer,
                 format!("{} is not a resource limit", shown(name)),
@@ -186,7 +214,10 @@ pub(super) fn rlimits(wanted: &BTreeMap<String, Rlimit>) -> Result<Vec<PosixRlim
             ));
         };
         // RLIM_INFINITY is the highest number, so absent compares as it should.
-        let (soft, hard) = (limit.soft.unwrap_or(u64::MAX), limit.hard.unwrap_or(u64::MAX));
+        let (soft, hard) = (
+            limit.soft.unwrap_or(u64::MAX),
+            limit.hard.unwrap_or(u64::MAX),
+        );
         if soft > hard {
             return Err(error_with(
                 pointer,
@@ -211,9 +242,10 @@ fn rlimit(typ: PosixRlimitType, soft: u64, hard: u64) -> PosixRlimit {
 /// How willingly the kernel kills it when memory runs out.
 pub(super) fn oom_score_adj(config: &ContainerConfig) -> Result<Option<i32>, ConfigError> {
     match config.oom_score_adj {
-        Some(n) if !(-1000..=1000).contains(&n) => {
-            Err(error("/oom_score_adj", format!("{n} is not a number from -1000 to 1000")))
-        }
+        Some(n) if !(-1000..=1000).contains(&n) => Err(error(
+            "/oom_score_adj",
+            format!("{n} is not a number from -1000 to 1000"),
+        )),
         other => Ok(other),
     }
 }

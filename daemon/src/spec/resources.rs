@@ -33,9 +33,15 @@ pub(super) fn for_spec(config: &Resources) -> Result<LinuxResources, ConfigError
     if let Some(weight) = config.cpu_weight {
         // Not as shares: a weight would not survive the way there and back.
         if !(1..=10_000).contains(&weight) {
-            return Err(error("/resources/cpu_weight", format!("a CPU weight is 1 to 10000, not {weight}")));
+            return Err(error(
+                "/resources/cpu_weight",
+                format!("a CPU weight is 1 to 10000, not {weight}"),
+            ));
         }
-        resources.set_unified(Some(HashMap::from([("cpu.weight".to_owned(), weight.to_string())])));
+        resources.set_unified(Some(HashMap::from([(
+            "cpu.weight".to_owned(),
+            weight.to_string(),
+        )])));
     }
     Ok(resources)
 }
@@ -52,14 +58,24 @@ fn pids_limit(limit: Option<i64>) -> Result<i64, ConfigError> {
 }
 
 fn memory(config: &Resources) -> Result<Option<LinuxMemory>, ConfigError> {
-    if config.memory.is_none() && config.memory_swap.is_none() && config.memory_reservation.is_none() {
+    if config.memory.is_none()
+        && config.memory_swap.is_none()
+        && config.memory_reservation.is_none()
+    {
         return Ok(None);
     }
     let mut memory = LinuxMemory::default();
-    memory.set_limit(config.memory.map(|n| bytes(n, "/resources/memory")).transpose()?);
+    memory.set_limit(
+        config
+            .memory
+            .map(|n| bytes(n, "/resources/memory"))
+            .transpose()?,
+    );
     memory.set_swap(swap(config)?);
-    let reservation =
-        config.memory_reservation.map(|n| bytes(n, "/resources/memory_reservation")).transpose()?;
+    let reservation = config
+        .memory_reservation
+        .map(|n| bytes(n, "/resources/memory_reservation"))
+        .transpose()?;
     if let (Some(soft), Some(hard)) = (reservation, memory.limit())
         && soft > hard
     {
@@ -95,7 +111,9 @@ fn swap(config: &Resources) -> Result<Option<i64>, ConfigError> {
         )),
         (Some(total), Some(memory)) if i128::from(total) < i128::from(memory) => Err(error_with(
             pointer,
-            format!("{total} bytes of memory and swap together are less than the {memory} bytes of memory"),
+            format!(
+                "{total} bytes of memory and swap together are less than the {memory} bytes of memory"
+            ),
             "add the swap to the memory, or use -1 for unlimited swap",
         )),
         (Some(total), Some(_)) => Ok(Some(total)),
@@ -130,7 +148,10 @@ fn quota(cpus: f64) -> Result<i64, ConfigError> {
             format!("{cpus} is not a number of CPUs from {CPUS_MIN} to {CPUS_MAX}"),
         ));
     }
-    #[expect(clippy::cast_possible_truncation, reason = "bounded above: at most 819,200,000")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "bounded above: at most 819,200,000"
+    )]
     let quota = (cpus * 100_000.0).round() as i64; // CPU_PERIOD_US
     Ok(quota)
 }

@@ -146,7 +146,13 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 /// Container paths that cannot be written: the kernel's own switches.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// Checks a container's configuration and makes its OCI runtime spec.
 ///
@@ -182,7 +188,10 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
         create_sources,
         create_cwd: true,
-        inject: config.labels.get(INJECT_LABEL).and_then(|text| injection(text)),
+        inject: config
+            .labels
+            .get(INJECT_LABEL)
+            .and_then(|text| injection(text)),
     })
 }
 
@@ -206,9 +215,16 @@ pub fn exec_process(
     } else {
         process::container_capabilities(container)?
     };
-    let cwd = config.working_dir.as_deref().or(container.working_dir.as_deref());
+    let cwd = config
+        .working_dir
+        .as_deref()
+        .or(container.working_dir.as_deref());
     let (hostname, _) = names_of_host(container, ctx, &namespaces::sources(container)?)?;
-    let env = process::env(hostname.as_deref(), config.terminal, &[&container.env, &config.env])?;
+    let env = process::env(
+        hostname.as_deref(),
+        config.terminal,
+        &[&container.env, &config.env],
+    )?;
 
     let mut process = Process::default();
     process.set_terminal(Some(config.terminal));
@@ -216,7 +232,10 @@ pub fn exec_process(
     process.set_args(Some(config.command.clone()));
     process.set_env(Some(env));
     process.set_cwd(process::cwd(cwd)?);
-    process.set_capabilities(Some(process::spec_capabilities(process::change(base, &config.capabilities)?)));
+    process.set_capabilities(Some(process::spec_capabilities(process::change(
+        base,
+        &config.capabilities,
+    )?)));
     process.set_rlimits(Some(process::rlimits(&container.rlimits)?));
     process.set_no_new_privileges(Some(container.no_new_privileges.unwrap_or(true)));
     process.set_oom_score_adj(process::oom_score_adj(container)?);
@@ -237,7 +256,10 @@ fn root(rootfs: &str) -> Result<RootSource, ConfigError> {
     let Some(dir) = rootfs.strip_prefix("dir:") else {
         return Err(check::error_with(
             "/rootfs",
-            format!("{} is not a root that a container can be made from", check::shown(rootfs)),
+            format!(
+                "{} is not a root that a container can be made from",
+                check::shown(rootfs)
+            ),
             "use host, or dir:/absolute/path of a directory",
         ));
     };
@@ -254,7 +276,10 @@ fn root(rootfs: &str) -> Result<RootSource, ConfigError> {
 
 fn labels(config: &ContainerConfig) -> Result<(), ConfigError> {
     check::at_most(config.labels.len(), 256, "/labels", "labels")?;
-    config.labels.iter().try_for_each(|(key, value)| check::label(key, value))
+    config
+        .labels
+        .iter()
+        .try_for_each(|(key, value)| check::label(key, value))
 }
 
 /// Host and NIS domain name, which only a new UTS namespace takes.
@@ -272,7 +297,10 @@ fn names_of_host(
     if !namespaces::is_new(sources, NamespaceKind::Uts) {
         return Ok((None, None));
     }
-    let hostname = config.hostname.clone().unwrap_or_else(|| default_hostname(ctx.id));
+    let hostname = config
+        .hostname
+        .clone()
+        .unwrap_or_else(|| default_hostname(ctx.id));
     Ok((Some(hostname), config.domainname.clone()))
 }
 
@@ -301,16 +329,25 @@ fn spec_process(
     process.set_terminal(Some(config.terminal));
     process.set_user(process::spec_user(user));
     process.set_args(Some(config.command.clone()));
-    process.set_env(Some(process::env(hostname, config.terminal, &[&config.env])?));
+    process.set_env(Some(process::env(
+        hostname,
+        config.terminal,
+        &[&config.env],
+    )?));
     process.set_cwd(process::cwd(config.working_dir.as_deref())?);
-    process.set_capabilities(Some(process::spec_capabilities(process::container_capabilities(config)?)));
+    process.set_capabilities(Some(process::spec_capabilities(
+        process::container_capabilities(config)?,
+    )));
     process.set_rlimits(Some(process::rlimits(&config.rlimits)?));
     process.set_no_new_privileges(Some(config.no_new_privileges.unwrap_or(true)));
     process.set_oom_score_adj(process::oom_score_adj(config)?);
     Ok(process)
 }
 
-fn spec_linux(config: &ContainerConfig, sources: &namespaces::Sources) -> Result<Linux, ConfigError> {
+fn spec_linux(
+    config: &ContainerConfig,
+    sources: &namespaces::Sources,
+) -> Result<Linux, ConfigError> {
     let mut linux = Linux::default();
     linux.set_namespaces(Some(namespaces::for_spec(sources)));
     if let Some((uid, gid)) = namespaces::id_maps(config, sources)? {
@@ -319,10 +356,15 @@ fn spec_linux(config: &ContainerConfig, sources: &namespaces::Sources) -> Result
     }
     linux.set_sysctl(sysctls(config, sources)?);
     linux.set_resources(Some(resources::for_spec(&config.resources)?));
-    let propagation = config.propagation.clone().unwrap_or_else(|| "rprivate".to_owned());
+    let propagation = config
+        .propagation
+        .clone()
+        .unwrap_or_else(|| "rprivate".to_owned());
     mounts::check_propagation(&propagation, "/propagation")?;
     linux.set_rootfs_propagation(Some(propagation));
-    let list = |paths: &[&str]| (!config.privileged).then(|| paths.iter().map(|p| (*p).to_owned()).collect());
+    let list = |paths: &[&str]| {
+        (!config.privileged).then(|| paths.iter().map(|p| (*p).to_owned()).collect())
+    };
     linux.set_masked_paths(list(&MASKED));
     linux.set_readonly_paths(list(&READ_ONLY));
     Ok(linux)
@@ -345,7 +387,13 @@ fn sysctls(
             ));
         }
     }
-    let map = || config.sysctls.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let map = || {
+        config
+            .sysctls
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
     Ok((!config.sysctls.is_empty()).then(map))
 }
 
@@ -380,7 +428,10 @@ fn log(config: &ContainerConfig) -> Result<LogSettings, ConfigError> {
     }
     // A rotation would take away what a slow foreground client has not read yet.
     let max_size = (size != 0 && !config.attach).then_some(size);
-    Ok(LogSettings { max_size, max_files })
+    Ok(LogSettings {
+        max_size,
+        max_files,
+    })
 }
 
 /// Two files of half the bound each: the newest half at least can always be read again. For a
@@ -394,9 +445,16 @@ fn exec_log(config: &ExecConfig) -> Result<LogSettings, ConfigError> {
             format!("give at least {LOG_SIZE_MIN} bytes, or 0 for no bound"),
         ));
     }
-    let least = if config.attach { GATE_WINDOW + GATE_WINDOW / 8 } else { 0 };
+    let least = if config.attach {
+        GATE_WINDOW + GATE_WINDOW / 8
+    } else {
+        0
+    };
     let max_size = (limit != 0).then(|| (limit / 2).max(least));
-    Ok(LogSettings { max_size, max_files: 1 })
+    Ok(LogSettings {
+        max_size,
+        max_files: 1,
+    })
 }
 
 fn check_input(config: &ExecConfig) -> Result<(), ConfigError> {
@@ -415,7 +473,10 @@ fn check_input(config: &ExecConfig) -> Result<(), ConfigError> {
         )),
         Some(input) if input.len() > INPUT_LIMIT => Err(check::error_with(
             "/input",
-            format!("the input has {} bytes, at most {INPUT_LIMIT} are taken", input.len()),
+            format!(
+                "the input has {} bytes, at most {INPUT_LIMIT} are taken",
+                input.len()
+            ),
             "set stdin and write to the attached stream instead",
         )),
         _ => Ok(()),
