@@ -59,9 +59,15 @@ impl Watcher {
     /// inotify_init1(2): `EMFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Arc<Self>> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        #[expect(deprecated, reason = "`register` is unsafe; an OwnedFd keeps its promise by type")]
-        let inotify = AsyncFd::new(fd)?;
-        let shared = Arc::new(Shared { inotify, watches: Mutex::default() });
+        #[expect(
+            deprecated,
+            reason = "`register` is unsafe; an OwnedFd keeps its promise by type"
+        )]
+        let inotify = crate::asyncfd::watch(fd)?;
+        let shared = Arc::new(Shared {
+            inotify,
+            watches: Mutex::default(),
+        });
         let task = tokio::spawn(dispatch(Arc::clone(&shared))).abort_handle();
         Ok(Arc::new(Self { shared, task }))
     }
@@ -128,8 +134,12 @@ impl Watch {
                 | WatchFlags::MOVED_FROM
                 | WatchFlags::MOVED_TO
                 | WatchFlags::ONLYDIR;
-            directory.descriptor =
-                inotify::add_watch(self.watcher.shared.inotify.get_ref(), &self.directory, flags).ok();
+            directory.descriptor = inotify::add_watch(
+                self.watcher.shared.inotify.get_ref(),
+                &self.directory,
+                flags,
+            )
+            .ok();
             if let Some(descriptor) = directory.descriptor {
                 watches
                     .by_descriptor

@@ -1,0 +1,73 @@
+//! The container's view of its cgroups.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
+
+use crate::fault::{Fault, OrFault};
+use super::mounts;
+use super::paths::Links;
+use super::tree::{Tree, attach};
+use crate::cgroup::{Cgroup, Hierarchy};
+use crate::protocol::{MountAttrs, MountPlan};
+use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
+
+/// On a pure v2 host one cgroup2 mount; else a tmpfs with one mount for each hierarchy that the
+/// container has a cgroup in. The others are left out: there the container lives in the helper's
+/// cgroup, which is none of its business. Made inside the container's cgroup namespace, whose
+/// root is its own cgroup.
+pub fn mount(tree: &mut Tree, mount: &MountPlan, cgroup: &Cgroup) -> Result<(), Fault> {
+    let path = mount.destination.as_path();
+    let target = tree.ensure_dir(path, Links::Inside)?;
+    let hierarchies: Vec<&Hierarchy> = cgroup.hierarchies().collect();
+    match hierarchies[..] {
+        [] => Ok(()),
+        [only] if only.is_unified() => {
+            attach(mounts::make("cgroup2", &[], mount.attrs)?, target, path)
+        }
+        _ => {
+            let writable = MountAttrs { read_only: false, ..mount.attrs };
+            let tmpfs = mounts::make("tmpfs", &["mode=755", "size=64k"], writable)?;
+            attach(&tmpfs, target, path)?;
+            for hierarchy in hierarchies {
+                mount_hierarchy(&tmpfs, hierarchy, mount.attrs, path)?;
+            }
+            seal(&tmpfs, mount.attrs)
+        }
+    }
+}
+
+fn mount_hierarchy(
+    tmpfs: &OwnedFd,
+    hierarchy: &Hierarchy,
+    attrs: MountAttrs,
+    path: &Path,
+) -> Result<(), Fault> {
+    let made = if hierarchy.is_unified() {
+        mounts::make("cgroup2", &[], attrs)?
+    } else {
+        let options: Vec<&str> = hierarchy.controllers().iter().map(String::as_str).collect();
+        mounts::make("cgroup", &options, attrs)?
+    };
+    let name = hierarchy.name();
+    mkdirat(tmpfs, &name, Mode::from_raw_mode(0o755)).fault_at("mkdirat", &name)?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target = openat(tmpfs, &name, flags, Mode::empty()).fault_at("openat", &name)?;
+    attach(made, target, &path.join(&name))?;
+    if hierarchy.controllers().len() > 1 {
+        // `cpu` for `cpu,cpuacct`, as programs expect it.
+        for controller in hierarchy.controllers() {
+            symlinkat(&name, tmpfs, controller).fault_at("symlinkat", controller)?;
+        }
+    }
+    Ok(())
+}
+
+fn seal(tmpfs: &OwnedFd, attrs: MountAttrs) -> Result<(), Fault> {
+    if !attrs.read_only {
+        return Ok(());
+    }
+    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    mount_setattr(tmpfs.as_fd(), false, attr).fault("mount_setattr")
+}

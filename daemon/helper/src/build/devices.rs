@@ -1,0 +1,106 @@
+//! Device nodes and the customary links in `/dev`.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, openat,
+    symlinkat,
+};
+use rustix::io::Errno;
+
+use crate::fault::{Fault, OrFault};
+use super::paths::{self, Links};
+use super::tree::{Tree, attach, clone_mount};
+use crate::protocol::DevicePlan;
+
+/// What programs expect beside the nodes.
+const LINKS: [(&str, &str); 6] = [
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("core", "/proc/kcore"),
+    ("ptmx", "pts/ptmx"),
+];
+
+/// Fills a fresh `/dev`. Where the plan has none (the host's is bound), nothing is touched.
+pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
+    let Some(dev) = tree.fresh("/dev", "tmpfs") else { return Ok(()) };
+    // Nodes on a filesystem of a user namespace are refused, and would not open: once is enough
+    // to know.
+    let mut refused = false;
+    for device in devices {
+        refused = node(tree, device, refused)?;
+    }
+    for (name, target) in LINKS {
+        match symlinkat(target, dev, name) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Fault::of("symlinkat", errno).at(format!("/dev/{name}"))),
+        }
+    }
+    Ok(())
+}
+
+/// Makes one node; returns whether mknod is refused here.
+fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> {
+    let path = device.path.as_path();
+    if !path.starts_with("/dev") {
+        return Err(Fault::refused("devices are made below /dev").at(path.display()));
+    }
+    if !refused {
+        match make_node(tree, device) {
+            Err(fault) if fault.is(Errno::PERM) => {}
+            result => return result.map(|()| false),
+        }
+    }
+    let host = open_host_node(device)?;
+    attach(clone_mount(host, false)?, tree.ensure_file(path)?, path)?;
+    Ok(true)
+}
+
+fn make_node(tree: &Tree, device: &DevicePlan) -> Result<(), Fault> {
+    let path = device.path.as_path();
+    let parent = tree.ensure_dir(path.parent().unwrap_or(Path::new("/dev")), Links::Inside)?;
+    let name = paths::file_name(path)?;
+    let kind = file_type(device)?;
+    let mode = Mode::from_raw_mode(device.mode & 0o7777);
+    mknodat(parent.as_fd(), name, kind, mode, makedev(device.major, device.minor))
+        .fault_at("mknodat", path.display())?;
+    if (device.uid, device.gid) == (0, 0) {
+        return Ok(());
+    }
+    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+        .fault_at("fchownat", path.display())
+}
+
+/// The host's node of the same name, if it is what the plan means.
+fn open_host_node(device: &DevicePlan) -> Result<OwnedFd, Fault> {
+    let path = device.path.as_path();
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = openat(CWD, path, flags, Mode::empty()).fault_at("openat", path.display())?;
+    if is_device(fd.as_fd(), file_type(device)?, device.major, device.minor)? {
+        return Ok(fd);
+    }
+    Err(Fault::refused("the host's node is another device").at(path.display()))
+}
+
+/// Whether a descriptor is this device.
+pub fn is_device(
+    fd: BorrowedFd<'_>,
+    kind: FileType,
+    major: u32,
+    minor: u32,
+) -> Result<bool, Fault> {
+    let meta = fstat(fd).fault("fstat")?;
+    Ok(FileType::from_raw_mode(meta.st_mode) == kind && meta.st_rdev == makedev(major, minor))
+}
+
+fn file_type(device: &DevicePlan) -> Result<FileType, Fault> {
+    match device.kind {
+        'c' => Ok(FileType::CharacterDevice),
+        'b' => Ok(FileType::BlockDevice),
+        other => Err(Fault::refused(format!("no such kind of device: {other}"))),
+    }
+}

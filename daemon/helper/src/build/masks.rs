@@ -1,0 +1,91 @@
+//! Paths that read empty, and paths that are read-only.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+
+use super::devices::is_device;
+use crate::fault::{Fault, OrFault};
+use super::mounts;
+use super::tree::{Tree, attach, clone_mount};
+use crate::protocol::{LaunchPlan, MountAttrs};
+use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
+
+/// Applies both lists. What the container does not have is skipped.
+pub fn apply(tree: &Tree, plan: &LaunchPlan) -> Result<(), Fault> {
+    plan.readonly_paths.iter().try_for_each(|path| read_only(tree, path))?;
+    let mut masks = Masks::default();
+    plan.masked_paths.iter().try_for_each(|path| masks.mask(tree, path))
+}
+
+fn read_only(tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
+    let Some(target) = tree.find(path)? else { return Ok(()) };
+    let name = |fault: Fault| fault.at(path.display());
+    let copy = clone_mount(&target, true).map_err(name)?;
+    let attr = MountAttr {
+        set: MOUNT_ATTR_RDONLY,
+        propagation: libc::MS_PRIVATE,
+        ..MountAttr::default()
+    };
+    mount_setattr(copy.as_fd(), true, attr).fault("mount_setattr").map_err(name)?;
+    attach(copy, target, path)
+}
+
+/// What is laid over masked paths; made when first needed.
+#[derive(Default)]
+struct Masks {
+    null: Option<OwnedFd>,
+    empty: Option<OwnedFd>,
+}
+
+impl Masks {
+    fn mask(&mut self, tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
+        let Some(target) = tree.find(path)? else { return Ok(()) };
+        let mode = fstat(&target).fault_at("fstat", path.display())?.st_mode;
+        let cover = if FileType::from_raw_mode(mode) == FileType::Directory {
+            keep(&mut self.empty, empty_directory)?
+        } else {
+            keep(&mut self.null, || null_device(tree))?
+        };
+        attach(clone_mount(cover, false)?, target, path)
+    }
+}
+
+fn keep(
+    slot: &mut Option<OwnedFd>,
+    make: impl FnOnce() -> Result<OwnedFd, Fault>,
+) -> Result<&OwnedFd, Fault> {
+    match slot {
+        Some(fd) => Ok(fd),
+        None => Ok(slot.insert(make()?)),
+    }
+}
+
+fn empty_directory() -> Result<OwnedFd, Fault> {
+    let attrs = MountAttrs {
+        read_only: true,
+        nosuid: true,
+        nodev: true,
+        noexec: true,
+        ..MountAttrs::default()
+    };
+    mounts::make("tmpfs", &["size=4k", "nr_inodes=1", "mode=555"], attrs)
+}
+
+/// `/dev/null` of the container's fresh `/dev`, else of the host; in both no link of the image is
+/// in the way, and what was opened is checked before it covers anything (CVE-2025-31133).
+fn null_device(tree: &Tree) -> Result<OwnedFd, Fault> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = tree.fresh("/dev", "tmpfs").map(|dev| openat(dev, "null", flags, Mode::empty()));
+    let null = match own {
+        Some(Ok(fd)) => fd,
+        Some(Err(_)) | None => {
+            openat(CWD, "/dev/null", flags, Mode::empty()).fault_at("openat", "/dev/null")?
+        }
+    };
+    if is_device(null.as_fd(), FileType::CharacterDevice, 1, 3)? {
+        return Ok(null);
+    }
+    Err(Fault::refused("/dev/null is not the null device"))
+}

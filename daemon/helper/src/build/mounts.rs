@@ -1,0 +1,232 @@
+//! The mounts of the plan: bind sources opened by the helper, everything attached by the child.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use rustix::fs::{CWD, FileType, fstat};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use crate::fault::{Fault, OrFault};
+use super::paths::Links;
+use super::steps::Warnings;
+use super::tree::{Tree, attach};
+use super::{cgroup_mount, copy_up, namespaces};
+use crate::cgroup::Cgroup;
+use crate::protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
+use crate::sys::{self, MountAttr, mount_setattr};
+
+/// Opens the source of a bind mount as a detached tree with its attributes set. Done by the
+/// helper: inside a user namespace the host's paths need not be reachable.
+pub fn open_source(mount: &MountPlan) -> Result<Option<OwnedFd>, Fault> {
+    let MountSource::Bind { path, recursive } = &mount.source else { return Ok(None) };
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if *recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let tree = open_tree(CWD, path, flags).fault_at("open_tree", path.display())?;
+    set_attributes(&tree, mount, *recursive)
+        .map_err(|fault| fault.at(mount.destination.display()))?;
+    Ok(Some(tree))
+}
+
+/// A clone is a peer of its source: without a wish of the plan it is cut off.
+fn set_attributes(tree: &OwnedFd, mount: &MountPlan, recursive: bool) -> Result<(), Fault> {
+    let (propagation, deep) = propagation_flags(mount.propagation.unwrap_or_default());
+    let deep = deep && recursive;
+    let mut attr = MountAttr { propagation, ..attr_of(mount.attrs) };
+    let attrs_deep = mount.attrs.recursive && recursive;
+    if deep != attrs_deep {
+        let only_attrs = MountAttr { propagation: 0, ..attr };
+        mount_setattr(tree.as_fd(), attrs_deep, only_attrs).fault("mount_setattr")?;
+        attr = MountAttr { propagation, ..MountAttr::default() };
+    }
+    mount_setattr(tree.as_fd(), deep, attr).fault("mount_setattr")
+}
+
+/// The kernel's flag, and whether it holds for the mounts below as well.
+pub fn propagation_flags(propagation: Propagation) -> (u64, bool) {
+    match propagation {
+        Propagation::Rprivate => (libc::MS_PRIVATE, true),
+        Propagation::Private => (libc::MS_PRIVATE, false),
+        Propagation::Rslave => (libc::MS_SLAVE, true),
+        Propagation::Slave => (libc::MS_SLAVE, false),
+        Propagation::Rshared => (libc::MS_SHARED, true),
+        Propagation::Shared => (libc::MS_SHARED, false),
+    }
+}
+
+fn attr_of(attrs: MountAttrs) -> MountAttr {
+    let flags = [
+        (attrs.read_only, sys::MOUNT_ATTR_RDONLY),
+        (attrs.nosuid, sys::MOUNT_ATTR_NOSUID),
+        (attrs.nodev, sys::MOUNT_ATTR_NODEV),
+        (attrs.noexec, sys::MOUNT_ATTR_NOEXEC),
+        (attrs.noatime, sys::MOUNT_ATTR_NOATIME),
+        (attrs.nosymfollow, sys::MOUNT_ATTR_NOSYMFOLLOW),
+    ];
+    let set = flags.iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag).sum();
+    let clear = if attrs.noatime { sys::MOUNT_ATTR__ATIME } else { 0 };
+    MountAttr { set, clear, ..MountAttr::default() }
+}
+
+/// What the child needs to know to mount.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The container's cgroup, for its view of the hierarchies.
+    pub cgroup: &'a Cgroup,
+    /// The id maps when the child is in a new user namespace.
+    pub maps: Option<(&'a [IdMapping], &'a [IdMapping])>,
+}
+
+/// Mounts one entry of the plan; `source` is what [`open_source`] gave.
+pub fn mount(
+    tree: &mut Tree,
+    mount: &MountPlan,
+    source: Option<OwnedFd>,
+    context: Context<'_>,
+    warnings: &mut Warnings,
+) -> Result<(), Fault> {
+    match (&mount.source, source) {
+        (MountSource::Bind { .. }, Some(source)) => bind(tree, mount, &source),
+        (MountSource::Bind { path, .. }, None) => {
+            Err(Fault::refused("the source was not opened").at(path.display()))
+        }
+        (MountSource::Filesystem { fstype, options, copy_up }, _) => {
+            let fresh = Wanted { fstype, options, copy_up: *copy_up };
+            filesystem(tree, mount, &fresh, context, warnings)
+        }
+        (MountSource::Cgroup, _) => cgroup_mount::mount(tree, mount, context.cgroup),
+    }
+}
+
+fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
+    let path = &mount.destination;
+    let kind = FileType::from_raw_mode(fstat(source).fault("fstat")?.st_mode);
+    if kind == FileType::Directory {
+        return attach(source, tree.ensure_dir(path, Links::Inside)?, path);
+    }
+    let target = tree.ensure_file(path)?;
+    attach(source, target, path).map_err(|fault| {
+        if fault.is(Errno::INVAL) {
+            fault.because("a file cannot be mounted on a directory")
+        } else {
+            fault
+        }
+    })
+}
+
+struct Wanted<'a> {
+    fstype: &'a str,
+    options: &'a [String],
+    copy_up: bool,
+}
+
+fn filesystem(
+    tree: &mut Tree,
+    mount: &MountPlan,
+    wanted: &Wanted<'_>,
+    context: Context<'_>,
+    warnings: &mut Warnings,
+) -> Result<(), Fault> {
+    let path = mount.destination.as_path();
+    // What mounts and devices of the plan may still be put into stays writable until the end.
+    let read_only_later = wanted.fstype == "tmpfs" && mount.attrs.read_only;
+    let attrs =
+        MountAttrs { read_only: mount.attrs.read_only && !read_only_later, ..mount.attrs };
+    let made = match make(wanted.fstype, &usable_options(wanted.options, context), attrs) {
+        Ok(made) => made,
+        Err(fault) if fault.is(Errno::PERM) => {
+            host_view(wanted.fstype, attrs, warnings)?.ok_or_else(|| denied(fault, path))?
+        }
+        Err(fault) => return Err(fault.at(path.display())),
+    };
+    let target = tree.ensure_dir(path, links_for(wanted.fstype))?;
+    if wanted.copy_up {
+        copy_up::copy(target.as_fd(), made.as_fd())
+            .map_err(|fault| fault.because("the image's content does not fit the tmpfs"))?;
+    }
+    attach(&made, target, path)?;
+    if let Some(propagation) = mount.propagation {
+        let (propagation, deep) = propagation_flags(propagation);
+        let attr = MountAttr { propagation, ..MountAttr::default() };
+        mount_setattr(made.as_fd(), deep, attr).fault_at("mount_setattr", path.display())?;
+    }
+    if !wanted.copy_up {
+        tree.add_fresh(path, wanted.fstype, made, read_only_later);
+    } else if read_only_later {
+        let attr = MountAttr { set: sys::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        mount_setattr(made.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
+    }
+    Ok(())
+}
+
+/// Programs and the helper itself trust what they find in `/proc` and `/sys`.
+fn links_for(fstype: &str) -> Links {
+    if matches!(fstype, "proc" | "sysfs") { Links::Refused } else { Links::Inside }
+}
+
+/// A new filesystem, not attached anywhere.
+pub fn make(fstype: &str, options: &[&str], attrs: MountAttrs) -> Result<OwnedFd, Fault> {
+    let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).fault_at("fsopen", fstype)?;
+    for option in options {
+        match option.split_once('=') {
+            Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value),
+            None => fsconfig_set_flag(context.as_fd(), *option),
+        }
+        .fault("fsconfig")
+        .map_err(|fault| fault.because(format!("{fstype} refuses the option {option}")))?;
+    }
+    fsconfig_create(context.as_fd()).fault("fsconfig")?;
+    let flags = u32::try_from(attr_of(attrs).set).unwrap_or(0);
+    let flags = MountAttrFlags::from_bits_retain(flags);
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags).fault("fsmount")
+}
+
+/// In a new user namespace an owner that has no id inside is EINVAL: such a `uid=`/`gid=` is left
+/// out, and the mount's root is the owner.
+fn usable_options<'o>(options: &'o [String], context: Context<'_>) -> Vec<&'o str> {
+    let unmapped = |option: &str| {
+        let Some((uids, gids)) = context.maps else { return false };
+        let (map, id) = match option.split_once('=') {
+            Some(("uid", id)) => (uids, id),
+            Some(("gid", id)) => (gids, id),
+            _ => return false,
+        };
+        id.parse().is_ok_and(|id| namespaces::host_id(map, id).is_none())
+    };
+    options.iter().map(String::as_str).filter(|option| !unmapped(option)).collect()
+}
+
+/// sysfs and mqueue belong to the network and the IPC namespace: in a user namespace that does
+/// not own those (they are the host's, or another container's) no fresh one can be made, and the
+/// host's is bound instead.
+fn host_view(
+    fstype: &str,
+    attrs: MountAttrs,
+    warnings: &mut Warnings,
+) -> Result<Option<OwnedFd>, Fault> {
+    let path = match fstype {
+        "sysfs" => "/sys",
+        "mqueue" => "/dev/mqueue",
+        _ => return Ok(None),
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let tree = open_tree(CWD, path, flags).fault_at("open_tree", path)?;
+    let attr = MountAttr { propagation: libc::MS_PRIVATE, ..attr_of(attrs) };
+    mount_setattr(tree.as_fd(), true, attr).fault_at("mount_setattr", path)?;
+    warnings.push(format!("{path} is the host's: the container's user namespace does not own it"));
+    Ok(Some(tree))
+}
+
+fn denied(fault: Fault, path: &Path) -> Fault {
+    fault
+        .at(path.display())
+        .because("not allowed in this user namespace; /proc must also be fully visible on the host")
+}
+

@@ -1,0 +1,258 @@
+//! Which namespaces are cloned, joined or left alone, and in what order.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+use rustix::fs::{Mode, OFlags, fstat, open, stat};
+use rustix::io::Errno;
+use rustix::thread::{
+    LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
+};
+
+use crate::fault::{Fault, OrFault};
+use crate::protocol::{IdMapping, LaunchPlan, NamespaceInodes, NamespaceKind, NamespacePlan};
+
+/// Where a namespace of the container comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The helper's own.
+    Host,
+    /// A fresh one.
+    New,
+    /// An existing one.
+    Joined,
+}
+
+/// The plan's namespaces with their descriptors.
+#[derive(Debug)]
+pub struct Namespaces {
+    new: Vec<NamespaceKind>,
+    joined: Vec<(NamespaceKind, OwnedFd)>,
+}
+
+/// The order of joining. The user namespace comes last: the helper is privileged over every
+/// namespace as long as it is in its own, and over few once it has entered another.
+const JOIN_ORDER: [NamespaceKind; 8] = [
+    NamespaceKind::Mnt,
+    NamespaceKind::Uts,
+    NamespaceKind::Ipc,
+    NamespaceKind::Net,
+    NamespaceKind::Pid,
+    NamespaceKind::Cgroup,
+    NamespaceKind::Time,
+    NamespaceKind::User,
+];
+
+impl Namespaces {
+    /// Matches the plan with the descriptors that came beside it.
+    pub fn of_plan(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Namespaces, Fault> {
+        let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
+        let mut namespaces = Namespaces { new: Vec::new(), joined: Vec::new() };
+        for kind in JOIN_ORDER {
+            match plan.namespaces.get(&kind) {
+                None => {}
+                Some(NamespacePlan::New) => namespaces.new.push(kind),
+                Some(NamespacePlan::Join(index)) => {
+                    let fd = fds.get_mut(*index).and_then(Option::take).ok_or_else(|| {
+                        Fault::refused(format!("no descriptor for the {} namespace", kind.name()))
+                    })?;
+                    // A process may not enter the user namespace it is in: EINVAL.
+                    if kind != NamespaceKind::User || inode(fd.as_fd())? != host_inode(kind)? {
+                        namespaces.joined.push((kind, fd));
+                    }
+                }
+            }
+        }
+        Ok(namespaces)
+    }
+
+    /// Where one kind comes from.
+    pub fn origin(&self, kind: NamespaceKind) -> Origin {
+        if self.new.contains(&kind) {
+            Origin::New
+        } else if self.given(kind).is_some() {
+            Origin::Joined
+        } else {
+            Origin::Host
+        }
+    }
+
+    /// The descriptor of a joined namespace.
+    pub fn given(&self, kind: NamespaceKind) -> Option<BorrowedFd<'_>> {
+        self.joined.iter().find(|(k, _)| *k == kind).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// The flags of `clone3`. The cgroup namespace is not among them: its root is the cgroup of
+    /// the process that makes it, which must be inside the container's first.
+    pub fn clone_flags(&self) -> u64 {
+        self.new.iter().filter(|kind| **kind != NamespaceKind::Cgroup).map(|k| clone_flag(*k)).sum()
+    }
+
+    /// What a process must join to be in the container, besides the PID namespace, which it is
+    /// born in: a mask for [`join_process`].
+    pub fn mask(&self) -> ThreadNameSpaceType {
+        let joined = self.joined.iter().map(|(kind, _)| *kind);
+        let kinds = self.new.iter().copied().chain(joined).filter(|k| *k != NamespaceKind::Pid);
+        kinds.fold(ThreadNameSpaceType::empty(), |mask, kind| {
+            let flag = u32::try_from(clone_flag(kind)).unwrap_or(0);
+            mask | ThreadNameSpaceType::from_bits_retain(flag)
+        })
+    }
+
+    /// Whether the joins must be done by a process between the helper and the child: before a
+    /// user namespace is entered or made, and not by the helper, which stays where it is.
+    pub fn needs_middle(&self) -> bool {
+        match self.origin(NamespaceKind::User) {
+            Origin::Host => false,
+            Origin::New => !self.joined.is_empty(),
+            Origin::Joined => true,
+        }
+    }
+
+    /// The helper's part before the clone: children are born in a given PID namespace.
+    pub fn enter_pid_for_children(&self) -> Result<(), Fault> {
+        self.given(NamespaceKind::Pid).map_or(Ok(()), |fd| join(NamespaceKind::Pid, fd))
+    }
+
+    /// Joins all that was given.
+    pub fn join_all(&self) -> Result<(), Fault> {
+        self.joined.iter().try_for_each(|(kind, fd)| join(*kind, fd.as_fd()))
+    }
+
+    /// Joins all that was given, apart from the PID namespace, which the child was born in.
+    pub fn join_in_child(&self) -> Result<(), Fault> {
+        let mut rest = self.joined.iter().filter(|(kind, _)| *kind != NamespaceKind::Pid);
+        rest.try_for_each(|(kind, fd)| join(*kind, fd.as_fd()))
+    }
+
+    /// Whether anything was given.
+    pub fn any_given(&self) -> bool {
+        !self.joined.is_empty()
+    }
+
+    /// The inodes of the container's namespaces beside the host's, for the child `pid`.
+    pub fn inodes(&self, pid: u32) -> Result<Vec<NamespaceInodes>, Fault> {
+        let container = |kind: NamespaceKind| match self.origin(kind) {
+            Origin::Host => host_inode(kind),
+            Origin::Joined => self.given(kind).map_or(Ok(0), inode),
+            Origin::New => namespace_inode(&format!("/proc/{pid}/ns/{}", kind.name())),
+        };
+        NamespaceKind::ALL
+            .into_iter()
+            .filter(|kind| exists(*kind))
+            .map(|kind| {
+                Ok(NamespaceInodes { kind, host: host_inode(kind)?, container: container(kind)? })
+            })
+            .collect()
+    }
+}
+
+/// Joins one namespace by its descriptor.
+pub fn join(kind: NamespaceKind, fd: BorrowedFd<'_>) -> Result<(), Fault> {
+    move_into_link_name_space(fd, Some(link_type(kind))).fault_at("setns", kind.name())
+}
+
+/// Joins namespaces of a process at once (setns(2) by pidfd, kernel 5.8).
+pub fn join_process(pidfd: BorrowedFd<'_>, mask: ThreadNameSpaceType) -> Result<(), Fault> {
+    if mask.is_empty() {
+        return Ok(());
+    }
+    move_into_thread_name_spaces(pidfd, mask).fault("setns")
+}
+
+/// Opens `/proc/PID/ns/user` of a child.
+pub fn open_user_namespace(pid: u32) -> Result<OwnedFd, Fault> {
+    let path = format!("/proc/{pid}/ns/user");
+    open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", path)
+}
+
+/// Writes `uid_map` and `gid_map` of a child in a new user namespace (user_namespaces(7)). The
+/// helper is privileged in the parent namespace, so `setgroups` may stay allowed.
+pub fn write_id_maps(pid: u32, plan: &LaunchPlan) -> Result<(), Fault> {
+    for (file, map) in [("uid_map", &plan.uid_map), ("gid_map", &plan.gid_map)] {
+        let path = format!("/proc/{pid}/{file}");
+        let fd = open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+            .fault_at("open", &path)?;
+        // The kernel takes the whole map in one write only.
+        File::from(fd).write_all(render_map(map).as_bytes()).map_err(|error| {
+            Fault::of("write", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                .at(&path)
+                .because("the kernel refuses this id map: ranges may not overlap or be empty")
+        })?;
+    }
+    Ok(())
+}
+
+fn render_map(map: &[IdMapping]) -> String {
+    map.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect()
+}
+
+/// The id on the host of an id in the container.
+pub fn host_id(map: &[IdMapping], id: u32) -> Option<u32> {
+    map.iter().find_map(|m| {
+        let offset = id.checked_sub(m.container_id).filter(|offset| *offset < m.size)?;
+        m.host_id.checked_add(offset)
+    })
+}
+
+fn inode(fd: BorrowedFd<'_>) -> Result<u64, Fault> {
+    Ok(fstat(fd).fault("fstat")?.st_ino)
+}
+
+fn namespace_inode(path: &str) -> Result<u64, Fault> {
+    Ok(stat(path).fault_at("stat", path)?.st_ino)
+}
+
+/// The inode of this process' own namespace; read once, the zygote's children inherit it.
+fn host_inode(kind: NamespaceKind) -> Result<u64, Fault> {
+    let cached = host_inodes().iter().find(|(k, _)| *k == kind);
+    cached
+        .map(|(_, inode)| *inode)
+        .ok_or_else(|| Fault::refused(format!("this kernel has no {} namespaces", kind.name())))
+}
+
+fn exists(kind: NamespaceKind) -> bool {
+    host_inodes().iter().any(|(k, _)| *k == kind)
+}
+
+/// Inodes of this process' own namespaces, of the kinds that the kernel has. Called by the zygote
+/// before it forks, so that helpers need not look again.
+pub fn host_inodes() -> &'static [(NamespaceKind, u64)] {
+    static INODES: OnceLock<Vec<(NamespaceKind, u64)>> = OnceLock::new();
+    INODES.get_or_init(|| {
+        let read = |kind: NamespaceKind| {
+            Some((kind, stat(format!("/proc/self/ns/{}", kind.name())).ok()?.st_ino))
+        };
+        NamespaceKind::ALL.into_iter().filter_map(read).collect()
+    })
+}
+
+fn clone_flag(kind: NamespaceKind) -> u64 {
+    let flag = match kind {
+        NamespaceKind::Mnt => libc::CLONE_NEWNS,
+        NamespaceKind::Uts => libc::CLONE_NEWUTS,
+        NamespaceKind::Ipc => libc::CLONE_NEWIPC,
+        NamespaceKind::Net => libc::CLONE_NEWNET,
+        NamespaceKind::Pid => libc::CLONE_NEWPID,
+        NamespaceKind::User => libc::CLONE_NEWUSER,
+        NamespaceKind::Cgroup => libc::CLONE_NEWCGROUP,
+        // CLONE_NEWTIME of time_namespaces(7); libc lacks it on some targets.
+        NamespaceKind::Time => 0x80,
+    };
+    flag.unsigned_abs().into()
+}
+
+fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
+    match kind {
+        NamespaceKind::Mnt => LinkNameSpaceType::Mount,
+        NamespaceKind::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        NamespaceKind::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        NamespaceKind::Net => LinkNameSpaceType::Network,
+        NamespaceKind::Pid => LinkNameSpaceType::ProcessID,
+        NamespaceKind::User => LinkNameSpaceType::User,
+        NamespaceKind::Cgroup => LinkNameSpaceType::ControlGroup,
+        NamespaceKind::Time => LinkNameSpaceType::Time,
+    }
+}

@@ -1,0 +1,196 @@
+//! The socket between the helper and the child that becomes the container.
+//!
+//! Its end is the news: the child's side is close-on-exec, so the helper sees it hang up when
+//! `execve` has succeeded, or when the child has died. Whatever the child had to say lies in the
+//! socket by then, so the helper is woken once.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::fault::{Fault, OrFault};
+use super::steps::Warnings;
+use crate::protocol::{StepFailure, StepTiming};
+
+/// The most bytes of one report; a longer list of timings is cut before it is sent.
+const MESSAGE_LIMIT: usize = 128 * 1024;
+
+/// What the child says.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromChild {
+    /// The pty's master lies beside this.
+    Terminal,
+    /// All is done but `execve`.
+    Ready {
+        /// The child's steps.
+        timings: Vec<StepTiming>,
+        /// The child's warnings.
+        warnings: Warnings,
+    },
+    /// A step failed; the child exits.
+    Failed(StepFailure),
+}
+
+/// What the process between helper and child says (see [`super::spawn`]).
+#[derive(Debug, Serialize, Deserialize)]
+pub enum FromMiddle {
+    /// The child's PID as the helper sees it; its pidfd lies beside this.
+    Forked {
+        /// The PID.
+        pid: u32,
+    },
+    /// It did not come so far.
+    Failed(StepFailure),
+}
+
+/// What the helper has read when the child's side hung up.
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// The pty's master.
+    pub terminal: Option<OwnedFd>,
+    /// The child's steps; `None`: it did not come to `execve`.
+    pub timings: Option<Vec<StepTiming>>,
+    /// The child's warnings.
+    pub warnings: Warnings,
+    /// What failed.
+    pub failure: Option<StepFailure>,
+}
+
+/// One end.
+#[derive(Debug)]
+pub struct Report(OwnedFd);
+
+impl Report {
+    /// The helper's end and the child's.
+    pub fn pair() -> Result<(Report, Report), Fault> {
+        let (ours, childs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+                .fault("socketpair")?;
+        Ok((Report(ours), Report(childs)))
+    }
+
+    /// The child's side: says something. Fails with EPIPE when the helper is gone.
+    pub fn say(&self, message: &FromChild, fd: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
+        let json = serde_json::to_vec(message).map_err(|_| Errno::INVAL)?;
+        self.send(&json, fd)
+    }
+
+    /// The helper's side: lets a waiting child go on, with the root if it is made only now.
+    pub fn go(&self, root: Option<BorrowedFd<'_>>) -> Result<(), Fault> {
+        self.send(b"go", root).fault("sendmsg")
+    }
+
+    /// The child's side: waits for [`Report::go`].
+    pub fn wait_for_go(&self) -> Result<Option<OwnedFd>, Fault> {
+        match self.receive(&mut [0; 2], RecvFlags::empty()).fault("recvmsg")? {
+            (2, root) => Ok(root),
+            _ => Err(Fault::refused("the helper has ended")),
+        }
+    }
+
+    /// The helper's side: waits until the child has executed its program or died.
+    pub fn listen(&self) -> Result<Heard, Fault> {
+        // No events asked for: POLLHUP alone wakes us, not each message.
+        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
+        loop {
+            match poll(&mut fds, None) {
+                Ok(_) => break,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(Fault::of("poll", errno)),
+            }
+        }
+        self.drain()
+    }
+
+    /// The helper's side: what the process in between has to say.
+    pub fn hear_middle(&self) -> Result<(FromMiddle, Option<OwnedFd>), Fault> {
+        let mut buffer = vec![0; 4096];
+        let (len, fd) = self.receive(&mut buffer, RecvFlags::empty()).fault("recvmsg")?;
+        let message = serde_json::from_slice(&buffer[..len])
+            .map_err(|error| Fault::refused(format!("unreadable report: {error}")))?;
+        Ok((message, fd))
+    }
+
+    /// The middle's side. A helper that is gone needs no news.
+    pub fn tell_helper(&self, message: &FromMiddle, fd: Option<&OwnedFd>) {
+        if let Ok(json) = serde_json::to_vec(message) {
+            let _ = self.send(&json, fd.map(AsFd::as_fd));
+        }
+    }
+
+    fn drain(&self) -> Result<Heard, Fault> {
+        let mut heard = Heard::default();
+        let mut buffer = vec![0; MESSAGE_LIMIT];
+        loop {
+            let (len, fd) = match self.receive(&mut buffer, RecvFlags::DONTWAIT) {
+                Ok((0, _)) | Err(Errno::AGAIN) => return Ok(heard),
+                // Told once, when the child died without having read its go; what it said
+                // before still lies behind it.
+                Err(Errno::CONNRESET) => continue,
+                other => other.fault("recvmsg")?,
+            };
+            let message = serde_json::from_slice(&buffer[..len])
+                .map_err(|error| Fault::refused(format!("unreadable report: {error}")))?;
+            match message {
+                FromChild::Terminal => heard.terminal = fd,
+                FromChild::Ready { timings, warnings } => {
+                    heard.timings = Some(timings);
+                    heard.warnings = warnings;
+                }
+                FromChild::Failed(failure) => heard.failure = Some(failure),
+            }
+        }
+    }
+
+    fn send(&self, bytes: &[u8], fd: Option<BorrowedFd<'_>>) -> rustix::io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let fds = fd.map(|fd| [fd]);
+        if let Some(fds) = &fds {
+            control.push(SendAncillaryMessage::ScmRights(fds));
+        }
+        loop {
+            match sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+                Err(Errno::INTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+
+    fn receive(
+        &self,
+        buffer: &mut [u8],
+        flags: RecvFlags,
+    ) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = flags | RecvFlags::CMSG_CLOEXEC;
+        let received = loop {
+            match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, flags) {
+                Err(Errno::INTR) => {}
+                other => break other?,
+            }
+        };
+        let mut fd = None;
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(fds) = message {
+                fd = fds.last();
+            }
+        }
+        Ok((received.bytes, fd))
+    }
+}
+
+impl AsFd for Report {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}

@@ -1,0 +1,96 @@
+//! The clone: from the helper straight into the new namespaces, or through a process in between.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::process::{Pid, WaitOptions, waitpid};
+
+use crate::fault::{Fault, OrFault};
+use super::namespaces::Namespaces;
+use super::report::{FromMiddle, Report};
+use crate::protocol::{Step, StepFailure};
+use crate::sys::{self, Forked};
+
+/// Makes the child. Returns twice, as fork does.
+///
+/// # Errors
+///
+/// What failed, and in which step.
+pub fn spawn(
+    namespaces: &Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Forked, StepFailure> {
+    if namespaces.needs_middle() {
+        return through_middle(namespaces, cgroup);
+    }
+    namespaces.enter_pid_for_children().map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
+    fork(namespaces.clone_flags(), cgroup).map_err(|fault| fault.of_step(Step::Clone))
+}
+
+fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Fault> {
+    sys::fork_into(flags, cgroup).fault("clone3").map_err(explain)
+}
+
+fn explain(fault: Fault) -> Fault {
+    let detail = match fault.errno {
+        libc::ENOSPC => "a limit on the number or depth of namespaces is reached (user.max_*_namespaces)",
+        libc::EAGAIN => "a limit on the number of processes is reached",
+        libc::ENOMEM => "no memory, or the PID namespace has ended",
+        libc::EUSERS => "user namespaces are nested too deeply",
+        _ => return fault,
+    };
+    fault.because(detail)
+}
+
+/// A namespace that belongs to the host's user namespace can only be joined from there, and what
+/// `clone3` makes belongs to the user namespace it is called in. So a process in between joins
+/// what was given, the user namespace last, and clones the child as its sibling (`CLONE_PARENT`).
+fn through_middle(
+    namespaces: &Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Forked, StepFailure> {
+    let (ours, middles) = Report::pair().map_err(|fault| fault.of_step(Step::Clone))?;
+    let (middle_pid, _middle) = match fork(0, None).map_err(|fault| fault.of_step(Step::Clone))? {
+        Forked::Child => {
+            drop(ours);
+            return as_middle(namespaces, cgroup, &middles);
+        }
+        Forked::Parent { pid, pidfd } => (pid, pidfd),
+    };
+    drop(middles);
+    let heard = ours.hear_middle();
+    reap(middle_pid);
+    match heard.map_err(|fault| fault.of_step(Step::Clone))? {
+        (FromMiddle::Forked { pid }, Some(pidfd)) => Ok(Forked::Parent { pid, pidfd }),
+        (FromMiddle::Failed(failure), _) => Err(failure),
+        (FromMiddle::Forked { .. }, None) => {
+            Err(Fault::refused("the child's pidfd got lost").of_step(Step::Clone))
+        }
+    }
+}
+
+/// Runs in the process in between; only its child returns from here.
+fn as_middle(
+    namespaces: &Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    report: &Report,
+) -> Result<Forked, StepFailure> {
+    let flags = namespaces.clone_flags() | u64::from(libc::CLONE_PARENT.unsigned_abs());
+    let result = namespaces
+        .join_all()
+        .map_err(|fault| fault.of_step(Step::JoinNamespaces))
+        .and_then(|()| fork(flags, cgroup).map_err(|fault| fault.of_step(Step::Clone)));
+    let (message, pidfd): (FromMiddle, Option<OwnedFd>) = match result {
+        Ok(Forked::Child) => return Ok(Forked::Child),
+        Ok(Forked::Parent { pid, pidfd }) => (FromMiddle::Forked { pid }, Some(pidfd)),
+        Err(failure) => (FromMiddle::Failed(failure), None),
+    };
+    report.tell_helper(&message, pidfd.as_ref());
+    sys::exit_now(0)
+}
+
+fn reap(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // Nothing to learn from its status: it has said what it had to say.
+        let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+    }
+}

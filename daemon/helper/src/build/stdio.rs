@@ -1,0 +1,103 @@
+//! The program's stdin, stdout and stderr, and the helper's ends of them.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, open};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::Stdio;
+use crate::fault::{Fault, OrFault};
+
+/// The program's ends.
+#[derive(Debug)]
+pub struct ChildStdio {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+    /// The descriptors that were made for this program alone, so that they may be given to its
+    /// user; `/dev/null` is not.
+    own_stdin: bool,
+}
+
+/// Both ends, before the fork.
+#[derive(Debug)]
+pub enum Prepared {
+    /// Pipes.
+    Pipes(Stdio, ChildStdio),
+    /// A pty, which the child makes inside the container.
+    Terminal,
+}
+
+impl Prepared {
+    /// Makes the pipes of a program without a terminal.
+    pub fn make(terminal: bool, stdin: bool) -> Result<Prepared, Fault> {
+        if terminal {
+            return Ok(Prepared::Terminal);
+        }
+        let (stdout, childs_stdout) = output()?;
+        let (stderr, childs_stderr) = output()?;
+        let (stdin, childs_stdin) = if stdin {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).fault("pipe2")?;
+            fcntl_setfl(&write, OFlags::NONBLOCK).fault("fcntl")?;
+            (Some(write), read)
+        } else {
+            let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            (None, null.fault_at("open", "/dev/null")?)
+        };
+        let own_stdin = stdin.is_some();
+        let child = ChildStdio {
+            stdin: above_stdio(childs_stdin)?,
+            stdout: above_stdio(childs_stdout)?,
+            stderr: above_stdio(childs_stderr)?,
+            own_stdin,
+        };
+        Ok(Prepared::Pipes(Stdio::Pipes { stdin, stdout, stderr }, child))
+    }
+}
+
+/// The helper reads and must not block; the program's end is another open file description.
+fn output() -> Result<(OwnedFd, OwnedFd), Fault> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC).fault("pipe2")?;
+    fcntl_setfl(&read, OFlags::NONBLOCK).fault("fcntl")?;
+    Ok((read, write))
+}
+
+/// What lies at 0 to 2 would be overwritten while the three are put into place.
+fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Fault> {
+    if fd.as_raw_fd() > 2 { Ok(fd) } else { fcntl_dupfd_cloexec(fd, 3).fault("fcntl") }
+}
+
+impl ChildStdio {
+    /// All three are the terminal.
+    pub fn of_terminal(slave: OwnedFd) -> Result<ChildStdio, Fault> {
+        let copy = || fcntl_dupfd_cloexec(&slave, 3).fault("fcntl");
+        Ok(ChildStdio { stdin: copy()?, stdout: copy()?, stderr: copy()?, own_stdin: true })
+    }
+
+    /// Gives the descriptors to a user, so that `/dev/stdout` can be opened by it. Not allowed in
+    /// a user namespace that does not know their owner: then it is as it is.
+    pub fn give_to(&self, uid: u32, gid: Option<u32>) -> Result<(), Fault> {
+        let stdin = self.own_stdin.then_some(&self.stdin);
+        for fd in stdin.into_iter().chain([&self.stdout, &self.stderr]) {
+            match fchown(fd, Some(Uid::from_raw(uid)), gid.map(Gid::from_raw)) {
+                Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {}
+                Err(errno) => return Err(Fault::of("fchown", errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts them at 0, 1 and 2: the descriptors that the program inherits on purpose, and the
+    /// only ones.
+    pub fn install(&self) -> Result<(), Fault> {
+        rustix::stdio::dup2_stdin(self.stdin.as_fd()).fault("dup2")?;
+        rustix::stdio::dup2_stdout(self.stdout.as_fd()).fault("dup2")?;
+        rustix::stdio::dup2_stderr(self.stderr.as_fd()).fault("dup2")
+    }
+
+    /// The terminal (or whatever stdin is).
+    pub fn stdin(&self) -> &OwnedFd {
+        &self.stdin
+    }
+}

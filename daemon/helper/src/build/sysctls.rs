@@ -1,0 +1,102 @@
+//! Namespaced sysctls, written through a procfs that nothing else can reach.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+
+use crate::fault::{Fault, OrFault};
+use super::mounts;
+use super::namespaces::{Namespaces, Origin};
+use crate::protocol::{MountAttrs, NamespaceKind};
+
+/// Writes them. One that belongs to the host, not to a namespace of the container, is refused.
+///
+/// The procfs is a fresh one that is attached nowhere: there is no mount of the container or link
+/// of the image in it that could redirect the write (CVE-2025-52881).
+pub fn write(sysctls: &BTreeMap<String, String>, namespaces: &Namespaces) -> Result<(), Fault> {
+    if sysctls.is_empty() {
+        return Ok(());
+    }
+    let proc = mounts::make("proc", &[], MountAttrs::default())?;
+    sysctls.iter().try_for_each(|(name, value)| write_one(&proc, name, value, namespaces))
+}
+
+fn write_one(
+    proc: &OwnedFd,
+    name: &str,
+    value: &str,
+    namespaces: &Namespaces,
+) -> Result<(), Fault> {
+    let path = path_of(name);
+    let kind = namespace_of(&path)
+        .filter(|kind| namespaces.origin(*kind) != Origin::Host)
+        .ok_or_else(|| {
+            Fault::refused("this sysctl is the host's: no namespace of the container has its own")
+                .at(name)
+        })?;
+    let resolve =
+        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = openat2(proc.as_fd(), format!("sys/{path}"), flags, Mode::empty(), resolve)
+        .fault_at("openat2", name)?;
+    rustix::io::write(&file, value.as_bytes())
+        .fault_at("write", name)
+        .map(drop)
+        .map_err(|fault| fault.because(format!("in the {} namespace", kind.name())))
+}
+
+/// As sysctl(8) has it: dots separate, unless a slash does so first.
+fn path_of(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
+        Some(b'.') => {
+            name.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect()
+        }
+        _ => name.to_owned(),
+    }
+}
+
+fn namespace_of(path: &str) -> Option<NamespaceKind> {
+    const IPC: [&str; 12] = [
+        "kernel/auto_msgmni",
+        "kernel/msgmax",
+        "kernel/msgmnb",
+        "kernel/msgmni",
+        "kernel/msg_next_id",
+        "kernel/sem",
+        "kernel/sem_next_id",
+        "kernel/shmall",
+        "kernel/shmmax",
+        "kernel/shmmni",
+        "kernel/shm_next_id",
+        "kernel/shm_rmid_forced",
+    ];
+    if IPC.contains(&path) || path.starts_with("fs/mqueue/") {
+        Some(NamespaceKind::Ipc)
+    } else if path.starts_with("net/") {
+        Some(NamespaceKind::Net)
+    } else if matches!(path, "kernel/hostname" | "kernel/domainname") {
+        Some(NamespaceKind::Uts)
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dots_and_slashes_separate_as_in_sysctl() {
+        assert_eq!(path_of("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
+        assert_eq!(path_of("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(path_of("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+    }
+
+    #[test]
+    fn host_wide_sysctls_belong_to_no_namespace() {
+        assert_eq!(namespace_of("kernel/core_pattern"), None);
+        assert_eq!(namespace_of("vm/overcommit_memory"), None);
+        assert_eq!(namespace_of("kernel/shmmax"), Some(NamespaceKind::Ipc));
+    }
+}

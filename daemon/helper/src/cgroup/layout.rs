@@ -1,0 +1,173 @@
+//! Which cgroup hierarchies this host has.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Every controller that a v1 hierarchy can be mounted with (cgroups(7)).
+const CONTROLLERS: [&str; 14] = [
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "hugetlb",
+    "rdma",
+    "misc",
+];
+
+/// One mounted hierarchy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hierarchy {
+    mount: PathBuf,
+    unified: bool,
+    controllers: Vec<String>,
+}
+
+impl Hierarchy {
+    /// Where it is mounted.
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
+    /// Whether it is the v2 one.
+    pub fn is_unified(&self) -> bool {
+        self.unified
+    }
+
+    /// Its controllers; of the v2 hierarchy those that its root offers.
+    pub fn controllers(&self) -> &[String] {
+        &self.controllers
+    }
+
+    /// Whether it has this controller.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+
+    /// `unified`, or the v1 controllers as they are mounted together: `cpu,cpuacct`.
+    pub fn name(&self) -> String {
+        if self.unified { "unified".to_owned() } else { self.controllers.join(",") }
+    }
+}
+
+/// The host's hierarchies.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Layout {
+    hierarchies: Vec<Hierarchy>,
+}
+
+impl Layout {
+    /// The host's layout, read from `/proc/self/mountinfo` once per process tree: the zygote
+    /// calls this before it forks.
+    pub fn detect() -> &'static Layout {
+        static LAYOUT: OnceLock<Layout> = OnceLock::new();
+        LAYOUT.get_or_init(|| {
+            let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            let mut layout = Layout::parse(&table);
+            for hierarchy in layout.hierarchies.iter_mut().filter(|h| h.unified) {
+                let offered = std::fs::read_to_string(hierarchy.mount.join("cgroup.controllers"));
+                let offered = offered.unwrap_or_default();
+                hierarchy.controllers = offered.split_whitespace().map(str::to_owned).collect();
+            }
+            layout
+        })
+    }
+
+    /// The hierarchies in a mountinfo table (proc_pid_mountinfo(5)). Never panics.
+    pub fn parse(mountinfo: &str) -> Layout {
+        let mut layout = Layout::default();
+        for hierarchy in mountinfo.lines().filter_map(parse_line) {
+            let known = |h: &Hierarchy| {
+                h.unified == hierarchy.unified
+                    && (h.unified || h.controllers == hierarchy.controllers)
+            };
+            if !layout.hierarchies.iter().any(known) {
+                layout.hierarchies.push(hierarchy);
+            }
+        }
+        layout
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.hierarchies.iter()
+    }
+
+    /// The v2 hierarchy.
+    pub fn unified(&self) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.unified)
+    }
+
+    /// The hierarchy with this controller.
+    pub fn with(&self, controller: &str) -> Option<&Hierarchy> {
+        self.hierarchies.iter().find(|h| h.has(controller))
+    }
+}
+
+/// `36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
+fn parse_line(line: &str) -> Option<Hierarchy> {
+    let (mount, filesystem) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ').skip(3);
+    let (root, point) = (mount.next()?, mount.next()?);
+    let mut filesystem = filesystem.split(' ');
+    let (fstype, options) = (filesystem.next()?, filesystem.nth(1)?);
+    if root != "/" {
+        return None;
+    }
+    let mount = PathBuf::from(unescape(point));
+    match fstype {
+        "cgroup2" => Some(Hierarchy { mount, unified: true, controllers: Vec::new() }),
+        "cgroup" => {
+            let controllers: Vec<String> =
+                options.split(',').filter(|o| CONTROLLERS.contains(o)).map(str::to_owned).collect();
+            (!controllers.is_empty()).then_some(Hierarchy { mount, unified: false, controllers })
+        }
+        _ => None,
+    }
+}
+
+/// Space, tab, newline and backslash are octal in mountinfo.
+fn unescape(path: &str) -> String {
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HYBRID: &str = "\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:7 - cgroup cgroup rw,cpu,cpuacct
+35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
+40 31 0:37 / /sys/fs/cgroup/systemd rw,relatime - cgroup cgroup rw,name=systemd
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw
+99 31 0:32 /docker/x /mnt rw,relatime - cgroup cgroup rw,memory";
+
+    #[test]
+    fn controllers_that_are_mounted_together_are_one_hierarchy() {
+        let layout = Layout::parse(HYBRID);
+        let cpu = layout.with("cpu").expect("cpu is mounted");
+        assert_eq!(Some(cpu), layout.with("cpuacct"));
+        assert_eq!(cpu.name(), "cpu,cpuacct");
+    }
+
+    #[test]
+    fn a_hybrid_host_has_v1_controllers_and_a_unified_tree() {
+        let layout = Layout::parse(HYBRID);
+        assert_eq!(layout.all().count(), 3);
+        assert_eq!(layout.unified().map(Hierarchy::mount), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(layout.with("pids"), None);
+    }
+
+    #[test]
+    fn a_bind_of_a_part_of_a_hierarchy_is_not_the_hierarchy() {
+        let memory = Layout::parse(HYBRID).with("memory").map(|h| h.mount().to_owned());
+        assert_eq!(memory, Some(PathBuf::from("/sys/fs/cgroup/memory")));
+    }
+}

@@ -1,0 +1,174 @@
+//! What is done to all processes of a cgroup: freeze, signal, kill, and the end of it.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use super::{Cgroup, CgroupDir, write_file};
+use crate::sys;
+
+/// How long freezing, killing and removing are waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Cgroup {
+    /// Freezes or thaws, and waits until it is so (bounded).
+    ///
+    /// # Errors
+    ///
+    /// `TimedOut` when processes did not stop, `Unsupported` where the host has no freezer.
+    pub fn set_frozen(&self, frozen: bool) -> io::Result<()> {
+        let dir = self.freezer().ok_or(ErrorKind::Unsupported)?;
+        let value = match (dir.hierarchy.is_unified(), frozen) {
+            (true, true) => "1",
+            (true, false) => "0",
+            (false, true) => "FROZEN",
+            (false, false) => "THAWED",
+        };
+        wait_until(|pause| {
+            // Written again each time: v1 gives up when a process forks while it is being frozen.
+            if pause.is_zero() || !dir.hierarchy.is_unified() {
+                write_file(&dir.path.join(freezer_file(dir)), value)?;
+            }
+            Ok(is_frozen(dir)? == frozen)
+        })
+    }
+
+    /// Whether it is frozen.
+    pub fn is_frozen(&self) -> io::Result<bool> {
+        self.freezer().map_or(Ok(false), is_frozen)
+    }
+
+    /// Sends a signal to every process in it and below. They are frozen meanwhile, so that no
+    /// PID can be given to another process between reading it and using it.
+    pub fn signal_all(&self, signal: i32) -> io::Result<()> {
+        let thaw = self.freezer().is_some() && !self.is_frozen()?;
+        if thaw {
+            self.set_frozen(true)?;
+        }
+        let sent = self.signal_each(signal);
+        if thaw {
+            self.set_frozen(false)?;
+        }
+        sent
+    }
+
+    /// Kills everything in it and below (`cgroup.kill`; v1: freeze, kill, thaw). It is thawed
+    /// afterwards. Does not wait until the processes are gone; [`Cgroup::remove`] does.
+    pub fn kill_all(&self) -> io::Result<()> {
+        if let Some(dir) = self.unified() {
+            match write_file(&dir.path.join("cgroup.kill"), "1") {
+                Ok(()) => return Ok(()),
+                // Before 5.14 there is no such file.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        if self.any().is_none_or(|dir| !dir.path.exists()) {
+            return Ok(());
+        }
+        let killed = self.signal_all(libc::SIGKILL);
+        // A container that was paused must thaw to die.
+        if self.freezer().is_some() {
+            self.set_frozen(false)?;
+        }
+        killed
+    }
+
+    /// Removes the directories and everything below them, with bounded retries while dead
+    /// processes leave. What is already gone is no error.
+    pub fn remove(&self) -> io::Result<()> {
+        let mut result = Ok(());
+        for dir in &self.dirs {
+            // One that stays does not keep the others.
+            result = result.and(wait_until(|_| remove_tree(&dir.path)));
+        }
+        result
+    }
+
+    fn any(&self) -> Option<&CgroupDir> {
+        self.freezer().or(self.dirs.first())
+    }
+
+    fn signal_each(&self, signal: i32) -> io::Result<()> {
+        let Some(dir) = self.any() else { return Ok(()) };
+        let mut result = Ok(());
+        for_each_directory(&dir.path, &mut |path| {
+            let procs = fs::read_to_string(path.join("cgroup.procs"))?;
+            for pid in procs.lines().filter_map(|line| line.parse().ok()) {
+                match sys::kill(pid, signal) {
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(errno) => result = Err(errno.into()),
+                }
+            }
+            Ok(())
+        })?;
+        result
+    }
+}
+
+fn freezer_file(dir: &CgroupDir) -> &'static str {
+    if dir.hierarchy.is_unified() { "cgroup.freeze" } else { "freezer.state" }
+}
+
+fn is_frozen(dir: &CgroupDir) -> io::Result<bool> {
+    if dir.hierarchy.is_unified() {
+        let events = fs::read_to_string(dir.path.join("cgroup.events"))?;
+        return Ok(events.lines().any(|line| line == "frozen 1"));
+    }
+    Ok(fs::read_to_string(dir.path.join("freezer.state"))?.trim() == "FROZEN")
+}
+
+/// Children first. `false`: something is still in it.
+fn remove_tree(path: &Path) -> io::Result<bool> {
+    match fs::remove_dir(path) {
+        Ok(()) => return Ok(true),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+        // Dead processes that have not left yet, or directories that the container made.
+        Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
+        Err(error) => return Err(error),
+    }
+    for child in children(path)? {
+        remove_tree(&child)?;
+    }
+    Ok(false)
+}
+
+fn for_each_directory(
+    path: &Path,
+    work: &mut dyn FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    work(path)?;
+    children(path)?.iter().try_for_each(|child| for_each_directory(child, work))
+}
+
+fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut children = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            children.push(entry.path());
+        }
+    }
+    Ok(children)
+}
+
+/// Asks until it is so, at growing intervals, and is told how long the last pause was.
+fn wait_until(mut done: impl FnMut(Duration) -> io::Result<bool>) -> io::Result<()> {
+    let start = Instant::now();
+    let mut pause = Duration::ZERO;
+    while !done(pause)? {
+        if start.elapsed() > PATIENCE {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        pause = (pause * 2).clamp(Duration::from_micros(100), Duration::from_millis(20));
+        std::thread::sleep(pause);
+    }
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! Errors as problem documents (RFC 9457). One exhaustive match: a new [`EngineError`] does not
+//! compile until its status and code are chosen here.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use lbctl::types::Problem;
+use rustix::io::Errno;
+
+use crate::engine::{EngineError, describe_step};
+use crate::files::FileError;
+use crate::spec::errno_name;
+use crate::store::StoreError;
+use crate::supervisor::HelperError;
+
+/// Every code that a problem can have, with its status and title; `api.yaml` lists the same.
+pub const PROBLEMS: &[(&str, u16, &str)] = &[
+    ("invalid_request", 400, "The request is not valid"),
+    ("invalid_reference", 400, "Neither an id nor a name"),
+    ("ambiguous_reference", 400, "The reference fits several objects"),
+    ("bad_archive", 400, "The archive cannot be unpacked"),
+    ("forbidden", 403, "Requests from there are refused"),
+    ("container_not_found", 404, "No such container"),
+    ("exec_not_found", 404, "No such exec"),
+    ("namespace_not_found", 404, "No such namespace"),
+    ("path_not_found", 404, "No such path in the container"),
+    ("not_found", 404, "No such resource"),
+    ("method_not_allowed", 405, "The resource has no such method"),
+    ("not_acceptable", 406, "None of the accepted media types can be given"),
+    ("name_in_use", 409, "The name is in use"),
+    ("invalid_state", 409, "The state forbids it"),
+    ("idempotency_conflict", 409, "The idempotency key was used for something else"),
+    ("precondition_failed", 412, "The object has changed"),
+    ("body_too_large", 413, "The body is too large"),
+    ("unsupported_media_type", 415, "The body's media type is not supported"),
+    ("start_failed", 422, "The program could not be started"),
+    ("upgrade_required", 426, "This is a WebSocket"),
+    ("internal", 500, "A fault of littlebox"),
+    ("unavailable", 503, "The daemon cannot serve this now"),
+    ("resources_exhausted", 503, "The machine is out of a resource"),
+    ("no_space", 507, "The disk is full"),
+];
+
+/// The codes of [`PROBLEMS`].
+pub const CODES: [&str; PROBLEMS.len()] = {
+    let mut codes = [""; PROBLEMS.len()];
+    let mut i = 0;
+    while i < PROBLEMS.len() {
+        codes[i] = PROBLEMS[i].0;
+        i += 1;
+    }
+    codes
+};
+
+/// An error on its way to the client.
+#[derive(Debug)]
+pub struct ApiError(Box<Problem>);
+
+impl ApiError {
+    /// A problem of a known code.
+    pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        let found = PROBLEMS.iter().find(|(c, _, _)| *c == code);
+        // A code that the table lacks is a fault of ours and shows as one.
+        let (code, status, title) = found.copied().unwrap_or(("internal", 500, "A fault of littlebox"));
+        Self(Box::new(Problem {
+            kind: format!("urn:littlebox:problem:{code}"),
+            title: title.to_owned(),
+            status,
+            detail: detail.into(),
+            code: code.to_owned(),
+            ..Problem::default()
+        }))
+    }
+
+    /// A malformed request.
+    pub fn invalid(detail: impl Into<String>) -> Self {
+        Self::new("invalid_request", detail)
+    }
+
+    /// With a word on what to do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// With the place in the body.
+    pub fn pointer(mut self, pointer: impl Into<String>) -> Self {
+        self.0.pointer = Some(pointer.into());
+        self
+    }
+
+    fn errno(mut self, errno: i32) -> Self {
+        self.0.errno = (errno != 0).then(|| errno_name(errno));
+        self
+    }
+
+    /// The document.
+    pub fn problem(&self) -> &Problem {
+        &self.0
+    }
+
+    /// The document, for a stream's last record.
+    pub fn into_problem(self) -> Problem {
+        *self.0
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status =
+            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&*self.0)).into_response();
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        response.extensions_mut().insert(Failed(self.0));
+        response
+    }
+}
+
+/// The problem behind a response, for the log and for the request id.
+#[derive(Debug, Clone)]
+pub struct Failed(pub Box<Problem>);
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        let detail = error.to_string();
+        match error {
+            EngineError::Config(e) => {
+                let mut problem = Self::invalid(detail).pointer(e.pointer);
+                problem.0.hint = e.hint;
+                problem
+            }
+            EngineError::Request(_) => Self::invalid(detail),
+            EngineError::ContainerNotFound(_) => Self::new("container_not_found", detail)
+                .hint("GET /v1/containers (lbctl ps -a) lists what there is"),
+            EngineError::ExecNotFound(_) => Self::new("exec_not_found", detail),
+            EngineError::NamespaceNotFound { .. } => Self::new("namespace_not_found", detail)
+                .hint("GET /v1/namespaces (lbctl ns) lists what there is"),
+            EngineError::Ambiguous { .. } => Self::new("ambiguous_reference", detail)
+                .hint("give more of the id, or the name"),
+            EngineError::BadReference(_) => Self::new("invalid_reference", detail),
+            EngineError::NameInUse { .. } => Self::new("name_in_use", detail)
+                .hint("choose another name, or remove the container that has it"),
+            EngineError::Illegal { illegal, .. } => {
+                let mut problem = Self::new("invalid_state", detail);
+                problem.0.state = Some(illegal.state.name().to_owned());
+                problem.0.hint = hint_for(illegal);
+                problem
+            }
+            EngineError::NotRunning { state, .. } => {
+                let mut problem = Self::new("invalid_state", detail);
+                problem.0.state = Some(state.name().to_owned());
+                problem
+            }
+            EngineError::ExecEnded { .. } => {
+                let mut problem = Self::new("invalid_state", detail);
+                problem.0.state = Some("exited".into());
+                problem
+            }
+            EngineError::NotAvailable(_) => Self::new("invalid_state", detail),
+            EngineError::StartFailed { failure, exit_code, id } => {
+                start_failed(failure, exit_code, id)
+            }
+            EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)
+                .hint("use a fresh key for each new request"),
+            EngineError::PreconditionFailed { .. } => Self::new("precondition_failed", detail)
+                .hint("read the container again and repeat the change"),
+            EngineError::Store(StoreError::Full) => Self::new("no_space", detail)
+                .hint("make room on the disk that holds the state directory"),
+            EngineError::Store(StoreError::NameTaken) => Self::new("name_in_use", detail),
+            EngineError::Store(StoreError::Closed) | EngineError::ShuttingDown => {
+                Self::new("unavailable", "the daemon is shutting down")
+                    .hint("ask again when it is back")
+            }
+            EngineError::Store(StoreError::Sql(_) | StoreError::Migrate(_)) | EngineError::Task => {
+                Self::new("internal", detail)
+            }
+            EngineError::Helper(e) => helper(e),
+            EngineError::Io { source, .. } | EngineError::Kernel { source, .. } => {
+                io_problem(&source, detail)
+            }
+            EngineError::Files(e) => files(e, detail),
+        }
+    }
+}
+
+fn hint_for(illegal: crate::lifecycle::Illegal) -> Option<String> {
+    use crate::lifecycle::Transition as T;
+    let hint = match illegal.transition {
+        T::Remove => "stop it first, or remove it with force",
+        T::Start if crate::lifecycle::is_live(illegal.state) => "it has been started already",
+        T::Freeze | T::Stop => "start it first",
+        T::Thaw => "only a paused container can be resumed",
+        T::Start | T::Launched | T::LaunchFailed | T::Ended => return None,
+    };
+    Some(hint.to_owned())
+}
+
+/// A start that failed: of its own code, unless the machine ran out of something.
+fn start_failed(
+    failure: lbctl::types::Failure,
+    exit_code: i32,
+    id: Option<String>,
+) -> ApiError {
+    let code = match failure.errno.as_deref() {
+        Some("ENOSPC" | "EDQUOT") => "no_space",
+        Some("EMFILE" | "ENFILE" | "ENOMEM" | "EAGAIN") => "resources_exhausted",
+        _ => "start_failed",
+    };
+    let mut error = ApiError::new(code, failure.detail);
+    let problem = &mut error.0;
+    problem.step = Some(failure.step);
+    problem.errno = failure.errno;
+    problem.syscall = failure.syscall;
+    problem.path = failure.path;
+    problem.exit_code = Some(exit_code);
+    problem.id = id;
+    error
+}
+
+fn helper(error: HelperError) -> ApiError {
+    match error {
+        HelperError::Step(failure) => {
+            let described = describe_step(&failure, "the program");
+            start_failed(described, 125, None)
+        }
+        HelperError::Gone => {
+            let mut problem = ApiError::new("invalid_state", "the container has just ended");
+            problem.0.state = Some("exited".into());
+            problem
+        }
+        HelperError::Io(source) => {
+            let detail = format!("cannot talk to the helper: {source}");
+            io_problem(&source, detail)
+        }
+        HelperError::Protocol => ApiError::new("internal", "the helper answered out of turn"),
+    }
+}
+
+/// A failed system call of the daemon's own.
+fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
+    let errno = source.raw_os_error().unwrap_or(0);
+    let code = match Errno::from_raw_os_error(errno) {
+        Errno::NOSPC | Errno::DQUOT => "no_space",
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => "resources_exhausted",
+        // The process that was looked at has ended meanwhile.
+        Errno::NOENT | Errno::SRCH => {
+            let mut problem = ApiError::new("invalid_state", detail).errno(errno);
+            problem.0.state = Some("exited".into());
+            return problem;
+        }
+        _ => "internal",
+    };
+    ApiError::new(code, detail).errno(errno)
+}
+
+fn files(error: FileError, detail: String) -> ApiError {
+    let mut out = match &error {
+        FileError::NotFound { .. } => ApiError::new("path_not_found", detail),
+        FileError::NotADirectory { .. }
+        | FileError::IsADirectory { .. }
+        | FileError::Escape { .. } => ApiError::invalid(detail),
+        FileError::Limit { .. } => ApiError::new("body_too_large", detail),
+        FileError::BadArchive { .. } => ApiError::new("bad_archive", detail),
+        FileError::NoSpace { .. } => ApiError::new("no_space", detail),
+        FileError::Stream(source) => ApiError::invalid(format!("{detail}: {source}")),
+        FileError::Io { source, .. } => io_problem(source, format!("{detail}: {source}")),
+    };
+    out.0.path = match error {
+        FileError::NotFound { path }
+        | FileError::NotADirectory { path }
+        | FileError::IsADirectory { path, .. }
+        | FileError::Escape { path }
+        | FileError::Limit { path, .. }
+        | FileError::NoSpace { path }
+        | FileError::Io { path, .. } => Some(path),
+        FileError::BadArchive { .. } | FileError::Stream(_) => None,
+    };
+    out
+}

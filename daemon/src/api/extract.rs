@@ -1,0 +1,342 @@
+//! Parsing at the edge: query parameters, bodies, headers.
+
+use std::time::Duration;
+
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use serde::de::DeserializeOwned;
+
+use super::error::ApiError;
+use crate::time::parse_duration;
+
+/// The most bytes a JSON body may have.
+pub const BODY_LIMIT: usize = 1024 * 1024;
+
+/// The query's parameters; each handler says which it knows.
+#[derive(Debug)]
+pub struct Params(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Params {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Query(pairs) = Query::<Vec<(String, String)>>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| ApiError::invalid(format!("the query cannot be read: {e}")))?;
+        Ok(Self(pairs))
+    }
+}
+
+impl Params {
+    /// Refuses parameters that the route does not know, and repeated ones that it takes once.
+    pub fn only(self, known: &[&str]) -> Result<Self, ApiError> {
+        for (index, (name, _)) in self.0.iter().enumerate() {
+            if !known.contains(&name.as_str()) {
+                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(ApiError::invalid(format!("unknown query parameter '{name}'"))
+                    .hint(format!("this route knows: {list}")));
+            }
+            if name != "filter" && self.0[..index].iter().any(|(other, _)| other == name) {
+                return Err(ApiError::invalid(format!("query parameter '{name}' is given twice")));
+            }
+        }
+        Ok(self)
+    }
+
+    /// A parameter's text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// Every value of a repeatable parameter.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// A switch: absent is `default`, present and empty is true.
+    pub fn flag(&self, name: &str, default: bool) -> Result<bool, ApiError> {
+        match self.get(name) {
+            None => Ok(default),
+            Some("" | "true" | "1") => Ok(true),
+            Some("false" | "0") => Ok(false),
+            Some(other) => Err(ApiError::invalid(format!(
+                "query parameter '{name}' is true or false, not '{other}'"
+            ))),
+        }
+    }
+
+    /// A number within bounds.
+    pub fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        match text.parse::<u64>() {
+            Ok(n) if (min..=max).contains(&n) && !text.starts_with('+') => Ok(Some(n)),
+            _ => Err(ApiError::invalid(format!(
+                "query parameter '{name}' is a whole number from {min} to {max}, not '{text}'"
+            ))),
+        }
+    }
+
+    /// A duration.
+    pub fn duration(&self, name: &str) -> Result<Option<Duration>, ApiError> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        parse_duration(text).map(Some).ok_or_else(|| {
+            ApiError::invalid(format!("query parameter '{name}' is no duration: '{text}'"))
+                .hint("write 30s, 500ms, 2m, 1h or plain seconds, at most 24h")
+        })
+    }
+}
+
+/// A JSON body.
+#[derive(Debug)]
+pub struct Json<T> {
+    /// What it says.
+    pub value: T,
+    /// Its digest with the method and path, for idempotency.
+    pub digest: String,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (bytes, digest) = read(request, false).await?;
+        Ok(Self { value: parse(&bytes)?, digest })
+    }
+}
+
+/// A JSON body that may be absent.
+#[derive(Debug)]
+pub struct OptionalJson<T>(pub T);
+
+impl<T: DeserializeOwned + Default, S: Send + Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (bytes, _) = read(request, true).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        parse(&bytes).map(Self)
+    }
+}
+
+/// A route that takes no body: one that is sent anyway is refused.
+#[derive(Debug)]
+pub struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = ApiError;
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (bytes, _) = collect(request).await?;
+        if bytes.is_empty() || bytes.as_ref() == b"{}" {
+            return Ok(Self);
+        }
+        Err(ApiError::invalid("this route takes no body"))
+    }
+}
+
+async fn read(request: Request, optional: bool) -> Result<(bytes::Bytes, String), ApiError> {
+    let json = is_json(request.headers());
+    let (bytes, digest) = collect(request).await?;
+    if json || (optional && bytes.is_empty()) {
+        return Ok((bytes, digest));
+    }
+    Err(ApiError::new("unsupported_media_type", "the body's Content-Type must be application/json")
+        .hint("with curl: -H 'Content-Type: application/json'"))
+}
+
+async fn collect(request: Request) -> Result<(bytes::Bytes, String), ApiError> {
+    let (method, path) = (request.method().clone(), request.uri().clone());
+    let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|e| {
+        use std::error::Error;
+        let too_large = e
+            .source()
+            .is_some_and(|s| s.downcast_ref::<http_body_util::LengthLimitError>().is_some());
+        if too_large {
+            ApiError::new("body_too_large", format!("the body has more than {BODY_LIMIT} bytes"))
+        } else {
+            ApiError::invalid(format!("the body could not be read: {e}"))
+        }
+    })?;
+    let digest = digest(&[method.as_str().as_bytes(), path.to_string().as_bytes(), &bytes]);
+    Ok((bytes, digest))
+}
+
+/// A digest that tells requests apart. Not a cryptographic one: a client can only confuse its own
+/// keys with it.
+fn digest(parts: &[&[u8]]) -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    let length: usize = parts.iter().map(|p| p.len()).sum();
+    format!("{:016x}-{length:x}", hasher.finish())
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else {
+        return false;
+    };
+    let media = value.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/json")
+}
+
+/// Parses JSON and points at what is wrong.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        let text = e.inner().to_string();
+        if !e.inner().is_data() {
+            return ApiError::invalid(format!("the body is no JSON: {text}"));
+        }
+        let mut pointer = pointer(e.path());
+        if let Some(field) = text.strip_prefix("unknown field `").and_then(|r| r.split('`').next())
+            && !pointer.ends_with(&format!("/{}", escape(field)))
+        {
+            pointer.push('/');
+            pointer.push_str(&escape(field));
+        }
+        ApiError::invalid(text).pointer(pointer)
+    })?;
+    deserializer.end().map_err(|e| ApiError::invalid(format!("the body is no JSON: {e}")))?;
+    Ok(value)
+}
+
+/// A path of the deserializer as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut out = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => out.push_str(&format!("/{index}")),
+            Segment::Map { key } => {
+                out.push('/');
+                out.push_str(&escape(key));
+            }
+            Segment::Enum { variant } => {
+                out.push('/');
+                out.push_str(&escape(variant));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    out
+}
+
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// The `Idempotency-Key` header with the request's digest.
+pub fn idempotency(
+    headers: &HeaderMap,
+    digest: &str,
+) -> Result<Option<(String, String)>, ApiError> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|k| !k.is_empty() && k.len() <= 255 && k.bytes().all(|b| b.is_ascii_graphic()))
+        .ok_or_else(|| {
+            ApiError::invalid("Idempotency-Key has 1 to 255 visible ASCII characters")
+        })?;
+    Ok(Some((key.to_owned(), digest.to_owned())))
+}
+
+/// A generation from an entity tag header (`If-Match`, `If-None-Match`). `*` is `None`.
+pub fn etag(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<u64>, ApiError> {
+    let Some(value) = headers.get(&name) else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    text.trim_start_matches("W/").trim_matches('"').parse().map(Some).map_err(|_| {
+        ApiError::invalid(format!("{name} takes one ETag as this API gives them, like \"7\""))
+    })
+}
+
+/// How a stream is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON value per line.
+    Ndjson,
+    /// Server-sent events.
+    Sse,
+    /// text/plain.
+    Text,
+    /// application/octet-stream.
+    Raw,
+    /// application/json.
+    Json,
+}
+
+impl Format {
+    /// The media type.
+    pub fn media(self) -> &'static str {
+        match self {
+            Format::Ndjson => "application/x-ndjson",
+            Format::Sse => "text/event-stream",
+            Format::Text => "text/plain",
+            Format::Raw => "application/octet-stream",
+            Format::Json => "application/json",
+        }
+    }
+
+    /// The first of the client's accepted media types that is allowed; without a wish the first
+    /// allowed one.
+    pub fn negotiate(headers: &HeaderMap, allowed: &[Format]) -> Result<Self, ApiError> {
+        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+        for wish in accept.split(',') {
+            let wish = wish.split(';').next().unwrap_or_default().trim();
+            let fits = |f: &&Format| {
+                let media = f.media();
+                let group = media.split('/').next().unwrap_or_default();
+                wish == "*/*"
+                    || wish.eq_ignore_ascii_case(media)
+                    || wish.strip_suffix("/*").is_some_and(|g| g.eq_ignore_ascii_case(group))
+            };
+            if let Some(format) = allowed.iter().find(fits) {
+                return Ok(*format);
+            }
+        }
+        let list = allowed.iter().map(|f| f.media()).collect::<Vec<_>>().join(", ");
+        Err(ApiError::new("not_acceptable", format!("'{accept}' cannot be given"))
+            .hint(format!("this route gives {list}")))
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lbctl::types::ContainerConfig;
+
+    fn pointer_of(body: &str) -> String {
+        let error = parse::<ContainerConfig>(body.as_bytes()).unwrap_err();
+        error.problem().pointer.clone().unwrap_or_default()
+    }
+
+    #[test]
+    fn an_unknown_field_is_pointed_at() {
+        assert_eq!(pointer_of(r#"{"rootfs":"host","colour":1}"#), "/colour");
+        assert_eq!(pointer_of(r#"{"resources":{"ram":1}}"#), "/resources/ram");
+        assert_eq!(
+            pointer_of(r#"{"mounts":[{"type":"bind","destination":"/x","a/b":1}]}"#),
+            "/mounts/0/a~1b"
+        );
+    }
+
+    #[test]
+    fn a_wrong_type_is_pointed_at() {
+        assert_eq!(pointer_of(r#"{"command":["a",1]}"#), "/command/1");
+        assert_eq!(pointer_of(r#"{"name":"-x"}"#), "/name");
+    }
+
+    #[test]
+    fn accept_headers() {
+        let mut headers = HeaderMap::new();
+        let allowed = [Format::Ndjson, Format::Sse];
+        assert_eq!(Format::negotiate(&headers, &allowed).unwrap(), Format::Ndjson);
+        headers.insert(header::ACCEPT, "text/html, text/event-stream;q=0.9".parse().unwrap());
+        assert_eq!(Format::negotiate(&headers, &allowed).unwrap(), Format::Sse);
+        headers.insert(header::ACCEPT, "image/png".parse().unwrap());
+        assert!(Format::negotiate(&headers, &allowed).is_err());
+    }
+}

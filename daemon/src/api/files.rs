@@ -1,0 +1,203 @@
+//! Files in and out, changes, export.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::StreamExt;
+use lbctl::types::Changes;
+use littlebox_helper::protocol::{Call, RootfsSource};
+use tokio::sync::mpsc;
+
+use super::error::ApiError;
+use super::extract::Params;
+use super::{App, AppState};
+use crate::engine::{EngineError, Handle};
+use crate::files::{self, Bounds, FileError, IdView};
+
+type Result<T = Response> = std::result::Result<T, ApiError>;
+
+/// Bytes collected before they go to the client.
+const CHUNK: usize = 64 * 1024;
+
+/// The container's root directory: of its running process, or mounted for the purpose.
+async fn root(app: &App, handle: &Arc<Handle>) -> Result<OwnedFd> {
+    let helper = handle.live().helper.clone();
+    if let Some(helper) = helper {
+        return Ok(helper.descriptor(Call::OpenRoot).await.map_err(EngineError::from)?);
+    }
+    let plan = app.engine.rootfs_plan(handle).await?;
+    if let RootfsSource::Overlay { .. } = &plan.source {
+        app.engine.make_directories(handle.id)?;
+    }
+    let opened = app.engine.supervisor.open_rootfs(plan).await;
+    Ok(opened.map_err(|e| EngineError::start_failed(e, "the root", None))?)
+}
+
+fn path_of(params: &Params) -> Result<String> {
+    match params.get("path") {
+        Some(path) if path.starts_with('/') && !path.contains('\0') => Ok(path.to_owned()),
+        Some(path) => Err(ApiError::invalid(format!("'path' is absolute, not '{path}'"))),
+        None => Err(ApiError::invalid("query parameter 'path' is missing")),
+    }
+}
+
+/// `GET /v1/containers/{c}/files`.
+pub async fn read(State(app): AppState, Path(reference): Path<String>, params: Params) -> Result {
+    let params = params.only(&["path", "stat"])?;
+    let path = path_of(&params)?;
+    let handle = app.engine.find(&reference)?;
+    let root = Arc::new(root(&app, &handle).await?);
+    let stat_root = root.clone();
+    let stat_path = path.clone();
+    // A path that is not there is told before the stream begins.
+    let stat = blocking(move || files::stat(stat_root.as_fd(), &stat_path, &IdView)).await?;
+    if params.flag("stat", false)? {
+        return Ok(Json(stat).into_response());
+    }
+    Ok(tar(move |out| files::pack(root.as_fd(), &path, &IdView, out)))
+}
+
+/// `GET /v1/containers/{c}/export`.
+pub async fn export(State(app): AppState, Path(reference): Path<String>, params: Params) -> Result {
+    params.only(&[])?;
+    let handle = app.engine.find(&reference)?;
+    let root = root(&app, &handle).await?;
+    Ok(tar(move |out| files::pack_all(root.as_fd(), &IdView, out)))
+}
+
+/// `PUT /v1/containers/{c}/files`.
+pub async fn write(
+    State(app): AppState,
+    Path(reference): Path<String>,
+    params: Params,
+    headers: HeaderMap,
+    body: Body,
+) -> Result {
+    let params = params.only(&["path"])?;
+    let path = path_of(&params)?;
+    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !matches!(media, "application/x-tar" | "application/tar") {
+        return Err(ApiError::new("unsupported_media_type", "the body is a tar archive")
+            .hint("send it with Content-Type: application/x-tar"));
+    }
+    let handle = app.engine.find(&reference)?;
+    let root = root(&app, &handle).await?;
+    let (sender, receiver) = mpsc::channel(8);
+    let unpacking = tokio::task::spawn_blocking(move || {
+        let input = BodyReader { receiver, rest: Bytes::new() };
+        files::unpack(root.as_fd(), &path, &IdView, input, &Bounds::default())
+    });
+    let mut stream = body.into_data_stream();
+    while let Some(chunk) = stream.next().await {
+        let failed = chunk.is_err();
+        let chunk = chunk.map_err(io::Error::other);
+        if sender.send(chunk).await.is_err() || failed {
+            break;
+        }
+    }
+    drop(sender);
+    unpacking.await.map_err(|_| EngineError::Task)?.map_err(EngineError::from)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// `GET /v1/containers/{c}/changes`.
+pub async fn changes(
+    State(app): AppState,
+    Path(reference): Path<String>,
+    params: Params,
+) -> Result<Json<Changes>> {
+    params.only(&[])?;
+    let handle = app.engine.find(&reference)?;
+    let plan = app.engine.rootfs_plan(&handle).await?;
+    let items = match plan.source {
+        RootfsSource::Overlay { lower, upper, .. } => {
+            blocking(move || files::changes(&upper, &lower)).await?
+        }
+        RootfsSource::Bind { .. } => Vec::new(),
+    };
+    Ok(Json(Changes { items }))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::result::Result<T, FileError> + Send + 'static,
+) -> std::result::Result<T, EngineError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(EngineError::from),
+        Err(_) => Err(EngineError::Task),
+    }
+}
+
+/// A response whose body is a tar archive that `pack` writes on a thread of its own. When packing
+/// fails after the start, the connection breaks off instead of ending: a client must not take half
+/// an archive for a whole one.
+fn tar(
+    pack: impl FnOnce(&mut BodyWriter) -> std::result::Result<(), FileError> + Send + 'static,
+) -> Response {
+    let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
+    tokio::task::spawn_blocking(move || {
+        let mut out = BodyWriter { sender, buffer: Vec::with_capacity(CHUNK) };
+        let result = pack(&mut out).map_err(io::Error::other).and_then(|()| out.flush());
+        if let Err(error) = result {
+            tracing::warn!(%error, "an archive could not be completed");
+            let _ = out.sender.blocking_send(Err(error));
+        }
+    });
+    let body = futures_util::stream::unfold(receiver, |mut receiver| async {
+        let chunk = receiver.recv().await?;
+        Some((chunk, receiver))
+    });
+    ([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response()
+}
+
+/// A synchronous writer into a response's body.
+struct BodyWriter {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    buffer: Vec<u8>,
+}
+
+impl Write for BodyWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= CHUNK {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK));
+        self.sender
+            .blocking_send(Ok(full.into()))
+            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
+    }
+}
+
+/// A synchronous reader of a request's body.
+struct BodyReader {
+    receiver: mpsc::Receiver<io::Result<Bytes>>,
+    rest: Bytes,
+}
+
+impl Read for BodyReader {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.receiver.blocking_recv() {
+                Some(chunk) => self.rest = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let n = self.rest.len().min(out.len());
+        out[..n].copy_from_slice(&self.rest.split_to(n));
+        Ok(n)
+    }
+}

@@ -1,0 +1,107 @@
+//! What surrounds every request: who asks, from where, under which id, with which outcome.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use super::error::{ApiError, Failed};
+
+/// The process at the other end of the socket (`SO_PEERCRED`, unix(7)).
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// Its PID when it connected.
+    pub pid: i32,
+    /// Its user.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// Refuses what a browser sends on behalf of a foreign page (DNS rebinding, cross-site requests),
+/// should the socket ever be bridged to TCP.
+pub async fn check(request: Request, next: Next) -> Response {
+    if let Some(refusal) = foreign(request.headers()) {
+        return refusal.into_response();
+    }
+    next.run(request).await
+}
+
+fn foreign(headers: &HeaderMap) -> Option<ApiError> {
+    for name in [header::HOST, header::ORIGIN] {
+        let Some(value) = headers.get(&name) else { continue };
+        let text = value.to_str().unwrap_or("?");
+        if !is_local(text) {
+            return Some(
+                ApiError::new("forbidden", format!("the {name} '{text}' is not this machine"))
+                    .hint("use http://localhost/ as the address on the Unix socket"),
+            );
+        }
+    }
+    None
+}
+
+fn is_local(text: &str) -> bool {
+    let host = text.strip_prefix("http://").unwrap_or(text);
+    let host = match host.strip_prefix('[') {
+        Some(rest) => return rest.starts_with("::1]"),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    matches!(host, "" | "localhost" | "127.0.0.1" | "littlebox")
+}
+
+/// Logs the request with its peer, and puts the request's id into a problem document.
+pub async fn finish(request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let peer = request.extensions().get::<Peer>().copied();
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let id = request.headers().get("x-request-id").cloned();
+    let mut response = next.run(request).await;
+    if let Some(Failed(problem)) = response.extensions_mut().remove::<Failed>() {
+        response = with_instance(response, *problem, id.as_ref());
+    }
+    let status = response.status().as_u16();
+    let id = id.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (pid, uid, gid) = peer.map_or((-1, u32::MAX, u32::MAX), |p| (p.pid, p.uid, p.gid));
+    let ms = began.elapsed().as_secs_f64() * 1000.0;
+    if status >= 500 {
+        tracing::warn!(%method, path, status, ms, id, pid, uid, gid, "request failed");
+    } else {
+        tracing::info!(%method, path, status, ms, id, pid, uid, gid, "request");
+    }
+    response
+}
+
+fn with_instance(
+    response: Response,
+    mut problem: lbctl::types::Problem,
+    id: Option<&HeaderValue>,
+) -> Response {
+    problem.instance = id.and_then(|v| v.to_str().ok()).map(|id| format!("urn:uuid:{id}"));
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    let mut out = (parts.status, Json(problem)).into_response();
+    parts.headers.remove(header::CONTENT_TYPE);
+    out.headers_mut().extend(parts.headers);
+    out.headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local;
+
+    #[test]
+    fn only_this_machine_is_local() {
+        for host in ["localhost", "localhost:80", "127.0.0.1:1", "[::1]:9", "http://localhost"] {
+            assert!(is_local(host), "{host}");
+        }
+        for host in ["evil.example", "localhost.evil.example", "https://localhost.evil", "10.0.0.1"] {
+            assert!(!is_local(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The daemon's life: start-up in order, serving, shutdown.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, App};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::engine::paths::Paths;
+use crate::store::{NewEvent, Store, Write};
+use crate::supervisor::{HelperBinary, Supervisor};
+use crate::{procfs, reconcile, server, time};
+
+/// What systemd handed over, taken from the environment before there are threads.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// The listening socket of `littleboxd.socket`.
+    pub listener: Option<std::os::unix::net::UnixListener>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let _lock = lock(&config)?;
+    let engine = start(&config).await?;
+    let found = reconcile::run(&engine).await?;
+    tracing::info!(
+        containers = found.containers,
+        adopted = found.adopted,
+        ended = found.ended,
+        swept = found.swept,
+        ms = began.elapsed().as_millis(),
+        "reconciled"
+    );
+    let activated = inherited.listener.is_some();
+    let listener = match inherited.listener {
+        Some(listener) => listener,
+        None => server::bind(&config)?,
+    };
+    listener.set_nonblocking(true).context("the socket")?;
+    let listener = tokio::net::UnixListener::from_std(listener).context("the socket")?;
+    let closing = CancellationToken::new();
+    let app = Arc::new(App {
+        engine: engine.clone(),
+        closing: closing.clone(),
+        config: config.clone(),
+        started_at: time::now_ns(),
+    });
+    tell(&engine, "daemon.started");
+    let drain = Duration::from_secs(config.drain_timeout_s);
+    let serving = tokio::spawn(server::serve(
+        listener,
+        api::router(app),
+        config.max_connections,
+        closing.clone(),
+        drain,
+    ));
+    ready(&config, began);
+    wait_for_signal().await?;
+    tracing::info!("shutting down; containers go on");
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    tell(&engine, "daemon.stopping");
+    closing.cancel();
+    serving.await.context("the server")?;
+    let _ = tokio::time::timeout(drain, engine.close()).await;
+    reconcile::remove_empty_instance(&engine).await;
+    // A last write that waits for everything before it.
+    let _ = engine.store.commit(Vec::new(), true).await;
+    if !activated {
+        let _ = std::fs::remove_file(&config.socket);
+    }
+    Ok(())
+}
+
+/// One daemon per state directory.
+fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
+    use rustix::fs::{FlockOperation, flock};
+    let state = crate::engine::paths::make_dir(&config.state_dir)
+        .with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
+    let path = state.join("lock");
+    let file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).with_context(|| {
+        format!("another daemon uses the state directory {}", state.display())
+    })?;
+    Ok(file)
+}
+
+async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
+    let paths = Paths::create(&config.state_dir, &config.run_dir, &config.cgroup_parent)
+        .context("cannot make the state and run directories")?;
+    let binary = HelperBinary::load(&config.helper)
+        .with_context(|| format!("cannot load the helper {}", config.helper.display()))?;
+    let supervisor = Supervisor::start(binary)
+        .await
+        .with_context(|| format!("cannot start the helper {}", config.helper.display()))?;
+    let store = Store::open(&paths.database(), config.event_retention)
+        .await
+        .with_context(|| format!("cannot open the database {}", paths.database().display()))?;
+    let boot_id = procfs::boot_id().context("cannot read the boot id")?;
+    let watcher = crate::logs::Watcher::new().context("cannot watch files (inotify)")?;
+    Ok(Engine::new(store, supervisor, paths, boot_id, watcher))
+}
+
+fn tell(engine: &Engine, kind: &'static str) {
+    let event = NewEvent {
+        kind,
+        subject: "daemon".into(),
+        container: None,
+        name: None,
+        data: serde_json::json!({ "version": env!("CARGO_PKG_VERSION") }),
+    };
+    drop(engine.store.submit(vec![Write::Event(event)], false));
+}
+
+/// The socket answers: say so to systemd, and keep saying that we live when it wants to know.
+fn ready(config: &Config, began: Instant) {
+    tracing::info!(
+        socket = %config.socket.display(),
+        ms = began.elapsed().as_millis(),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready"
+    );
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    if let Some(interval) = sd_notify::watchdog_enabled() {
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(interval / 2);
+            loop {
+                ticks.tick().await;
+                let _ = sd_notify::notify(&[NotifyState::Watchdog]);
+            }
+        });
+    }
+}
+
+async fn wait_for_signal() -> anyhow::Result<()> {
+    let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

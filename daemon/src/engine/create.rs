@@ -1,0 +1,268 @@
+//! Create, and create with start.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lbctl::types::{ContainerConfig, ContainerId, ContainerState, Name};
+
+use super::record::Record;
+use super::{Engine, EngineError, Handle, SaveExtra, event};
+use crate::faults;
+use crate::lifecycle::Transition;
+use crate::spec::{self, ConfigError, Prepared, RootSource, SpecContext};
+use crate::store::Write;
+use crate::time::now_ns;
+
+/// How to create.
+#[derive(Debug, Default)]
+pub struct CreateOptions {
+    /// Start it in the same call.
+    pub start: bool,
+    /// The client's key and the digest of its request.
+    pub idempotency: Option<(String, String)>,
+}
+
+/// What a create made, or had made before.
+#[derive(Debug)]
+pub struct Created {
+    /// The container.
+    pub handle: Arc<Handle>,
+    /// An earlier request with the same key made it.
+    pub replayed: bool,
+}
+
+impl Engine {
+    /// Makes a container, and starts it when asked to.
+    ///
+    /// With a start, the durable commit of the row and the building of the container go on at the
+    /// same time; the answer waits for both. A helper whose row did not make it to the disk before
+    /// a crash is found and ended at the next start of the daemon.
+    pub async fn create(
+        self: &Arc<Self>,
+        config: ContainerConfig,
+        options: CreateOptions,
+    ) -> Result<Created, EngineError> {
+        let engine = self.clone();
+        self.detached(async move {
+            let Some((key, digest)) = options.idempotency else {
+                let handle = engine.create_new(config, options.start, Vec::new()).await?;
+                return Ok(Created { handle, replayed: false });
+            };
+            // Two requests with one key must not both find it unused.
+            let lock = engine.idempotency.lock().await.entry(key.clone()).or_default().clone();
+            let _guard = lock.lock().await;
+            let result = engine.create_once(config, options.start, &key, digest).await;
+            engine.idempotency.lock().await.remove(&key);
+            result
+        })
+        .await
+    }
+
+    async fn create_once(
+        self: &Arc<Self>,
+        config: ContainerConfig,
+        start: bool,
+        key: &str,
+        digest: String,
+    ) -> Result<Created, EngineError> {
+        if let Some((request, subject)) = self.store.idempotent(key).await? {
+            if request != digest {
+                return Err(EngineError::IdempotencyConflict(format!(
+                    "the idempotency key '{key}' was used for another request"
+                )));
+            }
+            let handle = self.find(&subject).map_err(|_| {
+                EngineError::IdempotencyConflict(format!(
+                    "the container {subject} that was made with the idempotency key '{key}' \
+                     has been removed"
+                ))
+            })?;
+            return Ok(Created { handle, replayed: true });
+        }
+        let remember = |id: ContainerId| Write::Idempotency {
+            key: key.to_owned(),
+            request: digest,
+            subject: id.to_string(),
+        };
+        let id = ContainerId::generate();
+        let handle = self.create_with_id(id, config, start, vec![remember(id)]).await?;
+        Ok(Created { handle, replayed: false })
+    }
+
+    async fn create_new(
+        self: &Arc<Self>,
+        config: ContainerConfig,
+        start: bool,
+        extra: Vec<Write>,
+    ) -> Result<Arc<Handle>, EngineError> {
+        self.create_with_id(ContainerId::generate(), config, start, extra).await
+    }
+
+    async fn create_with_id(
+        self: &Arc<Self>,
+        id: ContainerId,
+        config: ContainerConfig,
+        start: bool,
+        extra: Vec<Write>,
+    ) -> Result<Arc<Handle>, EngineError> {
+        let prepared = spec::prepare(&config, &SpecContext { id: &id })?;
+        check_machine(&config, &prepared)?;
+        let record = new_record(id, &config, &prepared);
+        let handle = Handle::new(record);
+        let _operation = handle.operation.lock().await;
+        self.insert(&handle)?;
+        let result = self.record_and_start(&handle, &config, prepared, start, extra).await;
+        if let Err(error) = &result
+            && !matches!(error, EngineError::StartFailed { .. })
+        {
+            self.discard(&handle).await;
+        }
+        result.map(|()| handle.clone())
+    }
+
+    async fn record_and_start(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        config: &ContainerConfig,
+        prepared: Prepared,
+        start: bool,
+        writes: Vec<Write>,
+    ) -> Result<(), EngineError> {
+        faults::point("create.before");
+        // The row keeps the config without what the record owns and may change.
+        let config_json = serde_json::to_string(config).unwrap_or_default();
+        let committed = {
+            let mut live = handle.live();
+            let created = event(&live.record, "container.created", serde_json::json!({}));
+            if start {
+                live.transition(Transition::Start)?;
+            }
+            let extra =
+                SaveExtra { config: Some(config_json), launched: None, writes, durable: true };
+            self.save(&live, Some(created), extra)
+        };
+        let commit = async {
+            let result = committed.await.unwrap_or(Err(crate::store::StoreError::Closed));
+            faults::point("create.after");
+            result
+        };
+        if !start {
+            self.make_directories(handle.id)?;
+            commit.await?;
+            return Ok(());
+        }
+        let (commit, launch) = tokio::join!(commit, self.launch(handle, config, prepared));
+        if let Err(error) = commit {
+            // The client will be told that nothing was made: then nothing may run.
+            self.undo_launch(handle).await;
+            return Err(error.into());
+        }
+        launch
+    }
+
+    /// Takes back a container that could not be recorded.
+    async fn discard(&self, handle: &Arc<Handle>) {
+        self.forget(handle);
+        self.remove_files(handle.id).await;
+        handle.notify();
+    }
+}
+
+/// Checks what only the machine can tell, before anything is made.
+pub(super) fn check_machine(
+    config: &ContainerConfig,
+    prepared: &Prepared,
+) -> Result<(), EngineError> {
+    if let RootSource::Dir(path) = &prepared.root {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Err(root_error(path, "is not a directory")),
+            Err(e) => return Err(root_error(path, &format!("cannot be used: {e}"))),
+        }
+    }
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let Some(source) = &mount.source else { continue };
+        if mount.create {
+            continue;
+        }
+        if let Err(e) = std::fs::symlink_metadata(source) {
+            return Err(EngineError::Config(ConfigError {
+                pointer: format!("/mounts/{index}/source"),
+                detail: format!("the mount source {source} cannot be used: {e}"),
+                hint: Some("make it first, or set \"create\": true to make a directory".into()),
+            }));
+        }
+    }
+    Ok(())
+}
+
+fn root_error(path: &Path, what: &str) -> EngineError {
+    EngineError::Config(ConfigError {
+        pointer: "/rootfs".into(),
+        detail: format!("the root {} {what}", path.display()),
+        hint: Some("give 'host' or 'dir:' with the absolute path of a directory".into()),
+    })
+}
+
+fn new_record(id: ContainerId, config: &ContainerConfig, prepared: &Prepared) -> Record {
+    Record {
+        id,
+        name: config.name.clone().unwrap_or_else(|| made_up_name(id)),
+        state: ContainerState::Created,
+        generation: 1,
+        rootfs: config.rootfs.clone(),
+        command: config.command.clone(),
+        labels: config.labels.clone(),
+        created_at: now_ns(),
+        started_at: None,
+        finished_at: None,
+        exit: None,
+        failure: None,
+        failure_code: None,
+        warnings: Vec::new(),
+        cgroups: std::collections::BTreeMap::new(),
+        process: None,
+        helper: None,
+        auto_remove: config.auto_remove,
+        attach: config.attach,
+        terminal: config.terminal,
+        stdin: config.stdin,
+        stop_signal: prepared.stop_signal,
+        stop_timeout_s: u32::try_from(prepared.stop_timeout.as_secs()).unwrap_or(u32::MAX),
+    }
+}
+
+const ADJECTIVES: [&str; 32] = [
+    "able", "bold", "brave", "brisk", "calm", "clear", "eager", "fair", "fleet", "fond", "free",
+    "glad", "grand", "keen", "kind", "light", "lively", "lucky", "merry", "neat", "noble", "plain",
+    "prime", "proud", "quick", "quiet", "ready", "sharp", "spry", "swift", "warm", "wise",
+];
+const NOUNS: [&str; 32] = [
+    "ash", "badger", "beech", "birch", "brook", "cedar", "crane", "crow", "elm", "falcon", "fern",
+    "finch", "fox", "hare", "hawk", "heron", "lark", "lynx", "maple", "marten", "oak", "otter",
+    "owl", "pine", "raven", "robin", "seal", "stoat", "swan", "trout", "willow", "wren",
+];
+
+/// A name from the id's random tail: adjective, noun and four hex digits, unique enough that a
+/// clash (which would be a 409) is not met in practice.
+fn made_up_name(id: ContainerId) -> Name {
+    let [.., a, b, c, d] = *id.0.as_bytes();
+    let adjective = ADJECTIVES[usize::from(a) % ADJECTIVES.len()];
+    let noun = NOUNS[usize::from(b) % NOUNS.len()];
+    let tail = &id.0.as_simple().to_string()[20..28];
+    let name = format!("{adjective}-{noun}-{tail}{:02x}{:02x}", c, d);
+    #[expect(clippy::unwrap_used, reason = "words and hex digits are inside the grammar")]
+    name.parse().unwrap()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_names_do_not_clash() {
+        let names: std::collections::HashSet<_> =
+            (0..10_000).map(|_| made_up_name(ContainerId::generate())).collect();
+        assert_eq!(names.len(), 10_000);
+    }
+}

@@ -1,0 +1,305 @@
+//! Signals, stop, restart, pause; and what happens when a program or its helper ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
+use littlebox_helper::protocol::{
+    Call, CgroupPlan, EXIT_RECORD, ExitRecord, Target, TerminalSize,
+};
+
+use super::record::{exit_of, unknown_exit};
+use super::{Engine, EngineError, Handle, SaveExtra, event};
+use crate::faults;
+use crate::lifecycle::{self, Transition};
+use crate::supervisor::{Helper, HelperError};
+use crate::time::now_ns;
+
+const SIGKILL: i32 = 9;
+
+/// How to stop.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct StopOptions {
+    /// Instead of the container's own stop signal.
+    pub signal: Option<i32>,
+    /// Instead of the container's own grace.
+    pub grace: Option<Duration>,
+    /// How long the caller waits for the end; `None`: until it has ended.
+    pub wait: Option<Duration>,
+}
+
+impl Engine {
+    /// Sends a signal to PID 1, or to every process of the container.
+    pub async fn kill(&self, reference: &str, signal: i32, all: bool) -> Result<(), EngineError> {
+        let handle = self.find(reference)?;
+        let helper = handle.running_helper("a signal")?;
+        send_signal(&helper, signal, all).await?;
+        if signal == SIGKILL && handle.state() == ContainerState::Paused {
+            // A frozen process on cgroup v1 dies only once it is thawed.
+            let _ = helper.done(Call::Freeze { frozen: false }).await;
+        }
+        Ok(())
+    }
+
+    /// Asks a container to end: the signal, the grace, then SIGKILL. Returns whether it has ended
+    /// within `options.wait`.
+    pub async fn stop(
+        self: &Arc<Self>,
+        reference: &str,
+        options: StopOptions,
+    ) -> Result<(Arc<Handle>, bool), EngineError> {
+        let handle = self.find(reference)?;
+        let (engine, stopped) = (self.clone(), handle.clone());
+        self.detached(async move { engine.begin_stop(&stopped, options).await }).await?;
+        let ended = handle.ended_within(options.wait).await;
+        Ok((handle, ended))
+    }
+
+    /// The part of a stop that changes something: state, signal, and the timer that kills.
+    async fn begin_stop(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        options: StopOptions,
+    ) -> Result<(), EngineError> {
+        let _operation = handle.operation.lock().await;
+        let (helper, was_paused, signal, grace, run) = {
+            let mut live = handle.live();
+            let was_paused = live.record.state == ContainerState::Paused;
+            live.transition(Transition::Stop)?;
+            let signal = options.signal.unwrap_or(live.record.stop_signal);
+            let grace = options
+                .grace
+                .unwrap_or(Duration::from_secs(live.record.stop_timeout_s.into()));
+            let stopping = event(
+                &live.record,
+                "container.stopping",
+                serde_json::json!({ "signal": crate::spec::signal_name(signal) }),
+            );
+            drop(self.save(&live, Some(stopping), SaveExtra::default()));
+            (live.helper.clone(), was_paused, signal, grace, live.run)
+        };
+        handle.notify();
+        let Some(helper) = helper else { return Ok(()) };
+        let first = if grace.is_zero() { SIGKILL } else { signal };
+        send_signal(&helper, first, false).await?;
+        if was_paused {
+            let _ = helper.done(Call::Freeze { frozen: false }).await;
+        }
+        if first != SIGKILL {
+            self.kill_after(handle, run, grace);
+        }
+        Ok(())
+    }
+
+    /// Kills this run of the container after the grace, unless it has ended. Not tracked: a
+    /// shutdown does not wait for it, and the next daemon sets it anew.
+    pub(crate) fn kill_after(&self, handle: &Arc<Handle>, run: u64, grace: Duration) {
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            if handle.ended_within(Some(grace)).await {
+                return;
+            }
+            let helper = {
+                let live = handle.live();
+                if live.run != run { None } else { live.helper.clone() }
+            };
+            if let Some(helper) = helper {
+                let _ = send_signal(&helper, SIGKILL, false).await;
+            }
+        });
+    }
+
+    /// Stops a container if it runs, and starts it again.
+    pub async fn restart(
+        self: &Arc<Self>,
+        reference: &str,
+        options: StopOptions,
+    ) -> Result<Arc<Handle>, EngineError> {
+        let handle = self.find(reference)?;
+        let id = handle.id.to_string();
+        let engine = self.clone();
+        self.detached(async move {
+            if lifecycle::is_live(handle.state()) {
+                engine.begin_stop(&handle, options).await?;
+                handle.ended_within(None).await;
+            }
+            let _operation = handle.operation.lock().await;
+            engine.start_locked(&handle).await
+        })
+        .await?;
+        self.find(&id)
+    }
+
+    /// Freezes or thaws a container.
+    pub async fn freeze(
+        self: &Arc<Self>,
+        reference: &str,
+        frozen: bool,
+    ) -> Result<Arc<Handle>, EngineError> {
+        let handle = self.find(reference)?;
+        let engine = self.clone();
+        self.detached(async move {
+            let _operation = handle.operation.lock().await;
+            let transition = if frozen { Transition::Freeze } else { Transition::Thaw };
+            let helper = {
+                let live = handle.live();
+                // Ask the table before the kernel.
+                lifecycle::next(live.record.state, transition).map_err(|illegal| {
+                    EngineError::Illegal { name: live.record.name.to_string(), illegal }
+                })?;
+                live.helper.clone()
+            };
+            let helper = helper.ok_or(EngineError::Helper(HelperError::Gone))?;
+            helper.done(Call::Freeze { frozen }).await?;
+            {
+                let mut live = handle.live();
+                live.transition(transition)?;
+                let kind = if frozen { "container.paused" } else { "container.resumed" };
+                let told = event(&live.record, kind, serde_json::json!({}));
+                drop(engine.save(&live, Some(told), SaveExtra::default()));
+            }
+            handle.notify();
+            Ok(handle.clone())
+        })
+        .await
+    }
+
+    /// Sets the size of the container's terminal.
+    pub async fn resize(&self, reference: &str, size: TermSize) -> Result<(), EngineError> {
+        let handle = self.find(reference)?;
+        let helper = handle.running_helper("a resize")?;
+        if !handle.live().record.terminal {
+            return Err(EngineError::NotAvailable("the container has no terminal".into()));
+        }
+        let size = TerminalSize { rows: size.rows, cols: size.cols };
+        helper.done(Call::Resize { target: Target::Container, size }).await?;
+        Ok(())
+    }
+
+    /// The helper says that the program has ended; its exit record is on disk.
+    pub(crate) fn exited(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, record: &ExitRecord) {
+        let at = i64::try_from(record.finished_at_ns).unwrap_or_else(|_| now_ns());
+        self.ended(handle, run, exit_of(record), at);
+    }
+
+    /// Records an end, however it became known.
+    pub(crate) fn ended(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, exit: Exit, at: i64) {
+        faults::point("exited.before");
+        let (saved, auto_remove) = {
+            let mut live = handle.live();
+            if live.run != run || live.transition(Transition::Ended).is_err() {
+                return;
+            }
+            live.helper = None;
+            live.pidfd = None;
+            live.record.process = None;
+            live.record.helper = None;
+            live.record.cgroups.clear();
+            live.record.finished_at = Some(at);
+            live.record.exit = Some(exit.clone());
+            live.ended.send_replace(true);
+            let told = event(&live.record, "container.exited", exit_data(&exit));
+            let saved = self.save(&live, Some(told), SaveExtra::default());
+            (saved, live.record.auto_remove)
+        };
+        handle.notify();
+        self.end_execs(handle);
+        let (engine, id) = (self.clone(), handle.id);
+        self.background(async move {
+            // The exit record may go only when the row holds what it says.
+            if let Ok(Ok(())) = saved.await {
+                faults::point("exited.after");
+                let run_dir = engine.paths.run_dir(id);
+                if let Err(error) = super::paths::remove_tree(&run_dir) {
+                    tracing::warn!(%error, path = %run_dir.display(), "cannot remove it");
+                }
+            } else {
+                tracing::error!(%id, "an exit could not be recorded; its record stays on disk");
+            }
+        });
+        if auto_remove {
+            self.schedule_auto_remove(handle);
+        }
+    }
+
+    /// A helper's connection ended although its container had not: find out what is true.
+    pub(crate) async fn helper_lost(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
+        let run_dir = self.paths.run_dir(handle.id);
+        // It may have ended properly and only its last word was lost.
+        if let Some(record) = read_exit_record(&run_dir.join(EXIT_RECORD)) {
+            self.exited(handle, run, &record);
+            return;
+        }
+        // It may live, and only the connection was given up.
+        if let Ok(true) = crate::reconcile::adopt(self, handle).await {
+            tracing::warn!(id = %handle.id, "reconnected to a helper after a lost connection");
+            return;
+        }
+        tracing::error!(id = %handle.id, "a helper was lost; its container is ended");
+        let pidfd = handle.live().pidfd.clone();
+        if let Some(pidfd) = pidfd {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        }
+        self.remove_cgroup_of(handle.id).await;
+        if let Some(record) = read_exit_record(&run_dir.join(EXIT_RECORD)) {
+            self.exited(handle, run, &record);
+            return;
+        }
+        let exit = unknown_exit("its helper was lost; the container was ended with it");
+        self.ended(handle, run, exit, now_ns());
+    }
+
+    /// Ends whatever is left in a container's cgroup and removes it.
+    pub(crate) async fn remove_cgroup_of(&self, id: lbctl::types::ContainerId) {
+        let plan = CgroupPlan {
+            path: Some(self.paths.container_cgroup(id)),
+            resources: Default::default(),
+        };
+        if let Err(error) = self.supervisor.remove_cgroup(plan).await {
+            tracing::warn!(%id, %error, "cannot remove a cgroup");
+        }
+    }
+}
+
+impl Handle {
+    /// Waits until the present run has ended; `false` when the time was up first.
+    pub async fn ended_within(&self, limit: Option<Duration>) -> bool {
+        let mut ended = self.live().ended.subscribe();
+        let wait = async { ended.wait_for(|e| *e).await.is_ok() };
+        match limit {
+            None => wait.await,
+            Some(limit) => tokio::time::timeout(limit, wait).await.unwrap_or(false),
+        }
+    }
+}
+
+async fn send_signal(helper: &Helper, signal: i32, all: bool) -> Result<(), EngineError> {
+    match helper.done(Call::Signal { target: Target::Container, signal, all }).await {
+        // It has just ended: then the signal has nothing left to do.
+        Err(HelperError::Gone) => Ok(()),
+        Err(HelperError::Step(f)) if f.errno == rustix::io::Errno::SRCH.raw_os_error() => Ok(()),
+        Err(e) => Err(e.into()),
+        Ok(_) => Ok(()),
+    }
+}
+
+/// Reads an exit record; a missing or torn one is `None` (it is written by rename, so a torn one
+/// means a damaged disk).
+pub(crate) fn read_exit_record(path: &std::path::Path) -> Option<ExitRecord> {
+    let text = std::fs::read(path).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+fn exit_data(exit: &Exit) -> serde_json::Value {
+    let mut data = match &exit.status {
+        ExitStatus::Exited { code } => serde_json::json!({ "exit_code": code }),
+        ExitStatus::Signaled { signal, signal_name } => {
+            serde_json::json!({ "signal": signal, "signal_name": signal_name })
+        }
+        ExitStatus::Unknown { detail } => serde_json::json!({ "unknown": detail }),
+    };
+    if exit.oom_killed {
+        data["oom_killed"] = true.into();
+    }
+    data
+}

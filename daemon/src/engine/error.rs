@@ -1,0 +1,209 @@
+//! What can go wrong in a use case. The API turns each variant into one status and code.
+
+use std::io;
+use std::path::PathBuf;
+
+use lbctl::types::{ContainerId, ContainerState, Failure};
+use littlebox_helper::protocol::{Step, StepFailure};
+use rustix::io::Errno;
+
+use crate::lifecycle::Illegal;
+use crate::spec::{ConfigError, errno_name};
+use crate::store::StoreError;
+use crate::supervisor::{HelperError, StartError};
+
+/// Why a use case did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The request's body is wrong.
+    #[error("{}", .0.detail)]
+    Config(#[from] ConfigError),
+    /// A query parameter or header is wrong.
+    #[error("{0}")]
+    Request(String),
+    /// No container has this id or name.
+    #[error("there is no container '{0}'")]
+    ContainerNotFound(String),
+    /// No exec has this id.
+    #[error("there is no exec '{0}'")]
+    ExecNotFound(String),
+    /// No namespace of this type has this inode.
+    #[error("no process lives in a {kind} namespace with inode {inode}")]
+    NamespaceNotFound {
+        /// Type.
+        kind: String,
+        /// Inode.
+        inode: String,
+    },
+    /// Several ids begin so.
+    #[error("'{reference}' is the beginning of {count} ids")]
+    Ambiguous {
+        /// As asked.
+        reference: String,
+        /// How many.
+        count: usize,
+    },
+    /// Neither id nor name.
+    #[error("'{0}' is neither a container's id nor a name")]
+    BadReference(String),
+    /// The name is another container's.
+    #[error("the name '{name}' is in use by container {id}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: ContainerId,
+    },
+    /// The state forbids it.
+    #[error("container {name}: {illegal}")]
+    Illegal {
+        /// Which container.
+        name: String,
+        /// What was refused.
+        illegal: Illegal,
+    },
+    /// The container must run for this.
+    #[error("container {name} is {state}; {wish} needs a running container")]
+    NotRunning {
+        /// Which container.
+        name: String,
+        /// Its state.
+        state: ContainerState,
+        /// What was asked for, as a noun.
+        wish: &'static str,
+    },
+    /// The exec must run for this.
+    #[error("exec {id} has ended")]
+    ExecEnded {
+        /// Which.
+        id: String,
+    },
+    /// There is no stdin or no terminal to act on.
+    #[error("{0}")]
+    NotAvailable(String),
+    /// A program could not be started.
+    #[error("{}", .failure.detail)]
+    StartFailed {
+        /// The step.
+        failure: Failure,
+        /// 125, 126 or 127.
+        exit_code: i32,
+        /// The container or exec that was recorded, when one was.
+        id: Option<String>,
+    },
+    /// The idempotency key was used for another request.
+    #[error("{0}")]
+    IdempotencyConflict(String),
+    /// `If-Match` does not match.
+    #[error("the container has changed: its ETag is now \"{current}\"")]
+    PreconditionFailed {
+        /// The generation.
+        current: u64,
+    },
+    /// The database.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// A helper.
+    #[error("{0}")]
+    Helper(HelperError),
+    /// A file of the daemon's own.
+    #[error("{op} {}: {source}", path.display())]
+    Io {
+        /// What was done.
+        op: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Reading the kernel's view.
+    #[error("{op}: {source}")]
+    Kernel {
+        /// What was read.
+        op: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The files of a container.
+    #[error("{0}")]
+    Files(#[from] crate::files::FileError),
+    /// The daemon is going down.
+    #[error("the daemon is shutting down")]
+    ShuttingDown,
+    /// A bug: an operation's task died.
+    #[error("an internal task ended unexpectedly")]
+    Task,
+}
+
+impl EngineError {
+    /// An [`EngineError::Io`].
+    pub fn io(op: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| EngineError::Io { op, path, source }
+    }
+
+    /// A failed start as an error, with what was recorded of it.
+    pub fn start_failed(error: StartError, program: &str, id: Option<String>) -> Self {
+        let (failure, exit_code) = describe_start(error, program);
+        EngineError::StartFailed { failure, exit_code, id }
+    }
+}
+
+impl From<HelperError> for EngineError {
+    fn from(e: HelperError) -> Self {
+        EngineError::Helper(e)
+    }
+}
+
+/// A failed start as the API shows it, and the exit code a shell would give.
+pub fn describe_start(error: StartError, program: &str) -> (Failure, i32) {
+    match error {
+        StartError::Step(failure) => {
+            let code = exit_code(&failure);
+            (describe_step(&failure, program), code)
+        }
+        StartError::Io(e) => (helper_failure(format!("cannot start a helper: {e}")), 125),
+        StartError::Lost(detail) => {
+            let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
+            (helper_failure(format!("the helper ended before the program ran{detail}")), 125)
+        }
+    }
+}
+
+fn helper_failure(detail: String) -> Failure {
+    Failure { step: "helper".into(), errno: None, syscall: None, path: None, detail }
+}
+
+/// 127 when the program does not exist, 126 when it cannot be executed, else 125.
+fn exit_code(failure: &StepFailure) -> i32 {
+    if failure.step != Step::Exec {
+        return 125;
+    }
+    if failure.errno == Errno::NOENT.raw_os_error() { 127 } else { 126 }
+}
+
+/// A step's failure in words.
+pub fn describe_step(failure: &StepFailure, program: &str) -> Failure {
+    let errno = (failure.errno != 0).then(|| errno_name(failure.errno));
+    let detail = match (&failure.detail, failure.step) {
+        (Some(detail), _) => detail.clone(),
+        (None, Step::Exec) => match Errno::from_raw_os_error(failure.errno) {
+            Errno::NOENT => format!("'{program}' was not found in the container"),
+            Errno::ACCESS => format!("'{program}' may not be executed"),
+            Errno::NOEXEC => format!("'{program}' is not a program this machine can run"),
+            other => format!("'{program}' cannot be executed: {other}"),
+        },
+        (None, step) => {
+            let why = Errno::from_raw_os_error(failure.errno);
+            let path = failure.path.as_ref().map(|p| format!(" {p}")).unwrap_or_default();
+            format!("step {}: {}{path}: {why}", step.name(), failure.syscall)
+        }
+    };
+    Failure {
+        step: failure.step.name().to_owned(),
+        errno,
+        syscall: (!failure.syscall.is_empty()).then(|| failure.syscall.clone()),
+        path: failure.path.clone(),
+        detail,
+    }
+}

@@ -1,0 +1,190 @@
+//! A container and an exec in memory: the record, the connection to the helper, who waits.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lbctl::types::{ContainerId, ContainerState, ExecId};
+use tokio::sync::watch;
+
+use super::EngineError;
+use super::record::{ExecRecord, Record};
+use crate::lifecycle::{self, Transition};
+use crate::supervisor::Helper;
+
+/// One container.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its id, which never changes.
+    pub id: ContainerId,
+    /// Serialises operations that change the lifecycle. Not held while a program is given time
+    /// to end, so that a forced removal never waits behind a stop.
+    pub operation: tokio::sync::Mutex<()>,
+    live: Mutex<Live>,
+    changed: watch::Sender<u64>,
+}
+
+/// What changes.
+#[derive(Debug)]
+pub struct Live {
+    /// The record, as the store has or will have it.
+    pub record: Record,
+    /// The connection, while a helper is expected to live.
+    pub helper: Option<Helper>,
+    /// The container's PID 1: what a signal goes to when its helper is lost.
+    pub pidfd: Option<Arc<OwnedFd>>,
+    /// Counts starts, so that a late timer never hits the next run.
+    pub run: u64,
+    /// Becomes true when this run's output is complete; replaced at each start.
+    pub ended: watch::Sender<bool>,
+    /// The row is gone.
+    pub removed: bool,
+    /// Foreground clients.
+    pub clients: Clients,
+    /// Execs, oldest first.
+    pub execs: Vec<Arc<ExecHandle>>,
+}
+
+/// Foreground clients of a container that was created with `attach`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Clients {
+    /// How many streams are open.
+    pub open: u32,
+    /// One was open and the last has gone.
+    pub served: bool,
+}
+
+impl Handle {
+    /// A container in memory; the helper comes later.
+    pub fn new(record: Record) -> Arc<Self> {
+        let ended = !matches!(record.state, ContainerState::Created | ContainerState::Starting)
+            && !lifecycle::is_live(record.state);
+        Arc::new(Self {
+            id: record.id,
+            operation: tokio::sync::Mutex::new(()),
+            live: Mutex::new(Live {
+                record,
+                helper: None,
+                pidfd: None,
+                run: 0,
+                ended: watch::Sender::new(ended),
+                removed: false,
+                clients: Clients::default(),
+                execs: Vec::new(),
+            }),
+            changed: watch::Sender::new(0),
+        })
+    }
+
+    /// Looks, or changes what needs no telling.
+    pub fn live(&self) -> MutexGuard<'_, Live> {
+        // Nothing panics in a critical section; a poisoned lock still guards whole values.
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes everyone who waits on this container.
+    pub fn notify(&self) {
+        self.changed.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
+    /// Follows changes.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// A copy of the record.
+    pub fn record(&self) -> Record {
+        self.live().record.clone()
+    }
+
+    /// The state now.
+    pub fn state(&self) -> ContainerState {
+        self.live().record.state
+    }
+
+    /// The connection to the helper of a container whose program runs.
+    pub fn running_helper(&self, wish: &'static str) -> Result<Helper, EngineError> {
+        let live = self.live();
+        match (&live.helper, live.record.state) {
+            (
+                Some(helper),
+                ContainerState::Running | ContainerState::Paused | ContainerState::Stopping,
+            ) => Ok(helper.clone()),
+            (_, state) => Err(EngineError::NotRunning {
+                name: live.record.name.to_string(),
+                state,
+                wish,
+            }),
+        }
+    }
+
+    /// Counts a foreground client in until the guard is dropped.
+    pub fn client(self: &Arc<Self>) -> ClientGuard {
+        self.live().clients.open += 1;
+        self.notify();
+        ClientGuard { handle: self.clone() }
+    }
+}
+
+/// A foreground client's presence.
+#[derive(Debug)]
+pub struct ClientGuard {
+    handle: Arc<Handle>,
+}
+
+impl Drop for ClientGuard {
+    fn drop(&mut self) {
+        {
+            let mut live = self.handle.live();
+            live.clients.open = live.clients.open.saturating_sub(1);
+            live.clients.served = live.clients.open == 0;
+        }
+        self.handle.notify();
+    }
+}
+
+impl Live {
+    /// Moves the state along the table.
+    pub fn transition(&mut self, transition: Transition) -> Result<(), EngineError> {
+        match lifecycle::next(self.record.state, transition) {
+            Ok(state) if !self.removed => {
+                self.record.state = state;
+                self.record.generation += 1;
+                Ok(())
+            }
+            Ok(_) => Err(EngineError::ContainerNotFound(self.record.name.to_string())),
+            Err(illegal) => {
+                Err(EngineError::Illegal { name: self.record.name.to_string(), illegal })
+            }
+        }
+    }
+}
+
+/// One exec.
+#[derive(Debug)]
+pub struct ExecHandle {
+    /// Its id.
+    pub id: ExecId,
+    /// Its container.
+    pub container: Arc<Handle>,
+    record: Mutex<ExecRecord>,
+    /// True when it has ended (or never ran) and its output is complete.
+    pub ended: watch::Sender<bool>,
+}
+
+impl ExecHandle {
+    /// An exec in memory.
+    pub fn new(id: ExecId, container: Arc<Handle>, record: ExecRecord) -> Arc<Self> {
+        let ended = record.exit.is_some() || record.failure.is_some();
+        Arc::new(Self {
+            id,
+            container,
+            record: Mutex::new(record),
+            ended: watch::Sender::new(ended),
+        })
+    }
+
+    /// The record.
+    pub fn record(&self) -> MutexGuard<'_, ExecRecord> {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

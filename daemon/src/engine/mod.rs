@@ -1,0 +1,317 @@
+//! The use cases. The API parses and renders; what may happen, and in which order, is here.
+//!
+//! Every operation that changes something runs in a task of its own ([`Engine::detached`]): a
+//! client that disappears in the middle leaves no half-made container behind.
+
+mod create;
+mod end;
+mod error;
+mod exec;
+mod handle;
+mod inspect;
+pub mod paths;
+pub mod record;
+mod remove;
+mod start;
+mod wait;
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+
+use lbctl::types::{ContainerId, ContainerState, ExecId, Name};
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+pub use create::{CreateOptions, Created};
+pub use end::StopOptions;
+pub use error::{EngineError, describe_step};
+pub use exec::ExecOptions;
+pub use handle::{ClientGuard, ExecHandle, Handle};
+pub use inspect::Filter;
+use handle::Live;
+use paths::Paths;
+use record::Record;
+
+use crate::store::{NewEvent, Store, StoreError, Write};
+use crate::supervisor::Supervisor;
+
+/// The engine.
+#[derive(Debug)]
+pub struct Engine {
+    /// The database.
+    pub store: Store,
+    /// Starts helpers.
+    pub supervisor: Supervisor,
+    /// Where things lie.
+    pub paths: Paths,
+    /// This boot.
+    pub boot_id: String,
+    /// Follows logs.
+    pub watcher: Arc<crate::logs::Watcher>,
+    containers: RwLock<Containers>,
+    idempotency: tokio::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    tasks: TaskTracker,
+    closing: AtomicBool,
+}
+
+/// The containers by id and by name.
+#[derive(Debug, Default)]
+struct Containers {
+    by_id: BTreeMap<ContainerId, Arc<Handle>>,
+    by_name: HashMap<Name, ContainerId>,
+    execs: BTreeMap<ExecId, Arc<ExecHandle>>,
+}
+
+impl Engine {
+    /// An engine without containers; [`crate::reconcile`] fills it.
+    pub fn new(
+        store: Store,
+        supervisor: Supervisor,
+        paths: Paths,
+        boot_id: String,
+        watcher: Arc<crate::logs::Watcher>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            supervisor,
+            paths,
+            boot_id,
+            watcher,
+            containers: RwLock::default(),
+            idempotency: tokio::sync::Mutex::default(),
+            tasks: TaskTracker::new(),
+            closing: AtomicBool::new(false),
+        })
+    }
+
+    /// Runs an operation to its end, whether or not its caller stays.
+    pub(crate) async fn detached<T: Send + 'static>(
+        &self,
+        operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(EngineError::ShuttingDown);
+        }
+        self.tasks.spawn(operation).await.unwrap_or(Err(EngineError::Task))
+    }
+
+    /// Runs work that nobody waits for; a shutdown does.
+    pub(crate) fn background(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
+    }
+
+    /// Refuses new operations and waits for those under way.
+    pub async fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Whether a shutdown has begun.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    fn containers(&self) -> std::sync::RwLockReadGuard<'_, Containers> {
+        self.containers.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn containers_mut(&self) -> std::sync::RwLockWriteGuard<'_, Containers> {
+        self.containers.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// All containers, oldest first.
+    pub fn all(&self) -> Vec<Arc<Handle>> {
+        self.containers().by_id.values().cloned().collect()
+    }
+
+    /// How many containers are in each state.
+    pub fn count_by_state(&self) -> BTreeMap<ContainerState, u64> {
+        let mut counts = BTreeMap::new();
+        for handle in self.containers().by_id.values() {
+            *counts.entry(handle.state()).or_insert(0) += 1;
+        }
+        counts
+    }
+
+    /// A container by id, name, or the beginning (or the last block) of its id.
+    pub fn find(&self, reference: &str) -> Result<Arc<Handle>, EngineError> {
+        let containers = self.containers();
+        if let Ok(id) = reference.parse::<ContainerId>() {
+            return containers
+                .by_id
+                .get(&id)
+                .cloned()
+                .ok_or_else(|| EngineError::ContainerNotFound(reference.to_owned()));
+        }
+        let name = reference
+            .parse::<Name>()
+            .map_err(|_| EngineError::BadReference(reference.to_owned()))?;
+        if let Some(id) = containers.by_name.get(&name) {
+            return containers
+                .by_id
+                .get(id)
+                .cloned()
+                .ok_or_else(|| EngineError::ContainerNotFound(reference.to_owned()));
+        }
+        let found = containers
+            .by_id
+            .values()
+            .filter(|h| is_abbreviation(reference, &h.id.to_string()))
+            .collect::<Vec<_>>();
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(EngineError::ContainerNotFound(reference.to_owned())),
+            many => Err(EngineError::Ambiguous {
+                reference: reference.to_owned(),
+                count: many.len(),
+            }),
+        }
+    }
+
+    /// An exec by id, or an unambiguous part of it.
+    pub fn find_exec(&self, reference: &str) -> Result<Arc<ExecHandle>, EngineError> {
+        let containers = self.containers();
+        let missing = || EngineError::ExecNotFound(reference.to_owned());
+        if let Ok(id) = reference.parse::<ExecId>() {
+            return containers.execs.get(&id).cloned().ok_or_else(missing);
+        }
+        let found = containers
+            .execs
+            .values()
+            .filter(|e| is_abbreviation(reference, &e.id.to_string()))
+            .collect::<Vec<_>>();
+        match found.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(missing()),
+            many => Err(EngineError::Ambiguous {
+                reference: reference.to_owned(),
+                count: many.len(),
+            }),
+        }
+    }
+
+    /// Takes a container into the maps; its name must be free.
+    pub(crate) fn insert(&self, handle: &Arc<Handle>) -> Result<(), EngineError> {
+        let name = handle.live().record.name.clone();
+        let mut containers = self.containers_mut();
+        if let Some(id) = containers.by_name.get(&name) {
+            return Err(EngineError::NameInUse { name: name.to_string(), id: *id });
+        }
+        containers.by_name.insert(name, handle.id);
+        containers.by_id.insert(handle.id, handle.clone());
+        Ok(())
+    }
+
+    /// Gives a container another name.
+    fn rename(&self, handle: &Handle, live: &mut Live, name: Name) -> Result<(), EngineError> {
+        let mut containers = self.containers_mut();
+        if let Some(id) = containers.by_name.get(&name) {
+            if *id == handle.id {
+                return Ok(());
+            }
+            return Err(EngineError::NameInUse { name: name.to_string(), id: *id });
+        }
+        containers.by_name.remove(&live.record.name);
+        containers.by_name.insert(name.clone(), handle.id);
+        live.record.name = name;
+        Ok(())
+    }
+
+    /// Drops a container and its execs from the maps.
+    fn forget(&self, handle: &Handle) {
+        let (name, execs) = {
+            let mut live = handle.live();
+            live.removed = true;
+            live.helper = None;
+            live.pidfd = None;
+            (live.record.name.clone(), std::mem::take(&mut live.execs))
+        };
+        let mut containers = self.containers_mut();
+        containers.by_id.remove(&handle.id);
+        if containers.by_name.get(&name) == Some(&handle.id) {
+            containers.by_name.remove(&name);
+        }
+        for exec in &execs {
+            containers.execs.remove(&exec.id);
+        }
+    }
+
+    /// Takes an exec into the maps.
+    pub(crate) fn insert_exec(&self, exec: &Arc<ExecHandle>) {
+        exec.container.live().execs.push(exec.clone());
+        self.containers_mut().execs.insert(exec.id, exec.clone());
+    }
+
+    /// Queues the record as it is now, with an event. The caller holds the record's lock, so rows
+    /// are written in the order in which records change.
+    pub(crate) fn save(
+        &self,
+        live: &Live,
+        event: Option<NewEvent>,
+        extra: SaveExtra,
+    ) -> oneshot::Receiver<Result<(), StoreError>> {
+        let mut writes = vec![container_write(&live.record, extra.config, extra.launched)];
+        writes.extend(extra.writes);
+        writes.extend(event.map(Write::Event));
+        self.store.submit(writes, extra.durable)
+    }
+}
+
+/// What a save writes beside the record.
+#[derive(Debug, Default)]
+pub(crate) struct SaveExtra {
+    /// JSON; makes the row.
+    pub config: Option<String>,
+    /// JSON of the last start.
+    pub launched: Option<String>,
+    /// Others in the same unit.
+    pub writes: Vec<Write>,
+    /// Survives a power cut.
+    pub durable: bool,
+}
+
+fn container_write(record: &Record, config: Option<String>, launched: Option<String>) -> Write {
+    Write::Container {
+        id: record.id,
+        name: record.name.to_string(),
+        state: record.state.name(),
+        config,
+        // A record is made of strings and numbers: serialising it cannot fail.
+        detail: serde_json::to_string(record).unwrap_or_default(),
+        launched,
+        generation: record.generation,
+    }
+}
+
+/// An event about a container.
+pub(crate) fn event(record: &Record, kind: &'static str, data: serde_json::Value) -> NewEvent {
+    NewEvent {
+        kind,
+        subject: record.id.to_string(),
+        container: Some(record.id),
+        name: Some(record.name.to_string()),
+        data,
+    }
+}
+
+/// The leading digits of a UUIDv7 are its time, so the last block is the handier abbreviation.
+fn is_abbreviation(part: &str, id: &str) -> bool {
+    part.len() >= 4 && (id.starts_with(part) || id.ends_with(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_abbreviation;
+
+    #[test]
+    fn ids_are_found_by_their_beginning_and_end() {
+        let id = "0193e5b0-7c1a-7000-8000-0123456789ab";
+        assert!(is_abbreviation("0193e5", id));
+        assert!(is_abbreviation("0123456789ab", id));
+        assert!(!is_abbreviation("789", id), "three characters are too few");
+        assert!(!is_abbreviation("7c1a", id), "not from the middle");
+    }
+}

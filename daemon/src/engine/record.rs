@@ -1,0 +1,204 @@
+//! What the engine keeps of a container and of an exec, in memory and (as JSON) in the store.
+
+use std::collections::BTreeMap;
+
+use lbctl::types::{
+    Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Exec, ExecId,
+    ExecState, Exit, ExitStatus, Failure, Name,
+};
+use littlebox_helper::protocol::{ExitRecord, ProcessExit};
+use serde::{Deserialize, Serialize};
+
+use crate::spec::signal_name;
+use crate::time::rfc3339;
+
+/// A container's record. Its config and its timings stay in the store.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Id.
+    #[serde(skip, default = "nil")]
+    pub id: ContainerId,
+    /// Name.
+    #[serde(skip, default = "placeholder")]
+    pub name: Name,
+    /// State.
+    pub state: ContainerState,
+    /// Counts changes.
+    #[serde(skip)]
+    pub generation: u64,
+    /// As asked for.
+    pub rootfs: String,
+    /// As asked for.
+    pub command: Vec<String>,
+    /// As asked for, or patched.
+    pub labels: BTreeMap<String, String>,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Nanoseconds since the epoch.
+    pub started_at: Option<i64>,
+    /// Nanoseconds since the epoch.
+    pub finished_at: Option<i64>,
+    /// How the program last ended.
+    pub exit: Option<Exit>,
+    /// Why the last start failed.
+    pub failure: Option<Failure>,
+    /// Exit code for `failure` (125, 126, 127).
+    pub failure_code: Option<i32>,
+    /// Warnings of the last start.
+    pub warnings: Vec<String>,
+    /// cgroup directories by controller.
+    pub cgroups: BTreeMap<String, String>,
+    /// The running program, identified across PID reuse.
+    pub process: Option<ProcessIdentity>,
+    /// Its helper.
+    pub helper: Option<ProcessIdentity>,
+    /// Remove when ended.
+    pub auto_remove: bool,
+    /// A foreground client was announced.
+    pub attach: bool,
+    /// Has a terminal.
+    pub terminal: bool,
+    /// Clients may write to stdin.
+    pub stdin: bool,
+    /// The stop signal.
+    pub stop_signal: i32,
+    /// Seconds until SIGKILL.
+    pub stop_timeout_s: u32,
+}
+
+fn nil() -> ContainerId {
+    ContainerId(uuid::Uuid::nil())
+}
+
+// Overwritten by the row's own column as soon as the record is read.
+fn placeholder() -> Name {
+    #[expect(clippy::unwrap_used, reason = "a constant inside the grammar")]
+    "unnamed".parse().unwrap()
+}
+
+/// A process that cannot be mistaken for a later one with the same PID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessIdentity {
+    /// PID in the daemon's PID namespace.
+    pub pid: u32,
+    /// `/proc/PID/stat` field 22, clock ticks since boot.
+    pub start_time: u64,
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+}
+
+impl Record {
+    /// What a list shows.
+    pub fn summary(&self) -> ContainerSummary {
+        ContainerSummary {
+            id: self.id,
+            name: self.name.clone(),
+            state: self.state,
+            rootfs: self.rootfs.clone(),
+            command: self.command.clone(),
+            labels: self.labels.clone(),
+            pid: self.process.as_ref().map(|p| p.pid),
+            created_at: rfc3339(self.created_at),
+            started_at: self.started_at.map(rfc3339),
+            finished_at: self.finished_at.map(rfc3339),
+            exit: self.exit.clone(),
+            generation: self.generation,
+        }
+    }
+
+    /// What inspect shows. The directories are filled in by the engine.
+    pub fn container(&self, config: ContainerConfig, execs: Vec<ExecId>) -> Container {
+        let config = ContainerConfig {
+            name: Some(self.name.clone()),
+            labels: self.labels.clone(),
+            ..config
+        };
+        Container {
+            summary: self.summary(),
+            config,
+            failure: self.failure.clone(),
+            warnings: self.warnings.clone(),
+            cgroups: self.cgroups.clone(),
+            helper_pid: self.helper.as_ref().map(|h| h.pid),
+            execs,
+            upper_dir: None,
+            log_path: None,
+        }
+    }
+}
+
+/// An exec's record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExecRecord {
+    /// Its container.
+    pub container: ContainerId,
+    /// State.
+    pub state: ExecState,
+    /// argv.
+    pub command: Vec<String>,
+    /// Has a terminal.
+    pub terminal: bool,
+    /// Clients may write to stdin.
+    pub stdin: bool,
+    /// Lossless towards a foreground client.
+    pub attach: bool,
+    /// While it runs.
+    pub pid: Option<u32>,
+    /// Nanoseconds since the epoch.
+    pub created_at: i64,
+    /// Nanoseconds since the epoch.
+    pub finished_at: Option<i64>,
+    /// How it ended.
+    pub exit: Option<Exit>,
+    /// Why it could not start.
+    pub failure: Option<Failure>,
+    /// Exit code for `failure`.
+    pub failure_code: Option<i32>,
+}
+
+impl ExecRecord {
+    /// As the API shows it, without output.
+    pub fn exec(&self, id: ExecId) -> Exec {
+        Exec {
+            id,
+            container_id: self.container,
+            state: self.state,
+            command: self.command.clone(),
+            terminal: self.terminal,
+            pid: self.pid,
+            created_at: rfc3339(self.created_at),
+            finished_at: self.finished_at.map(rfc3339),
+            exit: self.exit.clone(),
+            failure: self.failure.clone(),
+            output: None,
+        }
+    }
+}
+
+/// The helper's exit record as the API shows it.
+pub fn exit_of(record: &ExitRecord) -> Exit {
+    let status = match record.status {
+        ProcessExit::Code(code) => ExitStatus::Exited { code },
+        ProcessExit::Signal(signal) => {
+            ExitStatus::Signaled { signal, signal_name: signal_name(signal) }
+        }
+    };
+    Exit {
+        status,
+        oom_killed: record.oom_killed,
+        timed_out: record.timed_out,
+        output_truncated: record.output_truncated,
+        lost_output_bytes: record.lost_output_bytes,
+    }
+}
+
+/// An end that nobody saw.
+pub fn unknown_exit(detail: impl Into<String>) -> Exit {
+    Exit {
+        status: ExitStatus::Unknown { detail: detail.into() },
+        oom_killed: false,
+        timed_out: false,
+        output_truncated: false,
+        lost_output_bytes: 0,
+    }
+}

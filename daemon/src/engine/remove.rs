@@ -1,0 +1,257 @@
+//! Remove: the row first, then what lies on the disk.
+//!
+//! The durable commit that deletes the row and leaves a tombstone is the moment of removal. What
+//! is left on the disk after it (directories, in a crash also a cgroup) has a name derived from an
+//! id that no row has any more, and is swept by the next start of the daemon. So a removal that
+//! was begun is never stuck, and removing takes one commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lbctl::types::{ContainerId, WaitResult};
+
+use super::{Engine, EngineError, Handle, SaveExtra, StopOptions, event};
+use crate::faults;
+use crate::lifecycle::{self, Transition};
+use crate::store::{StoreError, Write};
+
+/// How long the removal of a container with an announced foreground client waits for it.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    /// Removes a container; one that runs only with `force`. Returns whether it was gone within
+    /// `wait`; the removal goes on regardless.
+    pub async fn remove(
+        self: &Arc<Self>,
+        reference: &str,
+        force: bool,
+        wait: Option<Duration>,
+    ) -> Result<(Arc<Handle>, bool), EngineError> {
+        let handle = self.find(reference)?;
+        if !force {
+            let live = handle.live();
+            lifecycle::next(live.record.state, Transition::Remove).map_err(|illegal| {
+                EngineError::Illegal { name: live.record.name.to_string(), illegal }
+            })?;
+        }
+        let (engine, removed) = (self.clone(), handle.clone());
+        // A task of its own: when the caller's time is up, only the waiting ends.
+        let removal = tokio::spawn(async move {
+            let task = engine.clone();
+            engine.detached(async move { task.end_and_remove(&removed).await }).await
+        });
+        let limit = wait.unwrap_or(Duration::MAX);
+        match tokio::time::timeout(limit, removal).await {
+            Ok(result) => result.unwrap_or(Err(EngineError::Task)).map(|()| (handle, true)),
+            Err(_elapsed) => Ok((handle, false)),
+        }
+    }
+
+    async fn end_and_remove(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<(), EngineError> {
+        loop {
+            if lifecycle::is_live(handle.state()) {
+                let reference = handle.id.to_string();
+                let options =
+                    StopOptions { grace: Some(Duration::ZERO), ..StopOptions::default() };
+                match self.stop(&reference, options).await {
+                    // It has ended, or another start or removal came first: look again.
+                    Ok(_) | Err(EngineError::Illegal { .. }) => {}
+                    Err(EngineError::ContainerNotFound(_)) => return Ok(()),
+                    Err(e) => return Err(e),
+                }
+                handle.ended_within(None).await;
+            }
+            let _operation = handle.operation.lock().await;
+            if handle.live().removed {
+                return Ok(());
+            }
+            if !lifecycle::is_live(handle.state()) {
+                return self.remove_locked(handle).await;
+            }
+        }
+    }
+
+    /// Removes a container that does not run; the caller holds the operation's lock.
+    pub(crate) async fn remove_locked(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+    ) -> Result<(), EngineError> {
+        let before = {
+            let mut live = handle.live();
+            let before = live.record.clone();
+            live.transition(Transition::Remove)?;
+            before
+        };
+        faults::point("remove.intent");
+        let mut committed = self.commit_removal(handle).await;
+        if matches!(committed, Err(StoreError::Full)) {
+            // Whoever removes a container on a full disk wants its space: give it up first.
+            self.remove_files(handle.id).await;
+            committed = self.commit_removal(handle).await;
+        }
+        if let Err(error) = committed {
+            handle.live().record = before;
+            return Err(error.into());
+        }
+        faults::point("remove.after");
+        self.forget(handle);
+        handle.notify();
+        let (engine, id) = (self.clone(), handle.id);
+        self.background(async move { engine.remove_files(id).await });
+        Ok(())
+    }
+
+    async fn commit_removal(&self, handle: &Handle) -> Result<(), StoreError> {
+        let writes = {
+            let live = handle.live();
+            let record = &live.record;
+            let tombstone = WaitResult {
+                id: record.id,
+                satisfied: true,
+                state: None,
+                exit: record.exit.clone(),
+                failure: record.failure.clone(),
+            };
+            vec![
+                Write::RemoveContainer {
+                    id: record.id,
+                    name: record.name.to_string(),
+                    result: serde_json::to_string(&tombstone).unwrap_or_default(),
+                },
+                Write::Event(event(record, "container.removed", serde_json::json!({}))),
+            ]
+        };
+        // Nobody was promised an automatic removal: it needs no fsync of its own.
+        let durable = !handle.live().record.auto_remove;
+        self.store.commit(writes, durable).await
+    }
+
+    /// Removes a container's directories. Renames first, so that a half-removed tree is never
+    /// taken for a container's.
+    pub(crate) async fn remove_files(&self, id: ContainerId) {
+        let (dir, trash) = (self.paths.container(id), self.paths.trash().join(id.to_string()));
+        let run_dir = self.paths.run_dir(id);
+        let removed = tokio::task::spawn_blocking(move || {
+            match std::fs::rename(&dir, &trash) {
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+                Ok(()) => {
+                    faults::point("remove.files");
+                    super::paths::remove_tree(&trash)?;
+                }
+            }
+            super::paths::remove_tree(&run_dir)
+        })
+        .await;
+        if let Ok(Err(error)) = removed {
+            tracing::warn!(%id, %error, "cannot remove a container's files; the next start tries again");
+        }
+    }
+
+    /// Removes a container with `auto_remove` once its announced client has read everything.
+    pub(crate) fn schedule_auto_remove(self: &Arc<Self>, handle: &Arc<Handle>) {
+        let (engine, handle) = (self.clone(), handle.clone());
+        // Not tracked: a shutdown does not wait for a client; the next daemon removes it.
+        tokio::spawn(async move {
+            let run = handle.live().run;
+            if handle.live().record.attach {
+                handle.clients_gone().await;
+            }
+            let removal = engine.clone();
+            let result = engine
+                .detached(async move {
+                    let _operation = handle.operation.lock().await;
+                    // Started again meanwhile: then the next end removes it.
+                    let stale = {
+                        let live = handle.live();
+                        live.removed || live.run != run || lifecycle::is_live(live.record.state)
+                    };
+                    if stale { Ok(()) } else { removal.remove_locked(&handle).await }
+                })
+                .await;
+            if let Err(error) = result {
+                tracing::warn!(%error, "an automatic removal did not succeed");
+            }
+        });
+    }
+
+    /// Takes back a launch whose row could not be written.
+    pub(super) async fn undo_launch(self: &Arc<Self>, handle: &Arc<Handle>) {
+        if lifecycle::is_live(handle.state()) {
+            let id = handle.id.to_string();
+            if let Err(error) = self.kill(&id, 9, false).await {
+                tracing::warn!(%id, %error, "cannot end a container that was not recorded");
+            }
+            handle.ended_within(Some(Duration::from_secs(10))).await;
+        }
+        // The insert failed, so later updates of the row found nothing; the caller forgets the rest.
+    }
+
+    /// Changes a container's name or labels.
+    pub async fn patch(
+        self: &Arc<Self>,
+        reference: &str,
+        patch: lbctl::types::ContainerPatch,
+        expected: Option<u64>,
+    ) -> Result<Arc<Handle>, EngineError> {
+        let handle = self.find(reference)?;
+        let engine = self.clone();
+        self.detached(async move {
+            let _operation = handle.operation.lock().await;
+            let committed = {
+                let mut live = handle.live();
+                if live.removed {
+                    return Err(EngineError::ContainerNotFound(live.record.name.to_string()));
+                }
+                let current = live.record.generation;
+                if expected.is_some_and(|e| e != current) {
+                    return Err(EngineError::PreconditionFailed { current });
+                }
+                let old = live.record.name.to_string();
+                let mut kind = "container.updated";
+                if let Some(name) = patch.name.filter(|n| *n != live.record.name) {
+                    engine.rename(&handle, &mut live, name)?;
+                    kind = "container.renamed";
+                }
+                if let Some(labels) = patch.labels {
+                    live.record.labels = labels;
+                }
+                live.record.generation += 1;
+                let told = event(&live.record, kind, serde_json::json!({ "old_name": old }));
+                let extra = SaveExtra { durable: true, ..SaveExtra::default() };
+                engine.save(&live, Some(told), extra)
+            };
+            committed.await.unwrap_or(Err(StoreError::Closed))?;
+            handle.notify();
+            Ok(handle.clone())
+        })
+        .await
+    }
+}
+
+impl Handle {
+    /// Waits until the announced foreground client has come and gone, or did not come in time.
+    async fn clients_gone(&self) {
+        let mut changed = self.watch();
+        let came = async {
+            loop {
+                let clients = self.live().clients;
+                if clients.open > 0 || clients.served {
+                    return;
+                }
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(CLIENT_PATIENCE, came).await.is_err() {
+            return;
+        }
+        let mut changed = self.watch();
+        while self.live().clients.open > 0 {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}

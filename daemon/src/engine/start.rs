@@ -1,0 +1,395 @@
+//! Start: from a configuration to a running helper, and what a helper tells afterwards.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lbctl::types::{ContainerConfig, ContainerId, ContainerState};
+use littlebox_helper::protocol::{
+    Event, Launched, LaunchPlan, LogPlan, NamespaceKind, RootfsPlan, RootfsSource,
+};
+use littlebox_plan::Envelope;
+use tokio::sync::watch;
+
+use super::error::describe_start;
+use super::record::ProcessIdentity;
+use super::{Engine, EngineError, Handle, SaveExtra, event};
+use crate::faults;
+use crate::lifecycle::Transition;
+use crate::spec::{self, ConfigError, NamespaceSource, Prepared, RootSource, SpecContext};
+use crate::supervisor::{Helper, Incoming, Listener, StartError};
+use crate::time::now_ns;
+
+impl Engine {
+    /// Starts a container that was created, has ended or has failed.
+    pub async fn start(self: &Arc<Self>, reference: &str) -> Result<Arc<Handle>, EngineError> {
+        let handle = self.find(reference)?;
+        let engine = self.clone();
+        self.detached(async move {
+            let _operation = handle.operation.lock().await;
+            engine.start_locked(&handle).await?;
+            Ok(handle.clone())
+        })
+        .await
+    }
+
+    /// Starts; the caller holds the operation's lock.
+    pub(super) async fn start_locked(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+    ) -> Result<(), EngineError> {
+        let config = self.config(handle).await?;
+        let prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        super::create::check_machine(&config, &prepared)?;
+        {
+            let mut live = handle.live();
+            live.transition(Transition::Start)?;
+            live.record.exit = None;
+            live.record.failure = None;
+            live.record.failure_code = None;
+            live.record.finished_at = None;
+            let starting = event(&live.record, "container.starting", serde_json::json!({}));
+            // Nobody waits: if the daemon dies now, the row or the helper's directory tells.
+            drop(self.save(&live, Some(starting), SaveExtra::default()));
+        }
+        handle.notify();
+        self.launch(handle, &config, prepared).await
+    }
+
+    /// Has a helper build the container. The state is `starting`; afterwards it is `running` or
+    /// `failed`.
+    pub(super) async fn launch(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        config: &ContainerConfig,
+        prepared: Prepared,
+    ) -> Result<(), EngineError> {
+        {
+            // Whoever attached before the first start keeps following the same sender.
+            let mut live = handle.live();
+            if *live.ended.borrow() {
+                live.ended = watch::Sender::new(false);
+            }
+        }
+        let built = match self.plan_launch(handle, config, prepared) {
+            Ok((plan, fds)) => self.supervisor.launch(plan, &fds).await.map_err(Refusal::Start),
+            Err(error) => Err(Refusal::Engine(error)),
+        };
+        faults::point("launched.before");
+        match built {
+            Ok((helper, incoming, launched, pidfd)) => {
+                self.started(handle, helper, incoming, launched, pidfd);
+                faults::point("launched.after");
+                Ok(())
+            }
+            Err(refusal) => Err(self.start_failed(handle, refusal).await),
+        }
+    }
+
+    fn plan_launch(
+        &self,
+        handle: &Handle,
+        config: &ContainerConfig,
+        prepared: Prepared,
+    ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
+        let restarted = handle.live().record.started_at.is_some();
+        if restarted && config.auto_remove {
+            // A volatile overlay refuses a work directory that was used before.
+            let work = self.paths.work(handle.id);
+            super::paths::remove_tree(&work).map_err(EngineError::io("remove", work.clone()))?;
+        }
+        self.make_directories(handle.id)?;
+        let run_dir = self.paths.run_dir(handle.id);
+        super::paths::make_leaf(&run_dir).map_err(EngineError::io("make", run_dir.clone()))?;
+        for source in &prepared.create_sources {
+            std::fs::create_dir_all(source).map_err(EngineError::io("make", source.clone()))?;
+        }
+        let (joins, fds) = self.open_namespaces(&prepared.namespaces)?;
+        let plan = self.launch_plan(handle.id, config, prepared, joins)?;
+        Ok((plan, fds))
+    }
+
+    /// The launch plan of a container. Changes nothing.
+    pub(super) fn launch_plan(
+        &self,
+        id: ContainerId,
+        config: &ContainerConfig,
+        prepared: Prepared,
+        joins: BTreeMap<NamespaceKind, usize>,
+    ) -> Result<LaunchPlan, EngineError> {
+        let rootfs = self.rootfs(id, config, &prepared.root);
+        let log = LogPlan {
+            path: self.paths.log(id),
+            max_size: prepared.log.max_size,
+            max_files: prepared.log.max_files,
+        };
+        let mut envelope = Envelope::new(id.to_string(), self.paths.run_dir(id), rootfs, log);
+        envelope.cgroup_path = Some(self.paths.container_cgroup(id));
+        envelope.joins = joins;
+        envelope.user = Some(prepared.user);
+        envelope.create_cwd = prepared.create_cwd;
+        envelope.terminal_size = prepared.terminal_size;
+        envelope.stdin = config.stdin;
+        envelope.init = config.init;
+        envelope.gate = config.attach;
+        envelope.hidden = self.hidden(&prepared.root);
+        envelope.inject = prepared.inject.filter(|_| faults::enabled());
+        littlebox_plan::launch_plan(&prepared.spec, envelope).map_err(|e| {
+            EngineError::Config(ConfigError { pointer: String::new(), detail: e.to_string(), hint: None })
+        })
+    }
+
+    /// What a container's root is made from.
+    fn rootfs(&self, id: ContainerId, config: &ContainerConfig, root: &RootSource) -> RootfsSource {
+        let lower = match root {
+            RootSource::Host => PathBuf::from("/"),
+            RootSource::Dir(path) => path.clone(),
+        };
+        RootfsSource::Overlay {
+            lower: vec![lower],
+            upper: self.paths.upper(id),
+            work: self.paths.work(id),
+            volatile: config.auto_remove,
+        }
+    }
+
+    /// The plan of the root of a container that does not run, for its files.
+    pub(crate) async fn rootfs_plan(&self, handle: &Handle) -> Result<RootfsPlan, EngineError> {
+        let config = self.config(handle).await?;
+        let prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        let mut source = self.rootfs(handle.id, &config, &prepared.root);
+        if let RootfsSource::Overlay { volatile, .. } = &mut source {
+            *volatile = false;
+        }
+        Ok(RootfsPlan { source, read_only: false, propagation: Default::default() })
+    }
+
+    /// The daemon's own directories are not to be seen in a copy-on-write view of the machine.
+    fn hidden(&self, root: &RootSource) -> Vec<PathBuf> {
+        match root {
+            RootSource::Host => vec![self.paths.state.clone(), self.paths.run.clone()],
+            RootSource::Dir(_) => Vec::new(),
+        }
+    }
+
+    pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
+        let base = self.paths.container(id);
+        for dir in [base.clone(), base.join("work"), base.join("log"), base.join("execs")] {
+            super::paths::make_leaf(&dir).map_err(EngineError::io("make", dir.clone()))?;
+        }
+        // The upper directory's mode becomes that of the container's `/`.
+        let upper = base.join("upper");
+        match std::fs::create_dir(&upper) {
+            Ok(()) => set_mode(&upper, 0o755).map_err(EngineError::io("chmod", upper)),
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+            Err(e) => Err(EngineError::io("make", upper)(e)),
+        }
+    }
+
+    /// Opens the namespaces that are to be joined.
+    fn open_namespaces(
+        &self,
+        sources: &BTreeMap<NamespaceKind, NamespaceSource>,
+    ) -> Result<(BTreeMap<NamespaceKind, usize>, Vec<OwnedFd>), EngineError> {
+        let mut joins = BTreeMap::new();
+        let mut fds = Vec::new();
+        for (kind, source) in sources {
+            let fd = match source {
+                NamespaceSource::New | NamespaceSource::Host => continue,
+                NamespaceSource::Container(reference) => self.open_container_ns(*kind, reference)?,
+                NamespaceSource::Pid(pid) => {
+                    let path = format!("/proc/{pid}/ns/{}", kind.name());
+                    open(Path::new(&path)).map_err(|e| {
+                        namespace_error(*kind, format!("process {pid} has no namespace to join: {e}"))
+                    })?
+                }
+            };
+            joins.insert(*kind, fds.len());
+            fds.push(fd);
+        }
+        Ok((joins, fds))
+    }
+
+    fn open_container_ns(
+        &self,
+        kind: NamespaceKind,
+        reference: &str,
+    ) -> Result<OwnedFd, EngineError> {
+        let other = self.find(reference).map_err(|e| namespace_error(kind, e.to_string()))?;
+        let record = other.record();
+        let Some(process) = record.process else {
+            return Err(namespace_error(
+                kind,
+                format!("container {} is {}; only a running one's namespaces can be joined",
+                    record.name, record.state),
+            ));
+        };
+        let path = format!("/proc/{}/ns/{}", process.pid, kind.name());
+        let fd = open(Path::new(&path)).map_err(EngineError::io("open", path))?;
+        // The descriptor is of that container only if its process still lives now.
+        if crate::procfs::start_time(process.pid).ok() != Some(process.start_time) {
+            return Err(namespace_error(kind, format!("container {} has just ended", record.name)));
+        }
+        Ok(fd)
+    }
+
+    /// The program runs.
+    fn started(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        helper: Helper,
+        incoming: Incoming,
+        launched: Launched,
+        pidfd: OwnedFd,
+    ) {
+        let launched_json = serde_json::to_string(&launched).unwrap_or_default();
+        {
+            let mut live = handle.live();
+            // The state is `starting`: only this task changes it.
+            if let Err(error) = live.transition(Transition::Launched) {
+                tracing::error!(id = %handle.id, %error, "a start in an unexpected state");
+            }
+            live.run += 1;
+            live.helper = Some(helper);
+            live.pidfd = Some(Arc::new(pidfd));
+            self.fill_identity(&mut live.record, &launched);
+            live.record.started_at = Some(now_ns());
+            let data = serde_json::json!({ "pid": launched.pid });
+            let started = event(&live.record, "container.started", data);
+            let extra = SaveExtra { launched: Some(launched_json), ..SaveExtra::default() };
+            drop(self.save(&live, Some(started), extra));
+        }
+        handle.notify();
+        self.listen(handle, incoming);
+    }
+
+    pub(crate) fn fill_identity(&self, record: &mut super::Record, launched: &Launched) {
+        let identity = |pid, start_time| ProcessIdentity {
+            pid,
+            start_time,
+            boot_id: self.boot_id.clone(),
+        };
+        record.process = Some(identity(launched.pid, launched.start_time));
+        record.helper = Some(identity(launched.helper_pid, launched.helper_start_time));
+        record.warnings.clone_from(&launched.warnings);
+        record.cgroups = launched
+            .cgroups
+            .iter()
+            .map(|(name, path)| (name.clone(), path.to_string_lossy().into_owned()))
+            .collect();
+    }
+
+    /// Drives a helper's connection. Not tracked: it ends with the helper, not with the daemon.
+    pub(crate) fn listen(self: &Arc<Self>, handle: &Arc<Handle>, incoming: Incoming) {
+        let run = handle.live().run;
+        let listener = ContainerListener { engine: self.clone(), handle: handle.clone(), run };
+        tokio::spawn(incoming.run(listener));
+    }
+
+    async fn start_failed(self: &Arc<Self>, handle: &Arc<Handle>, refusal: Refusal) -> EngineError {
+        let program = handle.live().record.command.first().cloned().unwrap_or_default();
+        let (failure, code) = match refusal {
+            Refusal::Start(error) => describe_start(error, &program),
+            Refusal::Engine(error) => (
+                lbctl::types::Failure {
+                    step: "prepare".into(),
+                    errno: None,
+                    syscall: None,
+                    path: None,
+                    detail: error.to_string(),
+                },
+                125,
+            ),
+        };
+        let auto_remove = {
+            let mut live = handle.live();
+            if let Err(error) = live.transition(Transition::LaunchFailed) {
+                tracing::error!(id = %handle.id, %error, "a failed start in an unexpected state");
+            }
+            live.record.failure = Some(failure.clone());
+            live.record.failure_code = Some(code);
+            live.record.finished_at = Some(now_ns());
+            live.record.process = None;
+            live.record.helper = None;
+            live.ended.send_replace(true);
+            let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
+            let failed = event(&live.record, "container.start_failed", data);
+            drop(self.save(&live, Some(failed), SaveExtra::default()));
+            live.record.auto_remove
+        };
+        handle.notify();
+        let run_dir = self.paths.run_dir(handle.id);
+        if let Err(error) = super::paths::remove_tree(&run_dir) {
+            tracing::warn!(%error, path = %run_dir.display(), "cannot remove a helper's directory");
+        }
+        if auto_remove {
+            self.schedule_auto_remove(handle);
+        }
+        EngineError::StartFailed { failure, exit_code: code, id: Some(handle.id.to_string()) }
+    }
+}
+
+/// Why a launch did not come about.
+enum Refusal {
+    Start(StartError),
+    Engine(EngineError),
+}
+
+/// Turns a helper's word into changes of its container.
+struct ContainerListener {
+    engine: Arc<Engine>,
+    handle: Arc<Handle>,
+    run: u64,
+}
+
+impl Listener for ContainerListener {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Exited(record) => self.engine.exited(&self.handle, self.run, &record),
+            Event::ExecExited { id, record } => {
+                self.engine.exec_exited(&self.handle, &id, &record);
+            }
+        }
+    }
+
+    fn lost(&self) {
+        let state = {
+            let live = self.handle.live();
+            if live.run != self.run {
+                return;
+            }
+            live.record.state
+        };
+        match state {
+            ContainerState::Running | ContainerState::Paused | ContainerState::Stopping => {
+                let engine = self.engine.clone();
+                let handle = self.handle.clone();
+                let run = self.run;
+                tokio::spawn(async move { engine.helper_lost(&handle, run).await });
+            }
+            ContainerState::Created
+            | ContainerState::Starting
+            | ContainerState::Exited
+            | ContainerState::Failed
+            | ContainerState::Removing => {}
+        }
+    }
+}
+
+fn open(path: &Path) -> std::io::Result<OwnedFd> {
+    Ok(std::fs::File::open(path)?.into())
+}
+
+fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+fn namespace_error(kind: NamespaceKind, detail: String) -> EngineError {
+    EngineError::Config(ConfigError {
+        pointer: format!("/namespaces/{}", kind.name()),
+        detail,
+        hint: None,
+    })
+}

@@ -1,0 +1,181 @@
+//! `SOCK_SEQPACKET` for tokio: one message, one datagram, descriptors beside it.
+//!
+//! The synchronous twin lives in the helper; the format is [`littlebox_helper::protocol`]'s.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use littlebox_helper::protocol::{Framed, INLINE_LIMIT, MAX_FDS, MESSAGE_LIMIT};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::unix::AsyncFd;
+
+/// Room for the JSON around an inline message.
+const DATAGRAM_LIMIT: usize = INLINE_LIMIT + 1024;
+
+/// One end of a connection to a helper or to the zygote.
+#[derive(Debug)]
+pub struct SeqPacket {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl SeqPacket {
+    /// A connected pair: ours, and the blocking end that is handed to another process.
+    pub fn pair() -> io::Result<(Self, OwnedFd)> {
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&ours, true)?;
+        Ok((Self { fd: crate::asyncfd::watch(ours)? }, theirs))
+    }
+
+    /// Connects to the path socket `name` in `dir`. The way through `/proc/self/fd` keeps the
+    /// address within `sun_path`'s 108 bytes (unix(7)), however long `dir` is.
+    pub fn connect(dir: &Path, name: &str) -> io::Result<Self> {
+        let dir = rustix::fs::open(
+            dir,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let socket = rustix::net::socket_with(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        )?;
+        let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        Ok(Self { fd: crate::asyncfd::watch(socket)? })
+    }
+
+    /// Sends one message. Waits while the peer's queue is full.
+    pub async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let outgoing = Outgoing::new(message)?;
+        let mut all: Vec<BorrowedFd<'_>> = fds.to_vec();
+        if let Some(memfd) = &outgoing.memfd {
+            all.push(memfd.as_fd());
+        }
+        if all.len() > MAX_FDS {
+            return Err(io::Error::other("too many descriptors beside one message"));
+        }
+        loop {
+            // Nearly always there is room: try before asking the reactor.
+            match send_now(self.fd.get_ref(), &outgoing.bytes, &all) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.fd.writable().await?.clear_ready();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Receives one message; `None` when the peer is gone.
+    pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        loop {
+            let mut guard = self.fd.readable().await?;
+            match guard.try_io(|fd| recv_now(fd.get_ref())) {
+                Ok(received) => return received,
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// A message in the form it travels in.
+struct Outgoing {
+    bytes: Vec<u8>,
+    memfd: Option<OwnedFd>,
+}
+
+impl Outgoing {
+    fn new<T: Serialize>(message: &T) -> io::Result<Self> {
+        let bytes = serde_json::to_vec(&Framed::Inline(message))?;
+        if bytes.len() <= INLINE_LIMIT {
+            return Ok(Self { bytes, memfd: None });
+        }
+        let whole = serde_json::to_vec(message)?;
+        if whole.len() > MESSAGE_LIMIT {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("the launch plan has {} bytes; the most is {MESSAGE_LIMIT}", whole.len()),
+            ));
+        }
+        let memfd = rustix::fs::memfd_create("littlebox-message", MemfdFlags::CLOEXEC)?;
+        let mut file = std::fs::File::from(memfd);
+        file.write_all(&whole)?;
+        let bytes = serde_json::to_vec(&Framed::<()>::Memfd(whole.len() as u64))?;
+        Ok(Self { bytes, memfd: Some(file.into()) })
+    }
+}
+
+fn send_now(fd: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [const { MaybeUninit::uninit() }; rustix::cmsg_space!(ScmRights(MAX_FDS))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::other("no room for descriptors"));
+    }
+    rustix::net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+thread_local! {
+    /// One buffer per worker thread instead of one per connection: with a thousand containers the
+    /// difference is 64 MB.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; DATAGRAM_LIMIT]);
+}
+
+fn recv_now<T: DeserializeOwned>(fd: &OwnedFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    SCRATCH.with_borrow_mut(|buffer| {
+        let mut space = [const { MaybeUninit::uninit() }; rustix::cmsg_space!(ScmRights(MAX_FDS))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = rustix::net::recvmsg(
+            fd,
+            &mut [IoSliceMut::new(buffer)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC,
+        )?;
+        let mut fds = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(rights) = message {
+                fds.extend(rights);
+            }
+        }
+        if received.bytes == 0 {
+            return Ok(None);
+        }
+        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a truncated message"));
+        }
+        decode(&buffer[..received.bytes], fds).map(Some)
+    })
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(T, Vec<OwnedFd>)> {
+    let len = match serde_json::from_slice::<Framed<T>>(bytes)? {
+        Framed::Inline(message) => return Ok((message, fds)),
+        Framed::Memfd(len) => len,
+    };
+    let memfd = fds
+        .pop()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message without its memfd"))?;
+    let len = usize::try_from(len).unwrap_or(usize::MAX);
+    if len > MESSAGE_LIMIT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized message"));
+    }
+    let mut file = std::fs::File::from(memfd);
+    file.rewind()?;
+    let mut whole = Vec::with_capacity(len);
+    file.take(len as u64).read_to_end(&mut whole)?;
+    Ok((serde_json::from_slice(&whole)?, fds))
+}

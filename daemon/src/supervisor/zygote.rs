@@ -1,0 +1,214 @@
+//! The zygote: a small single-threaded process, made once, whose only work is to fork helpers.
+//!
+//! It runs from a sealed memfd with a copy of the helper's binary, so nothing that a container
+//! reaches through `/proc/PID/exe` can be written to (CVE-2019-5736), and an upgrade of the file
+//! on disk does not change helpers in mid-flight.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use littlebox_helper::protocol::{PROTOCOL_VERSION, ProcessExit, ZygoteEvent, ZygoteRequest};
+use rustix::fs::{MemfdFlags, SealFlags};
+use tokio::sync::watch;
+
+use super::seqpacket::SeqPacket;
+use crate::spec::signal_name;
+
+/// The helper's program, sealed.
+#[derive(Debug)]
+pub struct HelperBinary {
+    memfd: OwnedFd,
+}
+
+impl HelperBinary {
+    /// Copies the file at `path` into a memfd and seals it.
+    pub fn load(path: &Path) -> io::Result<Self> {
+        let bytes = std::fs::read(path)?;
+        // MFD_EXEC: hosts with vm.memfd_noexec=1 refuse to execute others (memfd_create(2)).
+        let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let memfd = rustix::fs::memfd_create("littlebox-helper", base | MemfdFlags::EXEC)
+            .or_else(|_| rustix::fs::memfd_create("littlebox-helper", base))?;
+        let mut file = std::fs::File::from(memfd);
+        file.write_all(&bytes)?;
+        let memfd = OwnedFd::from(file);
+        rustix::fs::fcntl_add_seals(
+            &memfd,
+            SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
+        )?;
+        Ok(Self { memfd })
+    }
+}
+
+/// What the reader task and the callers share.
+#[derive(Debug, Default)]
+struct Shared {
+    /// One entry per fork that was asked for and not yet answered, oldest first.
+    waiting: Mutex<VecDeque<watch::Sender<Fork>>>,
+    /// Helpers by PID, until they are reaped.
+    running: Mutex<HashMap<u32, watch::Sender<Fork>>>,
+    dead: AtomicBool,
+}
+
+/// How far a fork has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Fork {
+    #[default]
+    Asked,
+    Failed(i32),
+    Running,
+    Ended(ProcessExit),
+    ZygoteGone,
+}
+
+/// A fork in flight: tells later how the helper ended.
+#[derive(Debug)]
+pub struct Forking {
+    state: watch::Receiver<Fork>,
+}
+
+impl Forking {
+    /// How the helper ended, in words. Waits shortly: the zygote's word may come after the
+    /// connection's end.
+    pub async fn fate(&self) -> Option<String> {
+        let mut state = self.state.clone();
+        let ended = state.wait_for(|f| !matches!(f, Fork::Asked | Fork::Running));
+        let fork = tokio::time::timeout(Duration::from_secs(1), ended).await.ok()?.ok()?.clone();
+        match fork {
+            Fork::Asked | Fork::Running => None,
+            Fork::Failed(errno) => {
+                let error = io::Error::from_raw_os_error(errno);
+                Some(format!("it could not be forked: {error}"))
+            }
+            Fork::Ended(ProcessExit::Code(code)) => Some(format!("it exited with code {code}")),
+            Fork::Ended(ProcessExit::Signal(n)) => {
+                Some(format!("it was ended by {}", signal_name(n)))
+            }
+            Fork::ZygoteGone => Some("the zygote is gone".to_owned()),
+        }
+    }
+}
+
+/// A running zygote.
+#[derive(Debug)]
+pub struct Zygote {
+    socket: Arc<SeqPacket>,
+    shared: Arc<Shared>,
+    /// Keeps request and queue in the same order.
+    order: tokio::sync::Mutex<()>,
+    pid: u32,
+}
+
+impl Zygote {
+    /// Executes the helper's binary as a zygote and waits until it is ready.
+    pub async fn spawn(binary: &HelperBinary) -> io::Result<Arc<Self>> {
+        let (socket, theirs) = SeqPacket::pair()?;
+        let child = Command::new(format!("/proc/self/fd/{}", binary.memfd.as_raw_fd()))
+            .arg("zygote")
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null())
+            .stderr(Stdio::inherit())
+            .env_clear()
+            .current_dir("/")
+            .spawn()?;
+        let pid = child.id();
+        let ready = tokio::time::timeout(Duration::from_secs(10), socket.recv::<ZygoteEvent>())
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the zygote did not get ready"))??;
+        match ready {
+            Some((ZygoteEvent::Ready { version, .. }, _)) if version == PROTOCOL_VERSION => {}
+            Some((ZygoteEvent::Ready { version, .. }, _)) => {
+                return Err(io::Error::other(format!(
+                    "littlebox-helper speaks protocol {version}, this daemon {PROTOCOL_VERSION}; \
+                     install both from the same release"
+                )));
+            }
+            _ => return Err(io::Error::other("littlebox-helper did not start as a zygote")),
+        }
+        let socket = Arc::new(socket);
+        let shared = Arc::new(Shared::default());
+        tokio::spawn(read(socket.clone(), shared.clone(), child));
+        Ok(Arc::new(Self { socket, shared, order: tokio::sync::Mutex::new(()), pid }))
+    }
+
+    /// Its PID.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether its connection stands.
+    pub fn alive(&self) -> bool {
+        !self.shared.dead.load(Ordering::Relaxed)
+    }
+
+    /// Asks for a helper whose first connection is `connection`. Does not wait for the fork.
+    pub async fn fork(&self, connection: BorrowedFd<'_>) -> io::Result<Forking> {
+        if !self.alive() {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let (tell, state) = watch::channel(Fork::Asked);
+        let _order = self.order.lock().await;
+        lock(&self.shared.waiting).push_back(tell);
+        if let Err(e) = self.socket.send(&ZygoteRequest::Fork, &[connection]).await {
+            lock(&self.shared.waiting).pop_back();
+            return Err(e);
+        }
+        Ok(Forking { state })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics while it holds one of these locks; a poisoned one is still consistent.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, mut child: Child) {
+    loop {
+        match socket.recv::<ZygoteEvent>().await {
+            Ok(Some((event, _fds))) => shared.handle(event),
+            Ok(None) => break,
+            Err(error) => {
+                tracing::error!(%error, "the zygote's connection broke");
+                break;
+            }
+        }
+    }
+    shared.dead.store(true, Ordering::Relaxed);
+    for tell in lock(&shared.waiting).drain(..) {
+        tell.send_replace(Fork::ZygoteGone);
+    }
+    for (_, tell) in lock(&shared.running).drain() {
+        tell.send_replace(Fork::ZygoteGone);
+    }
+    let status = tokio::task::spawn_blocking(move || child.wait()).await;
+    tracing::warn!(?status, "the zygote ended; the next start makes another");
+}
+
+impl Shared {
+    fn handle(&self, event: ZygoteEvent) {
+        match event {
+            ZygoteEvent::Ready { .. } => {}
+            ZygoteEvent::Forked { pid } => {
+                if let Some(tell) = lock(&self.waiting).pop_front() {
+                    tell.send_replace(Fork::Running);
+                    lock(&self.running).insert(pid, tell);
+                }
+            }
+            ZygoteEvent::ForkFailed { errno } => {
+                if let Some(tell) = lock(&self.waiting).pop_front() {
+                    tell.send_replace(Fork::Failed(errno));
+                }
+            }
+            ZygoteEvent::Reaped { pid, status } => {
+                if let Some(tell) = lock(&self.running).remove(&pid) {
+                    tell.send_replace(Fork::Ended(status));
+                }
+            }
+        }
+    }
+}
