@@ -111,6 +111,7 @@ impl Engine {
         let handle = Handle::new(record);
         let _operation = handle.operation.lock().await;
         self.insert(&handle)?;
+        let config = Arc::new(config);
         let result = self.record_and_start(&handle, &config, prepared, start, extra).await;
         if let Err(error) = &result
             && !matches!(error, EngineError::StartFailed { .. })
@@ -123,14 +124,14 @@ impl Engine {
     async fn record_and_start(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        config: &ContainerConfig,
+        config: &Arc<ContainerConfig>,
         prepared: Prepared,
         start: bool,
         writes: Vec<Write>,
     ) -> Result<(), EngineError> {
         faults::point("create.before");
         // The row keeps the config without what the record owns and may change.
-        let config_json = serde_json::to_string(config).unwrap_or_default();
+        let config_json = serde_json::to_string(&**config).unwrap_or_default();
         let committed = {
             let mut live = handle.live();
             let created = event(&live.record, "container.created", serde_json::json!({}));

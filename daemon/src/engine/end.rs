@@ -192,6 +192,7 @@ impl Engine {
             }
             live.helper = None;
             live.pidfd = None;
+            live.config = None;
             live.record.process = None;
             live.record.helper = None;
             live.record.cgroups.clear();

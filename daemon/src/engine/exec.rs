@@ -144,10 +144,11 @@ impl Engine {
         {
             let mut record = exec.record();
             // A quick program's end may have been told before this answer was read.
-            if record.state == ExecState::Starting {
-                record.state = ExecState::Running;
-                record.pid = Some(pid);
+            if record.state != ExecState::Starting {
+                return;
             }
+            record.state = ExecState::Running;
+            record.pid = Some(pid);
         }
         self.save_exec(exec, Some(("exec.started", serde_json::json!({ "pid": pid }))), Vec::new());
     }
@@ -181,6 +182,10 @@ impl Engine {
     }
 
     fn exec_ended(&self, exec: &Arc<ExecHandle>, exit: lbctl::types::Exit, at: i64) {
+        let unannounced = exec.record().state == ExecState::Starting;
+        if unannounced {
+            self.save_exec(exec, Some(("exec.started", serde_json::json!({}))), Vec::new());
+        }
         {
             let mut record = exec.record();
             if matches!(record.state, ExecState::Exited | ExecState::Failed) {

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lbctl::types::{ContainerId, ContainerState, ExecId};
+use lbctl::types::{ContainerConfig, ContainerId, ContainerState, ExecId};
 use tokio::sync::watch;
 
 use super::EngineError;
@@ -32,6 +32,8 @@ pub struct Live {
     pub helper: Option<Helper>,
     /// The container's PID 1: what a signal goes to when its helper is lost.
     pub pidfd: Option<Arc<OwnedFd>>,
+    /// What it was asked to be, kept while it lives: execs need it.
+    pub config: Option<Arc<ContainerConfig>>,
     /// Counts starts, so that a late timer never hits the next run.
     pub run: u64,
     /// Becomes true when this run's output is complete; replaced at each start.
@@ -65,6 +67,7 @@ impl Handle {
                 record,
                 helper: None,
                 pidfd: None,
+                config: None,
                 run: 0,
                 ended: watch::Sender::new(ended),
                 removed: false,

@@ -40,13 +40,17 @@ impl Filter {
 
 impl Engine {
     /// The config a container was created with.
-    pub async fn config(&self, handle: &Handle) -> Result<ContainerConfig, EngineError> {
+    pub async fn config(&self, handle: &Handle) -> Result<Arc<ContainerConfig>, EngineError> {
+        let kept = handle.live().config.clone();
+        if let Some(config) = kept {
+            return Ok(config);
+        }
         let text = self
             .store
             .config(handle.id)
             .await?
             .ok_or_else(|| EngineError::ContainerNotFound(handle.id.to_string()))?;
-        serde_json::from_str(&text).map_err(|e| {
+        serde_json::from_str(&text).map(Arc::new).map_err(|e| {
             EngineError::Store(crate::store::StoreError::Sql(format!(
                 "the config of container {} cannot be read: {e}",
                 handle.id
@@ -61,7 +65,7 @@ impl Engine {
             let live = handle.live();
             (live.record.clone(), live.execs.iter().map(|e| e.id).collect())
         };
-        let mut container = record.container(config, execs);
+        let mut container = record.container((*config).clone(), execs);
         container.upper_dir = Some(self.paths.upper(handle.id).to_string_lossy().into_owned());
         container.log_path = Some(self.paths.log(handle.id).to_string_lossy().into_owned());
         Ok(container)

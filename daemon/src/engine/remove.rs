@@ -38,7 +38,7 @@ impl Engine {
         // A task of its own: when the caller's time is up, only the waiting ends.
         let removal = tokio::spawn(async move {
             let task = engine.clone();
-            engine.detached(async move { task.end_and_remove(&removed).await }).await
+            engine.detached(async move { task.end_and_remove(&removed, force).await }).await
         });
         let limit = wait.unwrap_or(Duration::MAX);
         match tokio::time::timeout(limit, removal).await {
@@ -47,9 +47,13 @@ impl Engine {
         }
     }
 
-    async fn end_and_remove(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<(), EngineError> {
+    async fn end_and_remove(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        force: bool,
+    ) -> Result<(), EngineError> {
         loop {
-            if lifecycle::is_live(handle.state()) {
+            if force && lifecycle::is_live(handle.state()) {
                 let reference = handle.id.to_string();
                 let options =
                     StopOptions { grace: Some(Duration::ZERO), ..StopOptions::default() };
@@ -65,7 +69,8 @@ impl Engine {
             if handle.live().removed {
                 return Ok(());
             }
-            if !lifecycle::is_live(handle.state()) {
+            // Without force a container that was started meanwhile is refused by the table.
+            if !force || !lifecycle::is_live(handle.state()) {
                 return self.remove_locked(handle).await;
             }
         }

@@ -62,12 +62,13 @@ impl Engine {
     pub(super) async fn launch(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
-        config: &ContainerConfig,
+        config: &Arc<ContainerConfig>,
         prepared: Prepared,
     ) -> Result<(), EngineError> {
         {
             // Whoever attached before the first start keeps following the same sender.
             let mut live = handle.live();
+            live.config = Some(config.clone());
             if *live.ended.borrow() {
                 live.ended = watch::Sender::new(false);
             }
@@ -312,6 +313,7 @@ impl Engine {
             live.record.finished_at = Some(now_ns());
             live.record.process = None;
             live.record.helper = None;
+            live.config = None;
             live.ended.send_replace(true);
             let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
             let failed = event(&live.record, "container.start_failed", data);
