@@ -169,11 +169,14 @@ fn spec_type(kind: NamespaceKind) -> LinuxNamespaceType {
     }
 }
 
+/// Maps of users and of groups.
+type SpecMaps = (Vec<LinuxIdMapping>, Vec<LinuxIdMapping>);
+
 /// The id maps of a new user namespace, users and groups; the whole range as it is by default.
 pub(super) fn id_maps(
     config: &ContainerConfig,
     sources: &Sources,
-) -> Result<Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>, ConfigError> {
+) -> Result<Option<SpecMaps>, ConfigError> {
     if !is_new(sources, NamespaceKind::User) {
         return Ok(None);
     }

@@ -1,0 +1,542 @@
+//! Plans of OCI runtime specs as other engines write them.
+
+use std::collections::BTreeMap;
+
+use littlebox_helper::protocol::{
+    LaunchPlan, LogPlan, MountSource, NamespaceKind, NamespacePlan, Propagation, RootfsSource,
+    Step, TerminalSize, UserRef,
+};
+use littlebox_plan::explain::explain;
+use littlebox_plan::{Envelope, PlanError, launch_plan};
+use oci_spec::runtime::Spec;
+use serde_json::{Value, json};
+
+fn envelope() -> Envelope {
+    let log = LogPlan {
+        path: "/log".into(),
+        max_size: None,
+        max_files: 1,
+    };
+    let rootfs = RootfsSource::Bind {
+        path: "/bundle/rootfs".into(),
+    };
+    Envelope {
+        cgroup_path: Some("/littlebox/x/id".into()),
+        ..Envelope::new("id".into(), "/run/littlebox/c/id".into(), rootfs, log)
+    }
+}
+
+/// What `runc spec` and its likes write, shortened.
+fn base() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": true,
+            "consoleSize": {"height": 50, "width": 132},
+            "user": {"uid": 1000, "gid": 1000, "additionalGids": [5, 6], "umask": 63},
+            "args": ["sh"],
+            "env": ["PATH=/bin", "TERM=xterm"],
+            "cwd": "/srv",
+            "capabilities": {
+                "bounding": ["CAP_AUDIT_WRITE", "CAP_KILL"],
+                "effective": ["CAP_KILL"],
+                "permitted": ["CAP_KILL"],
+                "ambient": ["CAP_KILL"]
+            },
+            "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 18_446_744_073_709_551_615u64, "soft": 1024}],
+            "noNewPrivileges": true
+        },
+        "root": {"path": "rootfs", "readonly": true},
+        "hostname": "box",
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+             "options": ["nosuid", "strictatime", "mode=755", "size=65536k"]},
+            {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+             "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}
+        ],
+        "linux": {
+            "resources": {"devices": [{"allow": true, "access": "rwm"}]},
+            "namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
+                           {"type": "mount"}, {"type": "cgroup"}],
+            "maskedPaths": ["/proc/kcore"],
+            "readonlyPaths": ["/proc/sys"]
+        }
+    })
+}
+
+fn patched(patch: Value) -> Spec {
+    fn merge(into: &mut Value, patch: Value) {
+        match (into, patch) {
+            (Value::Object(into), Value::Object(patch)) => {
+                for (key, value) in patch {
+                    merge(into.entry(key).or_insert(Value::Null), value);
+                }
+            }
+            (into, patch) => *into = patch,
+        }
+    }
+    let mut spec = base();
+    merge(&mut spec, patch);
+    serde_json::from_value(spec).unwrap()
+}
+
+fn plan(patch: Value) -> Result<LaunchPlan, PlanError> {
+    launch_plan(&patched(patch), envelope())
+}
+
+fn good(patch: Value) -> LaunchPlan {
+    plan(patch).unwrap()
+}
+
+fn mounted(options: Value) -> Result<LaunchPlan, PlanError> {
+    let mount = json!({"destination": "/m", "type": "bind", "source": "/s", "options": options});
+    plan(json!({"mounts": [mount]}))
+}
+
+#[test]
+fn process_is_as_the_spec_says() {
+    let process = good(json!({})).process;
+    assert_eq!(
+        process.terminal,
+        Some(TerminalSize {
+            rows: 50,
+            cols: 132
+        })
+    );
+    assert_eq!(process.user.user, UserRef::Id(1000));
+    assert_eq!(
+        process.user.additional_groups,
+        [UserRef::Id(5), UserRef::Id(6)]
+    );
+    assert_eq!(process.user.umask, Some(0o077));
+    assert_eq!(process.capabilities.bounding, 1 << 29 | 1 << 5);
+    assert_eq!(process.capabilities.ambient, 1 << 5);
+    assert_eq!(process.capabilities.inheritable, 0);
+    assert_eq!(
+        (process.rlimits[0].soft, process.rlimits[0].hard),
+        (Some(1024), None)
+    );
+}
+
+#[test]
+fn no_capabilities_object_means_none() {
+    let process = good(json!({"process": {"capabilities": null}})).process;
+    assert_eq!(process.capabilities.bounding, 0);
+}
+
+#[test]
+fn namespaces_with_a_path_are_joined_by_descriptor() {
+    let spec = patched(json!({"linux": {"namespaces": [
+        {"type": "mount"}, {"type": "network", "path": "/run/netns/x"},
+    ]}, "hostname": null}));
+    let mut envelope = envelope();
+    assert_eq!(
+        launch_plan(&spec, envelope.clone()).unwrap_err().pointer,
+        "/linux/namespaces/1/path"
+    );
+    envelope.joins = BTreeMap::from([(NamespaceKind::Net, 0), (NamespaceKind::Pid, 1)]);
+    let plan = launch_plan(&spec, envelope).unwrap();
+    assert_eq!(plan.namespaces[&NamespaceKind::Net], NamespacePlan::Join(0));
+    assert_eq!(plan.namespaces[&NamespaceKind::Pid], NamespacePlan::Join(1));
+    assert!(!plan.loopback_up);
+}
+
+#[test]
+fn options_become_attributes_and_data() {
+    let plan = good(json!({}));
+    assert!(plan.rootfs.read_only);
+    let dev = &plan.mounts[1];
+    assert!(dev.attrs.nosuid && !dev.attrs.nodev);
+    let MountSource::Filesystem {
+        fstype, options, ..
+    } = &dev.source
+    else {
+        panic!()
+    };
+    assert_eq!(
+        (fstype.as_str(), options.as_slice()),
+        ("tmpfs", &["mode=755".to_owned(), "size=65536k".into()][..])
+    );
+    assert_eq!(plan.mounts[2].source, MountSource::Cgroup);
+    assert!(plan.mounts[2].attrs.read_only);
+}
+
+#[test]
+fn bind_options_are_told_apart() {
+    let mount = mounted(json!(["rbind", "ro", "nosuid", "rslave"]))
+        .unwrap()
+        .mounts
+        .remove(0);
+    assert_eq!(
+        mount.source,
+        MountSource::Bind {
+            path: "/s".into(),
+            recursive: true
+        }
+    );
+    assert!(mount.attrs.read_only && !mount.attrs.recursive);
+    assert_eq!(mount.propagation, Some(Propagation::Rslave));
+
+    let mount = mounted(json!(["rbind", "rro"])).unwrap().mounts.remove(0);
+    assert!(mount.attrs.read_only && mount.attrs.recursive);
+
+    let mount = mounted(json!(["ro", "rw"])).unwrap().mounts.remove(0);
+    assert!(!mount.attrs.read_only);
+    assert_eq!(
+        mount.source,
+        MountSource::Bind {
+            path: "/s".into(),
+            recursive: false
+        }
+    );
+}
+
+#[test]
+fn a_block_device_becomes_the_source_option() {
+    let mount = json!({"destination": "/m", "type": "ext4", "source": "/dev/vdb", "options": ["sync", "data=journal"]});
+    let plan = good(json!({"mounts": [mount]}));
+    let MountSource::Filesystem { options, .. } = &plan.mounts[0].source else {
+        panic!()
+    };
+    assert_eq!(options, &["sync", "source=/dev/vdb", "data=journal"]);
+}
+
+#[test]
+fn default_devices_are_there_and_can_be_replaced() {
+    let device = json!({"path": "/dev/null", "type": "c", "major": 1, "minor": 3, "fileMode": 8630, "uid": 7});
+    let fuse = json!({"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229});
+    let plan = good(json!({"linux": {"devices": [device, fuse]}}));
+    assert_eq!(plan.devices.len(), 7);
+    let null = plan
+        .devices
+        .iter()
+        .find(|d| d.path.ends_with("null"))
+        .unwrap();
+    assert_eq!((null.mode, null.uid), (0o666, 7));
+}
+
+#[test]
+fn limits_are_translated() {
+    let limits = good(json!({"linux": {"resources": {
+        "memory": {"limit": 1_048_576, "swap": -1, "reservation": 4096, "kernel": 5},
+        "cpu": {"shares": 1024, "quota": 50_000, "period": 100_000, "cpus": "0-1", "mems": "0"},
+        "pids": {"limit": 7},
+        "unified": {"memory.high": "900000", "pids.max": "max"}
+    }}}))
+    .cgroup
+    .resources;
+    assert_eq!(limits.memory, Some(1_048_576));
+    assert_eq!(limits.memory_and_swap, Some(u64::MAX));
+    assert_eq!(limits.memory_high, Some(900_000));
+    assert_eq!(limits.cpu_weight, Some(100));
+    assert_eq!(limits.cpu_quota_us, Some(50_000));
+    assert_eq!(limits.pids, Some(u64::MAX));
+}
+
+#[test]
+fn unlimited_is_no_limit() {
+    let limits = good(json!({"linux": {"resources": {
+        "memory": {"limit": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}
+    }}}))
+    .cgroup
+    .resources;
+    assert_eq!(
+        (limits.memory, limits.cpu_quota_us, limits.pids),
+        (None, None, Some(u64::MAX))
+    );
+}
+
+#[test]
+fn shares_keep_their_proportions() {
+    let weight = littlebox_plan::cgroup::weight_from_shares;
+    assert_eq!(
+        [0, 2, 512, 1024, 2048, 262_144, u64::MAX].map(weight),
+        [1, 1, 50, 100, 200, 10_000, 10_000]
+    );
+}
+
+#[test]
+fn what_a_plan_cannot_say_is_refused_where_it_stands() {
+    let cases = [
+        (json!({"ociVersion": "2.0.0"}), "/ociVersion"),
+        (json!({"process": null}), "/process"),
+        (json!({"process": {"args": []}}), "/process/args"),
+        (json!({"process": {"args": null}}), "/process/args"),
+        (json!({"process": {"cwd": "srv"}}), "/process/cwd"),
+        (json!({"process": {"env": ["A=1", "B"]}}), "/process/env/1"),
+        (
+            json!({"process": {"user": {"uid": 4_294_967_295u32}}}),
+            "/process/user/uid",
+        ),
+        (
+            json!({"process": {"oomScoreAdj": 2000}}),
+            "/process/oomScoreAdj",
+        ),
+        (
+            json!({"process": {"apparmorProfile": "docker-default"}}),
+            "/process/apparmorProfile",
+        ),
+        (
+            json!({"process": {"selinuxLabel": "x"}}),
+            "/process/selinuxLabel",
+        ),
+        (
+            json!({"process": {"scheduler": {"policy": "SCHED_FIFO"}}}),
+            "/process/scheduler",
+        ),
+        (
+            json!({"process": {"rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]}}),
+            "/process/rlimits/0",
+        ),
+        (
+            json!({"process": {"rlimits": [
+                {"type": "RLIMIT_CPU", "soft": 1, "hard": 1}, {"type": "RLIMIT_CPU", "soft": 1, "hard": 1},
+            ]}}),
+            "/process/rlimits/1",
+        ),
+        (
+            json!({"hooks": {"poststop": [{"path": "/bin/true"}]}}),
+            "/hooks/poststop",
+        ),
+        (
+            json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}),
+            "/linux/seccomp",
+        ),
+        (
+            json!({"linux": {"intelRdt": {"closID": "x"}}}),
+            "/linux/intelRdt",
+        ),
+        (
+            json!({"linux": {"timeOffsets": {"boottime": {"secs": 1}}}}),
+            "/linux/timeOffsets",
+        ),
+        (
+            json!({"linux": {"personality": {"domain": "LINUX32"}}}),
+            "/linux/personality",
+        ),
+        (
+            json!({"linux": {"rootfsPropagation": "unbindable"}}),
+            "/linux/rootfsPropagation",
+        ),
+        (
+            json!({"linux": {"maskedPaths": ["proc/kcore"]}}),
+            "/linux/maskedPaths/0",
+        ),
+        (
+            json!({"linux": {"namespaces": [{"type": "pid"}]}}),
+            "/linux/namespaces",
+        ),
+        (
+            json!({"linux": {"namespaces": [{"type": "mount"}, {"type": "mount"}]}}),
+            "/linux/namespaces/1/type",
+        ),
+        (
+            json!({"linux": {"namespaces": [{"type": "mount"}]}}),
+            "/hostname",
+        ),
+        (
+            json!({"linux": {"uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}}),
+            "/linux/uidMappings",
+        ),
+        (
+            json!({"linux": {"sysctl": {"kernel.panic": "1"}}}),
+            "/linux/sysctl/kernel.panic",
+        ),
+        (
+            json!({"linux": {"devices": [{"path": "/etc/x", "type": "c", "major": 1, "minor": 3}]}}),
+            "/linux/devices/0/path",
+        ),
+        (
+            json!({"linux": {"devices": [{"path": "/dev/../x", "type": "c", "major": 1, "minor": 3}]}}),
+            "/linux/devices/0/path",
+        ),
+        (
+            json!({"linux": {"devices": [{"path": "/dev/x", "type": "p", "major": 0, "minor": 0}]}}),
+            "/linux/devices/0/type",
+        ),
+        (
+            json!({"linux": {"devices": [{"path": "/dev/x", "type": "c", "major": -1, "minor": 0}]}}),
+            "/linux/devices/0/major",
+        ),
+        (
+            json!({"linux": {"resources": {"devices": [{"allow": false, "access": "rwm"}]}}}),
+            "/linux/resources/devices/0",
+        ),
+        (
+            json!({"linux": {"resources": {"memory": {"swappiness": 1}}}}),
+            "/linux/resources/memory/swappiness",
+        ),
+        (
+            json!({"linux": {"resources": {"memory": {"limit": 9, "swap": 8}}}}),
+            "/linux/resources/memory/swap",
+        ),
+        (
+            json!({"linux": {"resources": {"cpu": {"burst": 1}}}}),
+            "/linux/resources/cpu/burst",
+        ),
+        (
+            json!({"linux": {"resources": {"unified": {"io.max": "1"}}}}),
+            "/linux/resources/unified/io.max",
+        ),
+        (
+            json!({"linux": {"resources": {"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}}}),
+            "/linux/resources/hugepageLimits",
+        ),
+        (json!({"mounts": [{"destination": "/m"}]}), "/mounts/0/type"),
+        (
+            json!({"mounts": [{"destination": "/", "type": "tmpfs"}]}),
+            "/mounts/0/destination",
+        ),
+        (
+            json!({"mounts": [{"destination": "/m", "type": "bind"}]}),
+            "/mounts/0/source",
+        ),
+        (
+            json!({"mounts": [{"destination": "/m", "type": "bind", "source": "rel"}]}),
+            "/mounts/0/source",
+        ),
+    ];
+    for (patch, pointer) in cases {
+        let shown = patch.to_string();
+        let error = plan(patch).expect_err(&shown);
+        assert_eq!(error.pointer, pointer, "{shown}: {error}");
+        assert!(!error.message.ends_with('.') && !error.message.contains(char::is_control));
+    }
+    for (options, pointer) in [
+        (json!(["idmap"]), "/mounts/0/options/0"),
+        (json!(["bind", "unbindable"]), "/mounts/0/options/1"),
+        (json!(["size=1"]), "/mounts/0/options"),
+        (json!(["rro", "nosuid"]), "/mounts/0/options"),
+    ] {
+        assert_eq!(mounted(options).unwrap_err().pointer, pointer);
+    }
+}
+
+#[test]
+fn empty_and_foreign_objects_are_passed_over() {
+    good(json!({
+        "annotations": {"a": "b"},
+        "hooks": {},
+        "windows": {"layerFolders": ["x"]},
+        "process": {"apparmorProfile": "unconfined", "selinuxLabel": ""},
+        "linux": {"personality": {"domain": "LINUX"}, "timeOffsets": {}}
+    }));
+}
+
+#[test]
+fn a_cgroup_path_comes_from_the_caller_or_the_spec() {
+    let mut without = envelope();
+    without.cgroup_path = None;
+    let path = |patch| launch_plan(&patched(patch), without.clone()).map(|p| p.cgroup.path);
+    assert_eq!(path(json!({})).unwrap(), None);
+    assert_eq!(
+        path(json!({"linux": {"cgroupsPath": "a/b"}})).unwrap(),
+        Some("/a/b".into())
+    );
+    for bad in ["../x", "/a/../b", "system.slice:x:y", ""] {
+        let error = path(json!({"linux": {"cgroupsPath": bad}})).unwrap_err();
+        assert_eq!(error.pointer, "/linux/cgroupsPath", "{bad}");
+    }
+    let limited = json!({"linux": {"resources": {"pids": {"limit": 1}}}});
+    assert_eq!(path(limited).unwrap_err().pointer, "/linux/resources");
+}
+
+fn commands(plan: &LaunchPlan, step: Step) -> Vec<String> {
+    explain(plan)
+        .into_iter()
+        .find(|s| s.step == step)
+        .map(|s| s.commands)
+        .unwrap_or_default()
+}
+
+#[test]
+fn steps_are_explained_once_and_in_order() {
+    let steps: Vec<Step> = explain(&good(json!({}))).iter().map(|s| s.step).collect();
+    let mut sorted = steps.clone();
+    sorted.sort();
+    sorted.dedup();
+    assert_eq!(steps, sorted);
+    for step in [
+        Step::Clone,
+        Step::Mounts,
+        Step::Terminal,
+        Step::PivotRoot,
+        Step::ReadonlyRoot,
+        Step::Exec,
+    ] {
+        assert!(steps.contains(&step), "{step:?}");
+    }
+    for step in [Step::IdMaps, Step::JoinNamespaces, Step::Sysctls] {
+        assert!(!steps.contains(&step), "{step:?}");
+    }
+}
+
+#[test]
+fn commands_say_what_the_plan_does() {
+    let plan = good(json!({
+        "hostname": "my box",
+        "process": {"args": ["sh", "-c", "echo 'hi' $HOME"]},
+        "linux": {"resources": {"pids": {"limit": 2048}}}
+    }));
+    assert_eq!(commands(&plan, Step::Hostname), ["hostname 'my box'"]);
+    assert_eq!(
+        commands(&plan, Step::Clone),
+        ["unshare --fork --mount --uts --ipc --net --pid sh"]
+    );
+    assert_eq!(
+        commands(&plan, Step::PivotRoot),
+        ["pivot_root . .", "umount -l .", "cd /"]
+    );
+    assert!(
+        commands(&plan, Step::Cgroup)
+            .contains(&"echo 2048 > /sys/fs/cgroup/littlebox/x/id/pids.max".into())
+    );
+    assert!(commands(&plan, Step::Mounts).contains(&"mount -t proc proc \"$ROOT\"/proc".into()));
+    assert_eq!(
+        commands(&plan, Step::Exec),
+        [r"exec env -i PATH=/bin TERM=xterm sh -c 'echo '\''hi'\'' $HOME'"]
+    );
+}
+
+#[test]
+fn an_overlay_is_explained_with_its_directories() {
+    let mut envelope = envelope();
+    envelope.rootfs = RootfsSource::Overlay {
+        lower: vec!["/a b".into(), "/c".into()],
+        upper: "/u".into(),
+        work: "/w".into(),
+        volatile: true,
+    };
+    let plan = launch_plan(&patched(json!({})), envelope).unwrap();
+    assert_eq!(
+        commands(&plan, Step::Rootfs)[1],
+        "mount -t overlay overlay -o 'lowerdir=/a b:/c,upperdir=/u,workdir=/w,volatile' \"$ROOT\""
+    );
+}
+
+/// Every command must be something that a shell can read.
+#[test]
+fn commands_are_valid_shell() {
+    let spec = patched(json!({
+        "process": {"args": ["a\nb", "it's", "\u{1b}[2J"], "env": ["X=a b"]},
+        "linux": {"sysctl": {"net.ipv4.ping_group_range": "0 1"}, "namespaces": [
+            {"type": "mount"}, {"type": "uts"}, {"type": "network"}, {"type": "user"}, {"type": "cgroup"},
+        ], "uidMappings": [{"containerID": 0, "hostID": 0, "size": 1}],
+           "gidMappings": [{"containerID": 0, "hostID": 0, "size": 1}]}
+    }));
+    let mut envelope = envelope();
+    envelope.joins = BTreeMap::from([(NamespaceKind::Pid, 0)]);
+    envelope.hidden = vec!["/a 'b'".into()];
+    let plan = launch_plan(&spec, envelope).unwrap();
+    for step in explain(&plan) {
+        assert!(step.what.ends_with('.') && !step.what.contains(char::is_control));
+        for command in step.commands {
+            assert!(!command.contains(char::is_control), "{command:?}");
+            let status = std::process::Command::new("bash")
+                .args(["-n", "-c", &command])
+                .status();
+            assert!(status.unwrap().success(), "{command}");
+        }
+    }
+}
