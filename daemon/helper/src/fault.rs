@@ -22,12 +22,22 @@ pub struct Fault {
 impl Fault {
     /// A system call that failed.
     pub fn of(syscall: &'static str, errno: Errno) -> Fault {
-        Fault { errno: errno.raw_os_error(), syscall, path: None, detail: None }
+        Fault {
+            errno: errno.raw_os_error(),
+            syscall,
+            path: None,
+            detail: None,
+        }
     }
 
     /// A check of our own that failed.
     pub fn refused(detail: impl Into<String>) -> Fault {
-        Fault { errno: 0, syscall: "", path: None, detail: Some(detail.into()) }
+        Fault {
+            errno: 0,
+            syscall: "",
+            path: None,
+            detail: Some(detail.into()),
+        }
     }
 
     /// Names the object.
@@ -79,9 +89,7 @@ impl<T> OrFault<T> for rustix::io::Result<T> {
 
 impl<T> OrFault<T> for std::io::Result<T> {
     fn fault(self, syscall: &'static str) -> Result<T, Fault> {
-        self.map_err(|error| {
-            Fault::of(syscall, Errno::from_io_error(&error).unwrap_or(Errno::IO))
-        })
+        self.map_err(|error| Fault::of(syscall, Errno::from_io_error(&error).unwrap_or(Errno::IO)))
     }
 
     fn fault_at(self, syscall: &'static str, path: impl Display) -> Result<T, Fault> {

@@ -39,7 +39,9 @@ pub fn look_up(plan: &UserPlan, needs_home: bool) -> Result<Identity, Fault> {
     let mut databases = Databases::default();
     let user = match &plan.user {
         UserRef::Id(uid) if plan.group.is_some() && !needs_home => User::numeric(*uid),
-        UserRef::Id(uid) => databases.by_id(*uid)?.unwrap_or_else(|| User::numeric(*uid)),
+        UserRef::Id(uid) => databases
+            .by_id(*uid)?
+            .unwrap_or_else(|| User::numeric(*uid)),
         UserRef::Name(name) => databases.by_name(name)?,
     };
     let (gid, mut groups) = match &plan.group {
@@ -55,7 +57,12 @@ pub fn look_up(plan: &UserPlan, needs_home: bool) -> Result<Identity, Fault> {
         // (uid_t)-1 means "no change" to the system calls that follow.
         return Err(Fault::refused("4294967295 is not a usable id"));
     }
-    Ok(Identity { uid: user.uid, gid, groups, home: user.home })
+    Ok(Identity {
+        uid: user.uid,
+        gid,
+        groups,
+        home: user.home,
+    })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +75,12 @@ struct User {
 
 impl User {
     fn numeric(uid: u32) -> User {
-        User { name: None, uid, gid: 0, home: None }
+        User {
+            name: None,
+            uid,
+            gid: 0,
+            home: None,
+        }
     }
 
     /// `name:password:uid:gid:comment:home:shell`; `None` for a line that is not like that.
@@ -76,8 +88,16 @@ impl User {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        let home = fields.nth(1).filter(|home| home.starts_with('/')).map(str::to_owned);
-        Some(User { name: Some(name.to_owned()), uid, gid, home })
+        let home = fields
+            .nth(1)
+            .filter(|home| home.starts_with('/'))
+            .map(str::to_owned);
+        Some(User {
+            name: Some(name.to_owned()),
+            uid,
+            gid,
+            home,
+        })
     }
 }
 
@@ -94,7 +114,11 @@ impl Group<'_> {
         let mut fields = line.split(':');
         let name = fields.next().filter(|name| !name.is_empty())?;
         let gid = fields.nth(1)?.parse().ok()?;
-        Some(Group { name, gid, members: fields.next().unwrap_or("") })
+        Some(Group {
+            name,
+            gid,
+            members: fields.next().unwrap_or(""),
+        })
     }
 }
 
@@ -115,12 +139,21 @@ impl Databases {
     }
 
     fn by_id(&mut self, uid: u32) -> Result<Option<User>, Fault> {
-        Ok(self.passwd()?.lines().filter_map(User::parse).find(|user| user.uid == uid))
+        Ok(self
+            .passwd()?
+            .lines()
+            .filter_map(User::parse)
+            .find(|user| user.uid == uid))
     }
 
     fn by_name(&mut self, name: &str) -> Result<User, Fault> {
         let has_name = |user: &User| user.name.as_deref() == Some(name);
-        if let Some(user) = self.passwd()?.lines().filter_map(User::parse).find(has_name) {
+        if let Some(user) = self
+            .passwd()?
+            .lines()
+            .filter_map(User::parse)
+            .find(has_name)
+        {
             return Ok(user);
         }
         let uid = numeric(name, "user", "/etc/passwd")?;
@@ -133,16 +166,27 @@ impl Databases {
             UserRef::Name(name) => name,
         };
         let has_name = |group: &Group<'_>| group.name == name;
-        match self.groups()?.lines().filter_map(Group::parse).find(has_name) {
+        match self
+            .groups()?
+            .lines()
+            .filter_map(Group::parse)
+            .find(has_name)
+        {
             Some(group) => Ok(group.gid),
             None => numeric(name, "group", "/etc/group"),
         }
     }
 
     fn groups_of(&mut self, name: Option<&str>) -> Result<Vec<u32>, Fault> {
-        let Some(name) = name else { return Ok(Vec::new()) };
+        let Some(name) = name else {
+            return Ok(Vec::new());
+        };
         let is_member = |group: &Group<'_>| group.members.split(',').any(|member| member == name);
-        let groups = self.groups()?.lines().filter_map(Group::parse).filter(is_member);
+        let groups = self
+            .groups()?
+            .lines()
+            .filter_map(Group::parse)
+            .filter(is_member);
         Ok(groups.map(|group| group.gid).collect())
     }
 }
@@ -176,7 +220,10 @@ fn read(path: &str) -> Result<String, Fault> {
     }
     let mut bytes = Vec::new();
     // One byte more tells that it is too large; the size that stat(2) gives is the image's claim.
-    File::from(file).take(FILE_LIMIT + 1).read_to_end(&mut bytes).fault_at("read", path)?;
+    File::from(file)
+        .take(FILE_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .fault_at("read", path)?;
     if bytes.len() as u64 > FILE_LIMIT {
         return Err(Fault::refused("the user database is larger than 1 MiB").at(path));
     }
@@ -209,7 +256,10 @@ mod tests {
 
     #[test]
     fn a_number_needs_no_entry() {
-        assert_eq!(databases().by_name("4711").expect("numeric"), User::numeric(4711));
+        assert_eq!(
+            databases().by_name("4711").expect("numeric"),
+            User::numeric(4711)
+        );
     }
 
     #[test]
@@ -223,6 +273,10 @@ mod tests {
     fn an_unknown_name_is_told_with_its_file() {
         let fault = databases().by_name("nobody-here").expect_err("unknown");
         assert_eq!(fault.path.as_deref(), Some("/etc/passwd"));
-        assert!(databases().group(&UserRef::Name("nope".to_owned())).is_err());
+        assert!(
+            databases()
+                .group(&UserRef::Name("nope".to_owned()))
+                .is_err()
+        );
     }
 }

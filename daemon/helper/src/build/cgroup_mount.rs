@@ -5,11 +5,11 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
 
-use crate::fault::{Fault, OrFault};
 use super::mounts;
 use super::paths::Links;
 use super::tree::{Tree, attach};
 use crate::cgroup::{Cgroup, Hierarchy};
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{MountAttrs, MountPlan};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 
@@ -27,7 +27,10 @@ pub fn mount(tree: &mut Tree, mount: &MountPlan, cgroup: &Cgroup) -> Result<(), 
             attach(mounts::make("cgroup2", &[], mount.attrs)?, target, path)
         }
         _ => {
-            let writable = MountAttrs { read_only: false, ..mount.attrs };
+            let writable = MountAttrs {
+                read_only: false,
+                ..mount.attrs
+            };
             let tmpfs = mounts::make("tmpfs", &["mode=755", "size=64k"], writable)?;
             attach(&tmpfs, target, path)?;
             for hierarchy in hierarchies {
@@ -68,6 +71,9 @@ fn seal(tmpfs: &OwnedFd, attrs: MountAttrs) -> Result<(), Fault> {
     if !attrs.read_only {
         return Ok(());
     }
-    let attr = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+    let attr = MountAttr {
+        set: MOUNT_ATTR_RDONLY,
+        ..MountAttr::default()
+    };
     mount_setattr(tmpfs.as_fd(), false, attr).fault("mount_setattr")
 }

@@ -18,8 +18,12 @@ pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), Fault> {
     let meta = fstat(from).fault("fstat")?;
     // The new root looks like the directory it stands on.
     let to = open_dir(to, c".")?;
-    fchown(&to, Some(Uid::from_raw(meta.st_uid)), Some(Gid::from_raw(meta.st_gid)))
-        .fault("fchown")?;
+    fchown(
+        &to,
+        Some(Uid::from_raw(meta.st_uid)),
+        Some(Gid::from_raw(meta.st_gid)),
+    )
+    .fault("fchown")?;
     fchmod(&to, Mode::from_raw_mode(meta.st_mode & 0o7777)).fault("fchmod")?;
     copy_dir(open_dir(from, c".")?, to.as_fd(), 0)
 }
@@ -57,7 +61,11 @@ fn copy_entry(
     match kind {
         FileType::Directory => {
             mkdirat(to, name, Mode::from_raw_mode(0o700)).fault("mkdirat")?;
-            copy_dir(open_dir(from, name)?, open_dir(to, name)?.as_fd(), depth + 1)?;
+            copy_dir(
+                open_dir(from, name)?,
+                open_dir(to, name)?.as_fd(),
+                depth + 1,
+            )?;
         }
         FileType::RegularFile => copy_file(from, to, name)?,
         FileType::Symlink => {
@@ -85,15 +93,16 @@ fn copy_metadata(
         return Ok(());
     }
     // After chown, which clears the set-id bits.
-    chmodat(to, name, Mode::from_raw_mode(meta.st_mode & 0o7777), AtFlags::empty())
-        .fault("fchmodat")
+    chmodat(
+        to,
+        name,
+        Mode::from_raw_mode(meta.st_mode & 0o7777),
+        AtFlags::empty(),
+    )
+    .fault("fchmodat")
 }
 
-fn copy_file(
-    from: BorrowedFd<'_>,
-    to: BorrowedFd<'_>,
-    name: &std::ffi::CStr,
-) -> Result<(), Fault> {
+fn copy_file(from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<(), Fault> {
     // Non-blocking: it was a regular file a moment ago, and may have become a FIFO since.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let source = openat(from, name, flags, Mode::empty()).fault("openat")?;
@@ -102,7 +111,10 @@ fn copy_file(
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let target = openat(to, name, flags, Mode::from_raw_mode(0o600)).fault("openat")?;
-    std::io::copy(&mut std::fs::File::from(source), &mut std::fs::File::from(target))
-        .map(drop)
-        .fault("write")
+    std::io::copy(
+        &mut std::fs::File::from(source),
+        &mut std::fs::File::from(target),
+    )
+    .map(drop)
+    .fault("write")
 }

@@ -9,9 +9,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::fault::{Fault, OrFault};
 use super::paths::{self, Links};
 use super::tree::{Tree, attach, clone_mount};
+use crate::fault::{Fault, OrFault};
 use crate::protocol::DevicePlan;
 
 /// What programs expect beside the nodes.
@@ -26,7 +26,9 @@ const LINKS: [(&str, &str); 6] = [
 
 /// Fills a fresh `/dev`. Where the plan has none (the host's is bound), nothing is touched.
 pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
-    let Some(dev) = tree.fresh("/dev", "tmpfs") else { return Ok(()) };
+    let Some(dev) = tree.fresh("/dev", "tmpfs") else {
+        return Ok(());
+    };
     // Nodes on a filesystem of a user namespace are refused, and would not open: once is enough
     // to know.
     let mut refused = false;
@@ -65,14 +67,26 @@ fn make_node(tree: &Tree, device: &DevicePlan) -> Result<(), Fault> {
     let name = paths::file_name(path)?;
     let kind = file_type(device)?;
     let mode = Mode::from_raw_mode(device.mode & 0o7777);
-    mknodat(parent.as_fd(), name, kind, mode, makedev(device.major, device.minor))
-        .fault_at("mknodat", path.display())?;
+    mknodat(
+        parent.as_fd(),
+        name,
+        kind,
+        mode,
+        makedev(device.major, device.minor),
+    )
+    .fault_at("mknodat", path.display())?;
     if (device.uid, device.gid) == (0, 0) {
         return Ok(());
     }
     let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
-    chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-        .fault_at("fchownat", path.display())
+    chownat(
+        parent,
+        name,
+        Some(uid),
+        Some(gid),
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
+    .fault_at("fchownat", path.display())
 }
 
 /// The host's node of the same name, if it is what the plan means.

@@ -6,21 +6,27 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
 use super::devices::is_device;
-use crate::fault::{Fault, OrFault};
 use super::mounts;
 use super::tree::{Tree, attach, clone_mount};
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{LaunchPlan, MountAttrs};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 
 /// Applies both lists. What the container does not have is skipped.
 pub fn apply(tree: &Tree, plan: &LaunchPlan) -> Result<(), Fault> {
-    plan.readonly_paths.iter().try_for_each(|path| read_only(tree, path))?;
+    plan.readonly_paths
+        .iter()
+        .try_for_each(|path| read_only(tree, path))?;
     let mut masks = Masks::default();
-    plan.masked_paths.iter().try_for_each(|path| masks.mask(tree, path))
+    plan.masked_paths
+        .iter()
+        .try_for_each(|path| masks.mask(tree, path))
 }
 
 fn read_only(tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
-    let Some(target) = tree.find(path)? else { return Ok(()) };
+    let Some(target) = tree.find(path)? else {
+        return Ok(());
+    };
     let name = |fault: Fault| fault.at(path.display());
     let copy = clone_mount(&target, true).map_err(name)?;
     let attr = MountAttr {
@@ -28,7 +34,9 @@ fn read_only(tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
         propagation: libc::MS_PRIVATE,
         ..MountAttr::default()
     };
-    mount_setattr(copy.as_fd(), true, attr).fault("mount_setattr").map_err(name)?;
+    mount_setattr(copy.as_fd(), true, attr)
+        .fault("mount_setattr")
+        .map_err(name)?;
     attach(copy, target, path)
 }
 
@@ -41,7 +49,9 @@ struct Masks {
 
 impl Masks {
     fn mask(&mut self, tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
-        let Some(target) = tree.find(path)? else { return Ok(()) };
+        let Some(target) = tree.find(path)? else {
+            return Ok(());
+        };
         let mode = fstat(&target).fault_at("fstat", path.display())?.st_mode;
         let cover = if FileType::from_raw_mode(mode) == FileType::Directory {
             keep(&mut self.empty, empty_directory)?
@@ -77,7 +87,9 @@ fn empty_directory() -> Result<OwnedFd, Fault> {
 /// in the way, and what was opened is checked before it covers anything (CVE-2025-31133).
 fn null_device(tree: &Tree) -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let own = tree.fresh("/dev", "tmpfs").map(|dev| openat(dev, "null", flags, Mode::empty()));
+    let own = tree
+        .fresh("/dev", "tmpfs")
+        .map(|dev| openat(dev, "null", flags, Mode::empty()));
     let null = match own {
         Some(Ok(fd)) => fd,
         Some(Err(_)) | None => {

@@ -1,10 +1,62 @@
 //! Building a container: the order of the helper's work, from the plan to a running program.
+//!
+//! ```text
+//! helper                                        child
+//!   cgroup, root (detached), bind sources, pipes
+//!   clone3 ------------------------------------> cgroup v1, namespaces, names
+//!   id maps, root through them ----- go -------> (only with a new user namespace)
+//!   inodes, start time                           mounts, devices, terminal, masks
+//!   waits for the hang-up                        pivot_root, user, capabilities
+//!                  <---- terminal, timings ----- descriptors closed
+//!                  <---- hang-up --------------- execve
+//! ```
 
-use std::io;
-use std::os::fd::OwnedFd;
+mod cgroup_mount;
+mod child;
+mod copy_up;
+mod devices;
+mod execute;
+mod guard;
+mod identity;
+mod limits;
+mod masks;
+mod mounts;
+pub mod namespaces;
+mod paths;
+mod program;
+mod report;
+mod rootfs;
+mod spawn;
+mod stdio;
+mod steps;
+mod sysctls;
+mod terminal;
+mod tree;
+mod view;
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::thread::ThreadNameSpaceType;
 
 use crate::cgroup::Cgroup;
-use crate::protocol::{ExecPlan, LaunchPlan, Launched, RootfsPlan, Step, StepFailure};
+use crate::fault::Fault;
+use crate::protocol::{
+    ExecPlan, IdMapping, LaunchPlan, Launched, NamespaceKind, RootfsPlan, RootfsSource, Step,
+    StepFailure, StepTiming,
+};
+use crate::sys::Forked;
+
+use child::{Container, Exec};
+use guard::{CgroupGuard, Child};
+use namespaces::{Namespaces, Origin};
+use report::{Heard, Report};
+use stdio::{ChildStdio, Prepared};
+use steps::Steps;
+
+pub use view::{container_hostname, container_root};
+
+/// uid map and gid map.
+type IdMaps<'a> = (&'a [IdMapping], &'a [IdMapping]);
 
 /// A container whose program runs (its `execve` succeeded).
 #[derive(Debug)]
@@ -13,10 +65,14 @@ pub struct Built {
     pub launched: Launched,
     /// PID 1. It is a child of this process and must be waited for (`waitid`, `P_PIDFD`).
     pub pidfd: OwnedFd,
-    /// The helper's ends of the program's stdio: `Some` as built, until the supervisor takes them.
+    /// The helper's ends of the program's stdio, for the supervisor to take.
     pub stdio: Option<Stdio>,
     /// The container's cgroup; the caller kills and removes it when PID 1 has ended.
     pub cgroup: Cgroup,
+    /// What an exec joins.
+    mask: ThreadNameSpaceType,
+    /// Whether the container is in a user namespace of its own or a given one.
+    user: Origin,
 }
 
 /// The helper's ends of a program's stdio: non-blocking, close-on-exec.
@@ -53,40 +109,330 @@ pub struct ExecBuilt {
     pub warnings: Vec<String>,
 }
 
+/// Reads once what every container needs to know of the host (cgroup hierarchies, inodes of the
+/// host's namespaces). The zygote calls this before it forks helpers, which inherit it.
+pub fn prepare() {
+    crate::cgroup::Layout::detect();
+    namespaces::host_inodes();
+}
+
 /// Builds the container of `plan` and starts its program. `fds` are the descriptors that lay
 /// beside the plan (for `NamespacePlan::Join`).
 ///
-/// On failure everything that was made is undone: the child is killed and reaped, the cgroup
-/// removed, no mount is left.
-pub fn launch(_plan: &LaunchPlan, _fds: Vec<OwnedFd>) -> Result<Built, StepFailure> {
-    Err(not_yet(Step::Checks))
+/// The caller must be a process with one thread. Afterwards its children are born in the
+/// container's PID namespace, so that each exec is a single clone.
+///
+/// # Errors
+///
+/// The step that failed. Everything that was made is undone: the child is killed and reaped, the
+/// cgroup removed, no mount is left.
+pub fn launch(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Built, StepFailure> {
+    let mut steps = Steps::start(plan.inject.clone());
+    let namespaces = steps.run(Step::Checks, |_| {
+        program::harden()?;
+        if plan.process.args.is_empty() {
+            return Err(Fault::refused("there is no command"));
+        }
+        Namespaces::of_plan(plan, fds)
+    })?;
+    let cgroup = CgroupGuard::new(steps.run(Step::Cgroup, |_| Cgroup::create(&plan.cgroup))?);
+    let mut parts = prepare_parts(plan, &namespaces, &mut steps)?;
+    let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
+    let forked = steps.run(Step::Clone, |_| {
+        spawn::spawn(&namespaces, cgroup.get().clone_fd())
+    })?;
+    let child = match forked {
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+        Forked::Child => {
+            drop(report);
+            let container = Container {
+                plan,
+                namespaces: &namespaces,
+                cgroup: cgroup.get(),
+                root: parts.root,
+                sources: parts.sources,
+                stdio: parts.childs_stdio,
+            };
+            child::run(
+                |steps, report| container.build(steps, report),
+                steps,
+                &childs_report,
+            )
+        }
+    };
+    drop(childs_report);
+    parts.release_to_child();
+    let running = watch(plan, &namespaces, &child, &report, &mut steps)
+        .and_then(|launched| conclude(launched, parts.stdio, &child, &namespaces, steps, &report));
+    let ((mut launched, stdio), child) = child.or_end(running)?;
+    launched.cgroups = cgroup.get().paths();
+    Ok(Built {
+        launched,
+        pidfd: child.pidfd,
+        stdio: Some(stdio),
+        cgroup: cgroup.keep(),
+        mask: namespaces.mask(),
+        user: namespaces.origin(NamespaceKind::User),
+    })
+}
+
+/// What the helper makes before the clone.
+struct Parts {
+    root: Option<OwnedFd>,
+    sources: Vec<Option<OwnedFd>>,
+    stdio: Option<Stdio>,
+    childs_stdio: Option<ChildStdio>,
+}
+
+impl Parts {
+    /// Closes the helper's copies of what is the child's now: a pipe ends with its last writer.
+    fn release_to_child(&mut self) {
+        self.root = None;
+        self.sources.clear();
+        self.childs_stdio = None;
+    }
+}
+
+fn prepare_parts(
+    plan: &LaunchPlan,
+    namespaces: &Namespaces,
+    steps: &mut Steps,
+) -> Result<Parts, StepFailure> {
+    let own_mounts = namespaces.origin(NamespaceKind::Mnt) == Origin::New;
+    // Through the id map of a new user namespace it can only be made when that is there.
+    let now = own_mounts && !is_made_later(plan, namespaces);
+    let root = if now {
+        Some(steps.run(Step::Rootfs, |warnings| {
+            rootfs::make(
+                &plan.rootfs,
+                namespaces.given(NamespaceKind::User),
+                warnings,
+            )
+        })?)
+    } else {
+        None
+    };
+    let mut sources = Vec::new();
+    if own_mounts {
+        for mount in &plan.mounts {
+            sources.push(mounts::open_source(mount).map_err(|fault| fault.of_step(Step::Mounts))?);
+        }
+    }
+    let terminal = plan.process.terminal.is_some();
+    let (stdio, childs_stdio) =
+        match steps.run(Step::Stdio, |_| Prepared::make(terminal, plan.stdin))? {
+            Prepared::Pipes(ours, childs) => {
+                give_to_namespace_root(plan, namespaces, &childs)
+                    .map_err(|fault| fault.of_step(Step::Stdio))?;
+                (Some(ours), Some(childs))
+            }
+            Prepared::Terminal => (None, None),
+        };
+    Ok(Parts {
+        root,
+        sources,
+        stdio,
+        childs_stdio,
+    })
+}
+
+fn is_made_later(plan: &LaunchPlan, namespaces: &Namespaces) -> bool {
+    namespaces.origin(NamespaceKind::User) == Origin::New
+        && matches!(plan.rootfs.source, RootfsSource::Overlay { .. })
+}
+
+/// In a new user namespace the pipes would be nobody's, and could not be given to the program's
+/// user: they are made the namespace's root's.
+fn give_to_namespace_root(
+    plan: &LaunchPlan,
+    namespaces: &Namespaces,
+    stdio: &ChildStdio,
+) -> Result<(), Fault> {
+    if namespaces.origin(NamespaceKind::User) != Origin::New {
+        return Ok(());
+    }
+    match namespaces::host_id(&plan.uid_map, 0) {
+        Some(uid) => stdio.give_to(uid, namespaces::host_id(&plan.gid_map, 0)),
+        None => Ok(()),
+    }
+}
+
+/// The helper's part while the child works.
+fn watch(
+    plan: &LaunchPlan,
+    namespaces: &Namespaces,
+    child: &Child,
+    report: &Report,
+    steps: &mut Steps,
+) -> Result<Launched, StepFailure> {
+    if namespaces.origin(NamespaceKind::User) == Origin::New {
+        steps.run(Step::IdMaps, |_| namespaces::write_id_maps(child.pid, plan))?;
+        let own_mounts = namespaces.origin(NamespaceKind::Mnt) == Origin::New;
+        let root = if own_mounts && is_made_later(plan, namespaces) {
+            Some(steps.run(Step::Rootfs, |warnings| {
+                let userns = namespaces::open_user_namespace(child.pid)?;
+                rootfs::make(&plan.rootfs, Some(userns.as_fd()), warnings)
+            })?)
+        } else {
+            None
+        };
+        // A child that has died already has said why.
+        let _ = report.go(root.as_ref().map(AsFd::as_fd));
+    }
+    let helper_pid = rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    Ok(Launched {
+        pid: child.pid,
+        start_time: view::start_time(child.pid).unwrap_or(0),
+        helper_pid,
+        helper_start_time: view::start_time(helper_pid).unwrap_or(0),
+        namespaces: namespaces.inodes(child.pid).unwrap_or_default(),
+        ..Launched::default()
+    })
+}
+
+/// The helper's part when the child has become the program.
+fn conclude(
+    mut launched: Launched,
+    pipes: Option<Stdio>,
+    child: &Child,
+    namespaces: &Namespaces,
+    mut steps: Steps,
+    report: &Report,
+) -> Result<(Launched, Stdio), StepFailure> {
+    let mut heard = hear(child, report, &steps)?;
+    let stdio = choose_stdio(pipes, heard.terminal.take())?;
+    namespaces
+        .refresh(&mut launched.namespaces, child.pid)
+        .and_then(|()| namespaces.enter_container_pid(child.pidfd.as_fd()))
+        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
+    steps.timings.append(&mut heard.timings);
+    steps.timings.push(exec_timing(&steps));
+    launched.timings = steps.timings;
+    launched.warnings = steps.warnings;
+    launched.warnings.append(&mut heard.warnings);
+    Ok((launched, stdio))
+}
+
+/// Waits for the child's end of the report.
+fn hear(child: &Child, report: &Report, steps: &Steps) -> Result<Heard, StepFailure> {
+    let heard = report.listen().map_err(|fault| fault.of_step(Step::Exec))?;
+    if let Some(failure) = heard.failure {
+        steps.die_if_ordered(&failure);
+        return Err(failure);
+    }
+    if heard.ready {
+        return Ok(heard);
+    }
+    let how = child.how_it_ended();
+    Err(
+        Fault::refused(format!("the process ended before its program ran: {how}"))
+            .of_step(Step::Exec),
+    )
+}
+
+/// `execve` lasts from the child's last word to the hang-up, as far as the helper can see.
+fn exec_timing(steps: &Steps) -> StepTiming {
+    let end_ns = steps.now();
+    let last = steps
+        .timings
+        .iter()
+        .map(|timing| timing.start_ns + timing.duration_ns)
+        .max();
+    let start_ns = last.unwrap_or(end_ns).min(end_ns);
+    StepTiming {
+        step: Step::Exec,
+        subject: None,
+        start_ns,
+        duration_ns: end_ns - start_ns,
+    }
+}
+
+fn choose_stdio(pipes: Option<Stdio>, terminal: Option<OwnedFd>) -> Result<Stdio, StepFailure> {
+    let terminal = terminal.map(|master| Stdio::Terminal { master });
+    pipes
+        .or(terminal)
+        .ok_or_else(|| Fault::refused("the terminal got lost").of_step(Step::Terminal))
 }
 
 /// Starts a process inside a running container.
+///
+/// # Errors
+///
+/// The step that failed; nothing of the process is left.
 pub fn exec(
-    _container: &Built,
-    _launch: &LaunchPlan,
-    _plan: &ExecPlan,
+    container: &Built,
+    launch: &LaunchPlan,
+    plan: &ExecPlan,
 ) -> Result<ExecBuilt, StepFailure> {
-    Err(not_yet(Step::Exec))
+    let mut steps = Steps::start(None);
+    let terminal = plan.process.terminal.is_some();
+    let prepared = steps.run(Step::Stdio, |_| Prepared::make(terminal, plan.stdin))?;
+    let (stdio, childs_stdio) = match prepared {
+        Prepared::Pipes(ours, childs) => (Some(ours), Some(childs)),
+        Prepared::Terminal => (None, None),
+    };
+    let maps = exec_maps(container, launch);
+    if let (Some(childs), Some((uids, gids))) = (&childs_stdio, maps)
+        && let Some(uid) = namespaces::host_id(uids, 0)
+    {
+        childs
+            .give_to(uid, namespaces::host_id(gids, 0))
+            .map_err(|fault| fault.of_step(Step::Stdio))?;
+    }
+    let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
+    let cgroup = &container.cgroup;
+    let forked = steps.run(Step::Clone, |_| spawn::fork(0, cgroup.clone_fd()))?;
+    let child = match forked {
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+        Forked::Child => {
+            drop(report);
+            let pidfd = container.pidfd.as_fd();
+            let exec = Exec {
+                plan,
+                pidfd,
+                cgroup,
+                mask: container.mask,
+                maps,
+                stdio: childs_stdio,
+            };
+            child::run(
+                |steps, report| exec.enter(steps, report),
+                steps,
+                &childs_report,
+            )
+        }
+    };
+    drop((childs_report, childs_stdio));
+    let start_time = view::start_time(child.pid).unwrap_or(0);
+    let running = hear(&child, &report, &steps).and_then(|mut heard| {
+        let stdio = choose_stdio(stdio, heard.terminal.take())?;
+        Ok((stdio, heard.warnings))
+    });
+    let ((stdio, mut warnings), child) = child.or_end(running)?;
+    warnings.splice(0..0, steps.warnings);
+    Ok(ExecBuilt {
+        pid: child.pid,
+        start_time,
+        pidfd: child.pidfd,
+        stdio,
+        warnings,
+    })
+}
+
+/// The maps of the container's user namespace, empty where it was given and they are not known.
+fn exec_maps<'p>(container: &Built, launch: &'p LaunchPlan) -> Option<IdMaps<'p>> {
+    match container.user {
+        Origin::Host => None,
+        Origin::New => Some((&launch.uid_map, &launch.gid_map)),
+        Origin::Joined => Some((&[], &[])),
+    }
 }
 
 /// The root filesystem of a container that does not run, as a detached mount: nothing is
 /// mounted anywhere, and it is gone when the descriptor is closed.
-pub fn open_rootfs(_plan: &RootfsPlan) -> Result<OwnedFd, StepFailure> {
-    Err(not_yet(Step::Rootfs))
-}
-
-/// The container's root directory as an `O_PATH` descriptor.
-pub fn container_root(_container: &Built) -> io::Result<OwnedFd> {
-    Err(io::Error::from_raw_os_error(libc::ENOSYS))
-}
-
-/// `(nodename, domainname)` of the container's UTS namespace, read from the kernel.
-pub fn container_hostname(_container: &Built) -> io::Result<(String, String)> {
-    Err(io::Error::from_raw_os_error(libc::ENOSYS))
-}
-
-fn not_yet(step: Step) -> StepFailure {
-    StepFailure { step, errno: libc::ENOSYS, syscall: String::new(), path: None, detail: None }
+pub fn open_rootfs(plan: &RootfsPlan) -> Result<OwnedFd, StepFailure> {
+    rootfs::make(plan, None, &mut Vec::new()).map_err(|fault| fault.of_step(Step::Rootfs))
 }

@@ -10,19 +10,21 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use crate::fault::{Fault, OrFault};
 use super::paths::Links;
 use super::steps::Warnings;
 use super::tree::{Tree, attach};
 use super::{cgroup_mount, copy_up, namespaces};
 use crate::cgroup::Cgroup;
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
 use crate::sys::{self, MountAttr, mount_setattr};
 
 /// Opens the source of a bind mount as a detached tree with its attributes set. Done by the
 /// helper: inside a user namespace the host's paths need not be reachable.
 pub fn open_source(mount: &MountPlan) -> Result<Option<OwnedFd>, Fault> {
-    let MountSource::Bind { path, recursive } = &mount.source else { return Ok(None) };
+    let MountSource::Bind { path, recursive } = &mount.source else {
+        return Ok(None);
+    };
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if *recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -37,12 +39,21 @@ pub fn open_source(mount: &MountPlan) -> Result<Option<OwnedFd>, Fault> {
 fn set_attributes(tree: &OwnedFd, mount: &MountPlan, recursive: bool) -> Result<(), Fault> {
     let (propagation, deep) = propagation_flags(mount.propagation.unwrap_or_default());
     let deep = deep && recursive;
-    let mut attr = MountAttr { propagation, ..attr_of(mount.attrs) };
+    let mut attr = MountAttr {
+        propagation,
+        ..attr_of(mount.attrs)
+    };
     let attrs_deep = mount.attrs.recursive && recursive;
     if deep != attrs_deep {
-        let only_attrs = MountAttr { propagation: 0, ..attr };
+        let only_attrs = MountAttr {
+            propagation: 0,
+            ..attr
+        };
         mount_setattr(tree.as_fd(), attrs_deep, only_attrs).fault("mount_setattr")?;
-        attr = MountAttr { propagation, ..MountAttr::default() };
+        attr = MountAttr {
+            propagation,
+            ..MountAttr::default()
+        };
     }
     mount_setattr(tree.as_fd(), deep, attr).fault("mount_setattr")
 }
@@ -68,9 +79,21 @@ fn attr_of(attrs: MountAttrs) -> MountAttr {
         (attrs.noatime, sys::MOUNT_ATTR_NOATIME),
         (attrs.nosymfollow, sys::MOUNT_ATTR_NOSYMFOLLOW),
     ];
-    let set = flags.iter().filter(|(wanted, _)| *wanted).map(|(_, flag)| flag).sum();
-    let clear = if attrs.noatime { sys::MOUNT_ATTR__ATIME } else { 0 };
-    MountAttr { set, clear, ..MountAttr::default() }
+    let set = flags
+        .iter()
+        .filter(|(wanted, _)| *wanted)
+        .map(|(_, flag)| flag)
+        .sum();
+    let clear = if attrs.noatime {
+        sys::MOUNT_ATTR__ATIME
+    } else {
+        0
+    };
+    MountAttr {
+        set,
+        clear,
+        ..MountAttr::default()
+    }
 }
 
 /// What the child needs to know to mount.
@@ -95,8 +118,19 @@ pub fn mount(
         (MountSource::Bind { path, .. }, None) => {
             Err(Fault::refused("the source was not opened").at(path.display()))
         }
-        (MountSource::Filesystem { fstype, options, copy_up }, _) => {
-            let fresh = Wanted { fstype, options, copy_up: *copy_up };
+        (
+            MountSource::Filesystem {
+                fstype,
+                options,
+                copy_up,
+            },
+            _,
+        ) => {
+            let fresh = Wanted {
+                fstype,
+                options,
+                copy_up: *copy_up,
+            };
             filesystem(tree, mount, &fresh, context, warnings)
         }
         (MountSource::Cgroup, _) => cgroup_mount::mount(tree, mount, context.cgroup),
@@ -135,9 +169,15 @@ fn filesystem(
     let path = mount.destination.as_path();
     // What mounts and devices of the plan may still be put into stays writable until the end.
     let read_only_later = wanted.fstype == "tmpfs" && mount.attrs.read_only;
-    let attrs =
-        MountAttrs { read_only: mount.attrs.read_only && !read_only_later, ..mount.attrs };
-    let made = match make(wanted.fstype, &usable_options(wanted.options, context), attrs) {
+    let attrs = MountAttrs {
+        read_only: mount.attrs.read_only && !read_only_later,
+        ..mount.attrs
+    };
+    let made = match make(
+        wanted.fstype,
+        &usable_options(wanted.options, context),
+        attrs,
+    ) {
         Ok(made) => made,
         Err(fault) if fault.is(Errno::PERM) => {
             host_view(wanted.fstype, attrs, warnings)?.ok_or_else(|| denied(fault, path))?
@@ -152,13 +192,19 @@ fn filesystem(
     attach(&made, target, path)?;
     if let Some(propagation) = mount.propagation {
         let (propagation, deep) = propagation_flags(propagation);
-        let attr = MountAttr { propagation, ..MountAttr::default() };
+        let attr = MountAttr {
+            propagation,
+            ..MountAttr::default()
+        };
         mount_setattr(made.as_fd(), deep, attr).fault_at("mount_setattr", path.display())?;
     }
     if !wanted.copy_up {
         tree.add_fresh(path, wanted.fstype, made, read_only_later);
     } else if read_only_later {
-        let attr = MountAttr { set: sys::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        let attr = MountAttr {
+            set: sys::MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
         mount_setattr(made.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
     }
     Ok(())
@@ -166,7 +212,11 @@ fn filesystem(
 
 /// Programs and the helper itself trust what they find in `/proc` and `/sys`.
 fn links_for(fstype: &str) -> Links {
-    if matches!(fstype, "proc" | "sysfs") { Links::Refused } else { Links::Inside }
+    if matches!(fstype, "proc" | "sysfs") {
+        Links::Refused
+    } else {
+        Links::Inside
+    }
 }
 
 /// A new filesystem, not attached anywhere.
@@ -190,15 +240,22 @@ pub fn make(fstype: &str, options: &[&str], attrs: MountAttrs) -> Result<OwnedFd
 /// out, and the mount's root is the owner.
 fn usable_options<'o>(options: &'o [String], context: Context<'_>) -> Vec<&'o str> {
     let unmapped = |option: &str| {
-        let Some((uids, gids)) = context.maps else { return false };
+        let Some((uids, gids)) = context.maps else {
+            return false;
+        };
         let (map, id) = match option.split_once('=') {
             Some(("uid", id)) => (uids, id),
             Some(("gid", id)) => (gids, id),
             _ => return false,
         };
-        id.parse().is_ok_and(|id| namespaces::host_id(map, id).is_none())
+        id.parse()
+            .is_ok_and(|id| namespaces::host_id(map, id).is_none())
     };
-    options.iter().map(String::as_str).filter(|option| !unmapped(option)).collect()
+    options
+        .iter()
+        .map(String::as_str)
+        .filter(|option| !unmapped(option))
+        .collect()
 }
 
 /// sysfs and mqueue belong to the network and the IPC namespace: in a user namespace that does
@@ -218,9 +275,14 @@ fn host_view(
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, path, flags).fault_at("open_tree", path)?;
-    let attr = MountAttr { propagation: libc::MS_PRIVATE, ..attr_of(attrs) };
+    let attr = MountAttr {
+        propagation: libc::MS_PRIVATE,
+        ..attr_of(attrs)
+    };
     mount_setattr(tree.as_fd(), true, attr).fault_at("mount_setattr", path)?;
-    warnings.push(format!("{path} is the host's: the container's user namespace does not own it"));
+    warnings.push(format!(
+        "{path} is the host's: the container's user namespace does not own it"
+    ));
     Ok(Some(tree))
 }
 
@@ -229,4 +291,3 @@ fn denied(fault: Fault, path: &Path) -> Fault {
         .at(path.display())
         .because("not allowed in this user namespace; /proc must also be fully visible on the host")
 }
-

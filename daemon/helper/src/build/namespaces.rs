@@ -49,7 +49,10 @@ impl Namespaces {
     /// Matches the plan with the descriptors that came beside it.
     pub fn of_plan(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Namespaces, Fault> {
         let mut fds: Vec<Option<OwnedFd>> = fds.into_iter().map(Some).collect();
-        let mut namespaces = Namespaces { new: Vec::new(), joined: Vec::new() };
+        let mut namespaces = Namespaces {
+            new: Vec::new(),
+            joined: Vec::new(),
+        };
         for kind in JOIN_ORDER {
             match plan.namespaces.get(&kind) {
                 None => {}
@@ -81,20 +84,32 @@ impl Namespaces {
 
     /// The descriptor of a joined namespace.
     pub fn given(&self, kind: NamespaceKind) -> Option<BorrowedFd<'_>> {
-        self.joined.iter().find(|(k, _)| *k == kind).map(|(_, fd)| fd.as_fd())
+        self.joined
+            .iter()
+            .find(|(k, _)| *k == kind)
+            .map(|(_, fd)| fd.as_fd())
     }
 
     /// The flags of `clone3`. The cgroup namespace is not among them: its root is the cgroup of
     /// the process that makes it, which must be inside the container's first.
     pub fn clone_flags(&self) -> u64 {
-        self.new.iter().filter(|kind| **kind != NamespaceKind::Cgroup).map(|k| clone_flag(*k)).sum()
+        self.new
+            .iter()
+            .filter(|kind| **kind != NamespaceKind::Cgroup)
+            .map(|k| clone_flag(*k))
+            .sum()
     }
 
     /// What a process must join to be in the container, besides the PID namespace, which it is
     /// born in: a mask for [`join_process`].
     pub fn mask(&self) -> ThreadNameSpaceType {
         let joined = self.joined.iter().map(|(kind, _)| *kind);
-        let kinds = self.new.iter().copied().chain(joined).filter(|k| *k != NamespaceKind::Pid);
+        let kinds = self
+            .new
+            .iter()
+            .copied()
+            .chain(joined)
+            .filter(|k| *k != NamespaceKind::Pid);
         kinds.fold(ThreadNameSpaceType::empty(), |mask, kind| {
             let flag = u32::try_from(clone_flag(kind)).unwrap_or(0);
             mask | ThreadNameSpaceType::from_bits_retain(flag)
@@ -113,23 +128,53 @@ impl Namespaces {
 
     /// The helper's part before the clone: children are born in a given PID namespace.
     pub fn enter_pid_for_children(&self) -> Result<(), Fault> {
-        self.given(NamespaceKind::Pid).map_or(Ok(()), |fd| join(NamespaceKind::Pid, fd))
+        self.given(NamespaceKind::Pid)
+            .map_or(Ok(()), |fd| join(NamespaceKind::Pid, fd))
     }
 
     /// Joins all that was given.
     pub fn join_all(&self) -> Result<(), Fault> {
-        self.joined.iter().try_for_each(|(kind, fd)| join(*kind, fd.as_fd()))
+        self.joined
+            .iter()
+            .try_for_each(|(kind, fd)| join(*kind, fd.as_fd()))
     }
 
     /// Joins all that was given, apart from the PID namespace, which the child was born in.
     pub fn join_in_child(&self) -> Result<(), Fault> {
-        let mut rest = self.joined.iter().filter(|(kind, _)| *kind != NamespaceKind::Pid);
+        let mut rest = self
+            .joined
+            .iter()
+            .filter(|(kind, _)| *kind != NamespaceKind::Pid);
         rest.try_for_each(|(kind, fd)| join(*kind, fd.as_fd()))
     }
 
     /// Whether anything was given.
     pub fn any_given(&self) -> bool {
         !self.joined.is_empty()
+    }
+
+    /// The helper's part when the container runs: its later children, the execs, are born in the
+    /// container's PID namespace.
+    pub fn enter_container_pid(&self, pidfd: BorrowedFd<'_>) -> Result<(), Fault> {
+        match self.origin(NamespaceKind::Pid) {
+            Origin::Host => Ok(()),
+            Origin::New | Origin::Joined => join_process(pidfd, ThreadNameSpaceType::PROCESS_ID),
+        }
+    }
+
+    /// Reads again what the child makes only on its way: its cgroup namespace.
+    pub fn refresh(&self, inodes: &mut [NamespaceInodes], pid: u32) -> Result<(), Fault> {
+        if self.origin(NamespaceKind::Cgroup) != Origin::New {
+            return Ok(());
+        }
+        for entry in inodes
+            .iter_mut()
+            .filter(|entry| entry.kind == NamespaceKind::Cgroup)
+        {
+            // A program that has ended already has no namespaces any more.
+            entry.container = namespace_inode(&format!("/proc/{pid}/ns/cgroup")).unwrap_or(0);
+        }
+        Ok(())
     }
 
     /// The inodes of the container's namespaces beside the host's, for the child `pid`.
@@ -143,7 +188,11 @@ impl Namespaces {
             .into_iter()
             .filter(|kind| exists(*kind))
             .map(|kind| {
-                Ok(NamespaceInodes { kind, host: host_inode(kind)?, container: container(kind)? })
+                Ok(NamespaceInodes {
+                    kind,
+                    host: host_inode(kind)?,
+                    container: container(kind)?,
+                })
             })
             .collect()
     }
@@ -173,26 +222,32 @@ pub fn open_user_namespace(pid: u32) -> Result<OwnedFd, Fault> {
 pub fn write_id_maps(pid: u32, plan: &LaunchPlan) -> Result<(), Fault> {
     for (file, map) in [("uid_map", &plan.uid_map), ("gid_map", &plan.gid_map)] {
         let path = format!("/proc/{pid}/{file}");
-        let fd = open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-            .fault_at("open", &path)?;
+        let fd =
+            open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", &path)?;
         // The kernel takes the whole map in one write only.
-        File::from(fd).write_all(render_map(map).as_bytes()).map_err(|error| {
-            Fault::of("write", Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                .at(&path)
-                .because("the kernel refuses this id map: ranges may not overlap or be empty")
-        })?;
+        File::from(fd)
+            .write_all(render_map(map).as_bytes())
+            .map_err(|error| {
+                Fault::of("write", Errno::from_io_error(&error).unwrap_or(Errno::IO))
+                    .at(&path)
+                    .because("the kernel refuses this id map: ranges may not overlap or be empty")
+            })?;
     }
     Ok(())
 }
 
 fn render_map(map: &[IdMapping]) -> String {
-    map.iter().map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size)).collect()
+    map.iter()
+        .map(|m| format!("{} {} {}\n", m.container_id, m.host_id, m.size))
+        .collect()
 }
 
 /// The id on the host of an id in the container.
 pub fn host_id(map: &[IdMapping], id: u32) -> Option<u32> {
     map.iter().find_map(|m| {
-        let offset = id.checked_sub(m.container_id).filter(|offset| *offset < m.size)?;
+        let offset = id
+            .checked_sub(m.container_id)
+            .filter(|offset| *offset < m.size)?;
         m.host_id.checked_add(offset)
     })
 }
@@ -223,7 +278,10 @@ pub fn host_inodes() -> &'static [(NamespaceKind, u64)] {
     static INODES: OnceLock<Vec<(NamespaceKind, u64)>> = OnceLock::new();
     INODES.get_or_init(|| {
         let read = |kind: NamespaceKind| {
-            Some((kind, stat(format!("/proc/self/ns/{}", kind.name())).ok()?.st_ino))
+            Some((
+                kind,
+                stat(format!("/proc/self/ns/{}", kind.name())).ok()?.st_ino,
+            ))
         };
         NamespaceKind::ALL.into_iter().filter_map(read).collect()
     })

@@ -52,7 +52,11 @@ pub fn open_in(
     if links == Links::Refused {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let path = if path.as_os_str().is_empty() {
+        Path::new(".")
+    } else {
+        path
+    };
     let mut result = Err(Errno::AGAIN);
     for _ in 0..ATTEMPTS {
         result = openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
@@ -64,11 +68,7 @@ pub fn open_in(
 }
 
 /// A directory inside `root`, made with its parents where it is missing.
-pub fn ensure_dir<'a>(
-    root: BorrowedFd<'a>,
-    path: &Path,
-    links: Links,
-) -> Result<Dir<'a>, Fault> {
+pub fn ensure_dir<'a>(root: BorrowedFd<'a>, path: &Path, links: Links) -> Result<Dir<'a>, Fault> {
     if path.as_os_str().is_empty() || path == Path::new("/") {
         return Ok(Dir::Borrowed(root));
     }

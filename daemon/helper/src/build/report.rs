@@ -16,8 +16,8 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{Fault, OrFault};
 use super::steps::Warnings;
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{StepFailure, StepTiming};
 
 /// The most bytes of one report; a longer list of timings is cut before it is sent.
@@ -56,8 +56,10 @@ pub enum FromMiddle {
 pub struct Heard {
     /// The pty's master.
     pub terminal: Option<OwnedFd>,
-    /// The child's steps; `None`: it did not come to `execve`.
-    pub timings: Option<Vec<StepTiming>>,
+    /// It came to `execve`.
+    pub ready: bool,
+    /// The child's steps.
+    pub timings: Vec<StepTiming>,
     /// The child's warnings.
     pub warnings: Warnings,
     /// What failed.
@@ -71,9 +73,13 @@ pub struct Report(OwnedFd);
 impl Report {
     /// The helper's end and the child's.
     pub fn pair() -> Result<(Report, Report), Fault> {
-        let (ours, childs) =
-            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-                .fault("socketpair")?;
+        let (ours, childs) = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )
+        .fault("socketpair")?;
         Ok((Report(ours), Report(childs)))
     }
 
@@ -90,7 +96,10 @@ impl Report {
 
     /// The child's side: waits for [`Report::go`].
     pub fn wait_for_go(&self) -> Result<Option<OwnedFd>, Fault> {
-        match self.receive(&mut [0; 2], RecvFlags::empty()).fault("recvmsg")? {
+        match self
+            .receive(&mut [0; 2], RecvFlags::empty())
+            .fault("recvmsg")?
+        {
             (2, root) => Ok(root),
             _ => Err(Fault::refused("the helper has ended")),
         }
@@ -113,7 +122,9 @@ impl Report {
     /// The helper's side: what the process in between has to say.
     pub fn hear_middle(&self) -> Result<(FromMiddle, Option<OwnedFd>), Fault> {
         let mut buffer = vec![0; 4096];
-        let (len, fd) = self.receive(&mut buffer, RecvFlags::empty()).fault("recvmsg")?;
+        let (len, fd) = self
+            .receive(&mut buffer, RecvFlags::empty())
+            .fault("recvmsg")?;
         let message = serde_json::from_slice(&buffer[..len])
             .map_err(|error| Fault::refused(format!("unreadable report: {error}")))?;
         Ok((message, fd))
@@ -142,7 +153,8 @@ impl Report {
             match message {
                 FromChild::Terminal => heard.terminal = fd,
                 FromChild::Ready { timings, warnings } => {
-                    heard.timings = Some(timings);
+                    heard.ready = true;
+                    heard.timings = timings;
                     heard.warnings = warnings;
                 }
                 FromChild::Failed(failure) => heard.failure = Some(failure),
@@ -158,7 +170,12 @@ impl Report {
             control.push(SendAncillaryMessage::ScmRights(fds));
         }
         loop {
-            match sendmsg(&self.0, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL) {
+            match sendmsg(
+                &self.0,
+                &[IoSlice::new(bytes)],
+                &mut control,
+                SendFlags::NOSIGNAL,
+            ) {
                 Err(Errno::INTR) => {}
                 other => return other.map(drop),
             }

@@ -11,8 +11,8 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use crate::fault::{Fault, OrFault};
 use super::steps::Warnings;
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{Propagation, RootfsPlan, RootfsSource};
 use crate::sys::{MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
 
@@ -31,8 +31,18 @@ pub fn make(
     warnings: &mut Warnings,
 ) -> Result<OwnedFd, Fault> {
     match &plan.source {
-        RootfsSource::Overlay { lower, upper, work, volatile } => {
-            let overlay = Overlay { lower, upper, work, volatile: *volatile };
+        RootfsSource::Overlay {
+            lower,
+            upper,
+            work,
+            volatile,
+        } => {
+            let overlay = Overlay {
+                lower,
+                upper,
+                work,
+                volatile: *volatile,
+            };
             overlay.make_idmapped(userns, warnings)
         }
         RootfsSource::Bind { path } => bind(path, plan.propagation),
@@ -52,7 +62,9 @@ impl Overlay<'_> {
         userns: Option<BorrowedFd<'_>>,
         warnings: &mut Warnings,
     ) -> Result<OwnedFd, Fault> {
-        let Some(userns) = userns else { return self.make() };
+        let Some(userns) = userns else {
+            return self.make();
+        };
         let idmapped = |path: &Path| idmapped_layer(path, userns);
         match self.mount(&idmapped) {
             Ok(root) => Ok(root),
@@ -75,7 +87,11 @@ impl Overlay<'_> {
             Ok(root) => Ok(root),
             Err(fault) => {
                 self.explain(&fault)?;
-                if self.clear_volatile_mark() { self.mount(&plain_layer) } else { Err(fault) }
+                if self.clear_volatile_mark() {
+                    self.mount(&plain_layer)
+                } else {
+                    Err(fault)
+                }
             }
         }
     }
@@ -85,7 +101,11 @@ impl Overlay<'_> {
             .fault("fsopen")
             .map_err(|fault| fault.at("overlay"))?;
         let context = context.as_fd();
-        let lower = self.lower.iter().map(|path| layer(path)).collect::<Result<Vec<_>, _>>()?;
+        let lower = self
+            .lower
+            .iter()
+            .map(|path| layer(path))
+            .collect::<Result<Vec<_>, _>>()?;
         let upper = layer(self.upper)?;
         let work = layer(self.work)?;
         set_lower(context, &lower)?;
@@ -95,7 +115,12 @@ impl Overlay<'_> {
             fsconfig_set_flag(context, "volatile").fault_at("fsconfig", "volatile")?;
         }
         fsconfig_create(context).fault_at("fsconfig", self.upper.display())?;
-        fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).fault("fsmount")
+        fsmount(
+            context,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::empty(),
+        )
+        .fault("fsmount")
     }
 
     /// overlayfs says EINVAL or ENOENT for many things; looks which directory is at fault.
@@ -128,11 +153,17 @@ impl Overlay<'_> {
 /// `lowerdir` takes several layers separated by colons on every kernel (`lowerdir+` only since
 /// 6.8); where one string would pass fsconfig's limit, the newer key is the only way.
 fn set_lower(context: BorrowedFd<'_>, lower: &[Layer]) -> Result<(), Fault> {
-    let joined = lower.iter().map(|layer| layer.name.as_str()).collect::<Vec<_>>().join(":");
+    let joined = lower
+        .iter()
+        .map(|layer| layer.name.as_str())
+        .collect::<Vec<_>>()
+        .join(":");
     if joined.len() < FSCONFIG_LIMIT {
         return set(context, "lowerdir", &joined);
     }
-    lower.iter().try_for_each(|layer| set(context, "lowerdir+", &layer.name))
+    lower
+        .iter()
+        .try_for_each(|layer| set(context, "lowerdir+", &layer.name))
 }
 
 /// `fsconfig(2)` takes strings of less than 256 bytes.
@@ -150,23 +181,36 @@ fn plain_layer(path: &Path) -> Result<Layer, Fault> {
         // into one comma separated string.
         name.len() < LITERAL_LIMIT && !name.contains([':', '\\', ','])
     }) {
-        return Ok(Layer { name: name.to_owned(), _open: None });
+        return Ok(Layer {
+            name: name.to_owned(),
+            _open: None,
+        });
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let fd = open(path, flags, Mode::empty()).fault_at("open", path.display())?;
-    Ok(Layer { name: format!("/proc/self/fd/{}", fd.as_raw_fd()), _open: Some(fd) })
+    Ok(Layer {
+        name: format!("/proc/self/fd/{}", fd.as_raw_fd()),
+        _open: Some(fd),
+    })
 }
 
 fn idmapped_layer(path: &Path, userns: BorrowedFd<'_>) -> Result<Layer, Fault> {
-    let fd = open_tree(CWD, path, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
-        .fault_at("open_tree", path.display())?;
+    let fd = open_tree(
+        CWD,
+        path,
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+    )
+    .fault_at("open_tree", path.display())?;
     let attr = MountAttr {
         set: MOUNT_ATTR_IDMAP,
         userns_fd: userns.as_raw_fd().unsigned_abs().into(),
         ..MountAttr::default()
     };
     mount_setattr(fd.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
-    Ok(Layer { name: format!("/proc/self/fd/{}", fd.as_raw_fd()), _open: Some(fd) })
+    Ok(Layer {
+        name: format!("/proc/self/fd/{}", fd.as_raw_fd()),
+        _open: Some(fd),
+    })
 }
 
 fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, Fault> {
@@ -178,8 +222,10 @@ fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, Fault> {
         | OpenTreeFlags::AT_EMPTY_PATH;
     let root = open_tree(directory, "", tree).fault_at("open_tree", path.display())?;
     // A clone is a peer of what it was cloned from: cut that before anything is mounted in it.
-    let attr =
-        MountAttr { propagation: inherited_propagation(propagation), ..MountAttr::default() };
+    let attr = MountAttr {
+        propagation: inherited_propagation(propagation),
+        ..MountAttr::default()
+    };
     mount_setattr(root.as_fd(), true, attr).fault_at("mount_setattr", path.display())?;
     Ok(root)
 }
@@ -189,9 +235,8 @@ fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, Fault> {
 pub fn inherited_propagation(propagation: Propagation) -> u64 {
     match propagation {
         Propagation::Rprivate | Propagation::Private => libc::MS_PRIVATE,
-        Propagation::Rslave
-        | Propagation::Slave
-        | Propagation::Rshared
-        | Propagation::Shared => libc::MS_SLAVE,
+        Propagation::Rslave | Propagation::Slave | Propagation::Rshared | Propagation::Shared => {
+            libc::MS_SLAVE
+        }
     }
 }

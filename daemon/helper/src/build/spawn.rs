@@ -4,9 +4,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use crate::fault::{Fault, OrFault};
 use super::namespaces::Namespaces;
 use super::report::{FromMiddle, Report};
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{Step, StepFailure};
 use crate::sys::{self, Forked};
 
@@ -22,17 +22,24 @@ pub fn spawn(
     if namespaces.needs_middle() {
         return through_middle(namespaces, cgroup);
     }
-    namespaces.enter_pid_for_children().map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
+    namespaces
+        .enter_pid_for_children()
+        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
     fork(namespaces.clone_flags(), cgroup).map_err(|fault| fault.of_step(Step::Clone))
 }
 
-fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Fault> {
-    sys::fork_into(flags, cgroup).fault("clone3").map_err(explain)
+/// One clone.
+pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, Fault> {
+    sys::fork_into(flags, cgroup)
+        .fault("clone3")
+        .map_err(explain)
 }
 
 fn explain(fault: Fault) -> Fault {
     let detail = match fault.errno {
-        libc::ENOSPC => "a limit on the number or depth of namespaces is reached (user.max_*_namespaces)",
+        libc::ENOSPC => {
+            "a limit on the number or depth of namespaces is reached (user.max_*_namespaces)"
+        }
         libc::EAGAIN => "a limit on the number of processes is reached",
         libc::ENOMEM => "no memory, or the PID namespace has ended",
         libc::EUSERS => "user namespaces are nested too deeply",

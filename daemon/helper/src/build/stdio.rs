@@ -52,7 +52,14 @@ impl Prepared {
             stderr: above_stdio(childs_stderr)?,
             own_stdin,
         };
-        Ok(Prepared::Pipes(Stdio::Pipes { stdin, stdout, stderr }, child))
+        Ok(Prepared::Pipes(
+            Stdio::Pipes {
+                stdin,
+                stdout,
+                stderr,
+            },
+            child,
+        ))
     }
 }
 
@@ -65,14 +72,23 @@ fn output() -> Result<(OwnedFd, OwnedFd), Fault> {
 
 /// What lies at 0 to 2 would be overwritten while the three are put into place.
 fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Fault> {
-    if fd.as_raw_fd() > 2 { Ok(fd) } else { fcntl_dupfd_cloexec(fd, 3).fault("fcntl") }
+    if fd.as_raw_fd() > 2 {
+        Ok(fd)
+    } else {
+        fcntl_dupfd_cloexec(fd, 3).fault("fcntl")
+    }
 }
 
 impl ChildStdio {
     /// All three are the terminal.
     pub fn of_terminal(slave: OwnedFd) -> Result<ChildStdio, Fault> {
         let copy = || fcntl_dupfd_cloexec(&slave, 3).fault("fcntl");
-        Ok(ChildStdio { stdin: copy()?, stdout: copy()?, stderr: copy()?, own_stdin: true })
+        Ok(ChildStdio {
+            stdin: copy()?,
+            stdout: copy()?,
+            stderr: copy()?,
+            own_stdin: true,
+        })
     }
 
     /// Gives the descriptors to a user, so that `/dev/stdout` can be opened by it. Not allowed in

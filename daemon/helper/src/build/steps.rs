@@ -5,6 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::fault::Fault;
 use crate::protocol::{Injection, Step, StepFailure, StepTiming};
+use crate::sys;
 
 /// Warnings: what could not be done and was not essential.
 pub type Warnings = Vec<String>;
@@ -16,6 +17,7 @@ pub struct Steps {
     /// Added to this process' clock: a joined time namespace shifts it.
     shift_ns: u64,
     inject: Option<Injection>,
+    in_child: bool,
     /// What was done so far.
     pub timings: Vec<StepTiming>,
     /// What went wrong without harm.
@@ -29,62 +31,102 @@ impl Steps {
             base_ns: monotonic_ns(),
             shift_ns: 0,
             inject,
+            in_child: false,
             timings: Vec::with_capacity(40),
             warnings: Vec::new(),
         }
     }
 
     /// Runs one step.
-    pub fn run<T>(
+    pub fn run<T, E: IntoFailure>(
         &mut self,
         step: Step,
-        work: impl FnOnce(&mut Warnings) -> Result<T, Fault>,
+        work: impl FnOnce(&mut Warnings) -> Result<T, E>,
     ) -> Result<T, StepFailure> {
         self.run_on(step, None, work)
     }
 
+    /// Runs a step that not every container has.
+    pub fn run_if<E: IntoFailure>(
+        &mut self,
+        wanted: bool,
+        step: Step,
+        work: impl FnOnce(&mut Warnings) -> Result<(), E>,
+    ) -> Result<(), StepFailure> {
+        if wanted {
+            return self.run(step, work);
+        }
+        self.injected(step)
+            .map_or(Ok(()), |fault| Err(fault.of_step(step)))
+    }
+
     /// Runs one step of several with the same name, e.g. the mount on `subject`.
-    pub fn run_on<T>(
+    pub fn run_on<T, E: IntoFailure>(
         &mut self,
         step: Step,
         subject: Option<String>,
-        work: impl FnOnce(&mut Warnings) -> Result<T, Fault>,
+        work: impl FnOnce(&mut Warnings) -> Result<T, E>,
     ) -> Result<T, StepFailure> {
         let start_ns = self.now();
-        let result = match self.injected(step) {
-            Some(fault) => Err(fault),
-            None => work(&mut self.warnings),
-        };
+        if let Some(fault) = self.injected(step) {
+            return Err(fault.of_step(step));
+        }
+        let result = work(&mut self.warnings);
         let duration_ns = self.now().saturating_sub(start_ns);
-        self.timings.push(StepTiming { step, subject, start_ns, duration_ns });
-        result.map_err(|fault| fault.of_step(step))
+        self.timings.push(StepTiming {
+            step,
+            subject,
+            start_ns,
+            duration_ns,
+        });
+        result.map_err(|error| error.into_failure(step))
     }
 
     /// Forgets what the other process tells about itself: the child's copy starts empty.
     pub fn fork(self) -> Steps {
-        Steps { timings: Vec::with_capacity(40), warnings: Vec::new(), ..self }
+        let timings = Vec::with_capacity(40);
+        Steps {
+            timings,
+            warnings: Vec::new(),
+            in_child: true,
+            ..self
+        }
     }
 
     /// Nanoseconds since the start.
     pub fn now(&self) -> u64 {
-        monotonic_ns().wrapping_add(self.shift_ns).saturating_sub(self.base_ns)
+        monotonic_ns()
+            .wrapping_add(self.shift_ns)
+            .saturating_sub(self.base_ns)
     }
 
     /// Runs something that may change this process' clock, without a jump in [`Steps::now`].
     pub fn across_time_namespace<T>(&mut self, work: impl FnOnce() -> T) -> T {
         let before = monotonic_ns();
         let result = work();
-        self.shift_ns = self.shift_ns.wrapping_add(before.wrapping_sub(monotonic_ns()));
+        self.shift_ns = self
+            .shift_ns
+            .wrapping_add(before.wrapping_sub(monotonic_ns()));
         result
     }
 
-    /// Whether this failure is the test's order to kill the helper (an injection with errno 0).
-    pub fn is_fatal(&self, failure: &StepFailure) -> bool {
-        self.inject.as_ref().is_some_and(|i| i.errno == 0 && i.step == failure.step)
+    /// A test's order to die here (an injection with errno 0) that the child ran into is the
+    /// helper's to follow: at once, without undoing anything.
+    pub fn die_if_ordered(&self, failure: &StepFailure) {
+        if self
+            .inject
+            .as_ref()
+            .is_some_and(|i| i.errno == 0 && i.step == failure.step)
+        {
+            die();
+        }
     }
 
     fn injected(&self, step: Step) -> Option<Fault> {
         let inject = self.inject.as_ref().filter(|inject| inject.step == step)?;
+        if inject.errno == 0 && !self.in_child {
+            die();
+        }
         Some(Fault {
             errno: inject.errno,
             syscall: "",
@@ -92,6 +134,34 @@ impl Steps {
             detail: Some("injected by a test".to_owned()),
         })
     }
+}
+
+/// What a step's work may fail with: a fault, or the failure of a step that it names itself.
+pub trait IntoFailure {
+    /// The failure, of `step` unless it knows better.
+    fn into_failure(self, step: Step) -> StepFailure;
+}
+
+impl IntoFailure for Fault {
+    fn into_failure(self, step: Step) -> StepFailure {
+        self.of_step(step)
+    }
+}
+
+impl IntoFailure for StepFailure {
+    fn into_failure(self, _step: Step) -> StepFailure {
+        self
+    }
+}
+
+fn die() -> ! {
+    let own = rustix::process::getpid()
+        .as_raw_nonzero()
+        .get()
+        .unsigned_abs();
+    // Cannot fail: it is this very process.
+    let _ = sys::kill(own, libc::SIGKILL);
+    sys::exit_now(1)
 }
 
 fn monotonic_ns() -> u64 {

@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 
-use crate::fault::{Fault, OrFault};
 use super::mounts;
 use super::namespaces::{Namespaces, Origin};
+use crate::fault::{Fault, OrFault};
 use crate::protocol::{MountAttrs, NamespaceKind};
 
 /// Writes them. One that belongs to the host, not to a namespace of the container, is refused.
@@ -19,7 +19,9 @@ pub fn write(sysctls: &BTreeMap<String, String>, namespaces: &Namespaces) -> Res
         return Ok(());
     }
     let proc = mounts::make("proc", &[], MountAttrs::default())?;
-    sysctls.iter().try_for_each(|(name, value)| write_one(&proc, name, value, namespaces))
+    sysctls
+        .iter()
+        .try_for_each(|(name, value)| write_one(&proc, name, value, namespaces))
 }
 
 fn write_one(
@@ -35,11 +37,16 @@ fn write_one(
             Fault::refused("this sysctl is the host's: no namespace of the container has its own")
                 .at(name)
         })?;
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-    let file = openat2(proc.as_fd(), format!("sys/{path}"), flags, Mode::empty(), resolve)
-        .fault_at("openat2", name)?;
+    let file = openat2(
+        proc.as_fd(),
+        format!("sys/{path}"),
+        flags,
+        Mode::empty(),
+        resolve,
+    )
+    .fault_at("openat2", name)?;
     rustix::io::write(&file, value.as_bytes())
         .fault_at("write", name)
         .map(drop)
@@ -49,9 +56,14 @@ fn write_one(
 /// As sysctl(8) has it: dots separate, unless a slash does so first.
 fn path_of(name: &str) -> String {
     match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
-        Some(b'.') => {
-            name.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect()
-        }
+        Some(b'.') => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                c => c,
+            })
+            .collect(),
         _ => name.to_owned(),
     }
 }
@@ -89,8 +101,14 @@ mod tests {
     #[test]
     fn dots_and_slashes_separate_as_in_sysctl() {
         assert_eq!(path_of("net.ipv4.ip_forward"), "net/ipv4/ip_forward");
-        assert_eq!(path_of("net/ipv4/conf/eth0.1/forwarding"), "net/ipv4/conf/eth0.1/forwarding");
-        assert_eq!(path_of("net.ipv4.conf.eth0/1.forwarding"), "net/ipv4/conf/eth0.1/forwarding");
+        assert_eq!(
+            path_of("net/ipv4/conf/eth0.1/forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
+        assert_eq!(
+            path_of("net.ipv4.conf.eth0/1.forwarding"),
+            "net/ipv4/conf/eth0.1/forwarding"
+        );
     }
 
     #[test]

@@ -8,9 +8,9 @@ use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
 use super::devices::is_device;
-use crate::fault::{Fault, OrFault};
 use super::paths::{self, Links};
 use super::tree::{Tree, attach, clone_mount};
+use crate::fault::{Fault, OrFault};
 use crate::protocol::TerminalSize;
 
 /// `DEVPTS_SUPER_MAGIC` of statfs(2).
@@ -33,8 +33,12 @@ pub fn open_in_tree(tree: &Tree, size: TerminalSize) -> Result<Pty, Fault> {
 
 /// Makes a pty in a container that runs, which this process has joined.
 pub fn open_joined(size: TerminalSize) -> Result<Pty, Fault> {
-    let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .fault_at("open", "/")?;
+    let root = rustix::fs::open(
+        "/",
+        OFlags::PATH | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .fault_at("open", "/")?;
     let path = Path::new("dev/pts/ptmx");
     let ptmx = paths::open_in(root.as_fd(), path, ptmx_flags(), Links::Refused);
     from_ptmx(ptmx.fault_at("openat2", "/dev/pts/ptmx"), size)
@@ -64,8 +68,12 @@ fn from_ptmx(ptmx: Result<OwnedFd, Fault>, size: TerminalSize) -> Result<Pty, Fa
     // The slave by the master, not by a name that could lead elsewhere.
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let slave = ioctl_tiocgptpeer(&master, flags).fault("ioctl(TIOCGPTPEER)")?;
-    let winsize =
-        Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+    let winsize = Winsize {
+        ws_row: size.rows,
+        ws_col: size.cols,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     tcsetwinsize(&master, winsize).fault("ioctl(TIOCSWINSZ)")?;
     Ok(Pty { master, slave })
 }

@@ -7,8 +7,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
-use crate::fault::{Fault, OrFault};
 use super::paths::{self, Dir, Links};
+use crate::fault::{Fault, OrFault};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 
 /// A filesystem that was made for this container and holds nothing of the image: what lies in it
@@ -31,7 +31,10 @@ pub struct Tree {
 impl Tree {
     /// A tree of a root alone.
     pub fn new(root: OwnedFd) -> Tree {
-        Tree { root, fresh: Vec::new() }
+        Tree {
+            root,
+            fresh: Vec::new(),
+        }
     }
 
     /// The root mount.
@@ -70,19 +73,28 @@ impl Tree {
     /// when everything is in place.
     pub fn add_fresh(&mut self, at: &Path, fstype: &str, mount: OwnedFd, read_only_later: bool) {
         let (at, fstype) = (at.to_owned(), fstype.to_owned());
-        self.fresh.push(Fresh { at, fstype, mount, read_only_later });
+        self.fresh.push(Fresh {
+            at,
+            fstype,
+            mount,
+            read_only_later,
+        });
     }
 
     /// The fresh filesystem of this type at this path.
     pub fn fresh(&self, at: &str, fstype: &str) -> Option<BorrowedFd<'_>> {
         let at = Path::new(at);
         let mut all = self.fresh.iter().rev();
-        all.find(|f| f.at == at && f.fstype == fstype).map(|f| f.mount.as_fd())
+        all.find(|f| f.at == at && f.fstype == fstype)
+            .map(|f| f.mount.as_fd())
     }
 
     /// Makes read-only what was left writable for the work.
     pub fn seal(&self, root_read_only: bool) -> Result<(), Fault> {
-        let read_only = MountAttr { set: MOUNT_ATTR_RDONLY, ..MountAttr::default() };
+        let read_only = MountAttr {
+            set: MOUNT_ATTR_RDONLY,
+            ..MountAttr::default()
+        };
         for fresh in self.fresh.iter().filter(|fresh| fresh.read_only_later) {
             mount_setattr(fresh.mount.as_fd(), false, read_only)
                 .fault_at("mount_setattr", fresh.at.display())?;
@@ -96,7 +108,13 @@ impl Tree {
     /// Where to look a path up from, and what is left of it.
     fn base<'p>(&self, path: &'p Path) -> (BorrowedFd<'_>, &'p Path) {
         let inside = |fresh: &&Fresh| path != fresh.at && path.starts_with(&fresh.at);
-        match self.fresh.iter().rev().filter(inside).max_by_key(|f| f.at.as_os_str().len()) {
+        match self
+            .fresh
+            .iter()
+            .rev()
+            .filter(inside)
+            .max_by_key(|f| f.at.as_os_str().len())
+        {
             None => (self.root(), path.strip_prefix("/").unwrap_or(path)),
             Some(f) => (f.mount.as_fd(), path.strip_prefix(&f.at).unwrap_or(path)),
         }

@@ -52,7 +52,11 @@ impl Hierarchy {
 
     /// `unified`, or the v1 controllers as they are mounted together: `cpu,cpuacct`.
     pub fn name(&self) -> String {
-        if self.unified { "unified".to_owned() } else { self.controllers.join(",") }
+        if self.unified {
+            "unified".to_owned()
+        } else {
+            self.controllers.join(",")
+        }
     }
 }
 
@@ -122,11 +126,22 @@ fn parse_line(line: &str) -> Option<Hierarchy> {
     }
     let mount = PathBuf::from(unescape(point));
     match fstype {
-        "cgroup2" => Some(Hierarchy { mount, unified: true, controllers: Vec::new() }),
+        "cgroup2" => Some(Hierarchy {
+            mount,
+            unified: true,
+            controllers: Vec::new(),
+        }),
         "cgroup" => {
-            let controllers: Vec<String> =
-                options.split(',').filter(|o| CONTROLLERS.contains(o)).map(str::to_owned).collect();
-            (!controllers.is_empty()).then_some(Hierarchy { mount, unified: false, controllers })
+            let controllers: Vec<String> = options
+                .split(',')
+                .filter(|o| CONTROLLERS.contains(o))
+                .map(str::to_owned)
+                .collect();
+            (!controllers.is_empty()).then_some(Hierarchy {
+                mount,
+                unified: false,
+                controllers,
+            })
         }
         _ => None,
     }
@@ -134,7 +149,10 @@ fn parse_line(line: &str) -> Option<Hierarchy> {
 
 /// Space, tab, newline and backslash are octal in mountinfo.
 fn unescape(path: &str) -> String {
-    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+    path.replace("\\040", " ")
+        .replace("\\011", "\t")
+        .replace("\\012", "\n")
+        .replace("\\134", "\\")
 }
 
 #[cfg(test)]
@@ -161,13 +179,18 @@ mod tests {
     fn a_hybrid_host_has_v1_controllers_and_a_unified_tree() {
         let layout = Layout::parse(HYBRID);
         assert_eq!(layout.all().count(), 3);
-        assert_eq!(layout.unified().map(Hierarchy::mount), Some(Path::new("/sys/fs/cgroup/unified")));
+        assert_eq!(
+            layout.unified().map(Hierarchy::mount),
+            Some(Path::new("/sys/fs/cgroup/unified"))
+        );
         assert_eq!(layout.with("pids"), None);
     }
 
     #[test]
     fn a_bind_of_a_part_of_a_hierarchy_is_not_the_hierarchy() {
-        let memory = Layout::parse(HYBRID).with("memory").map(|h| h.mount().to_owned());
+        let memory = Layout::parse(HYBRID)
+            .with("memory")
+            .map(|h| h.mount().to_owned());
         assert_eq!(memory, Some(PathBuf::from("/sys/fs/cgroup/memory")));
     }
 }

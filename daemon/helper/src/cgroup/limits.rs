@@ -31,7 +31,11 @@ pub fn settings(
     memory(plan, is_unified("memory"), &mut all)?;
     cpu(plan, is_unified("cpu"), &mut all);
     let mut push = |controller, file, value: Option<String>| {
-        all.extend(value.map(|value| Setting { controller, file, value }));
+        all.extend(value.map(|value| Setting {
+            controller,
+            file,
+            value,
+        }));
     };
     push("cpuset", "cpuset.cpus", plan.cpuset_cpus.clone());
     push("cpuset", "cpuset.mems", plan.cpuset_mems.clone());
@@ -39,17 +43,21 @@ pub fn settings(
     Ok(all)
 }
 
-fn memory(
-    plan: &ResourcePlan,
-    unified: bool,
-    all: &mut Vec<Setting>,
-) -> Result<(), Inexpressible> {
+fn memory(plan: &ResourcePlan, unified: bool, all: &mut Vec<Setting>) -> Result<(), Inexpressible> {
     let mut push = |file, value: Option<String>| {
-        all.extend(value.map(|value| Setting { controller: "memory", file, value }));
+        all.extend(value.map(|value| Setting {
+            controller: "memory",
+            file,
+            value,
+        }));
     };
     if unified {
         push("memory.max", plan.memory.map(max_or));
-        push("memory.swap.max", plan.memory_and_swap.map(|total| swap_of(total, plan.memory)));
+        push(
+            "memory.swap.max",
+            plan.memory_and_swap
+                .map(|total| swap_of(total, plan.memory)),
+        );
         push("memory.low", plan.memory_reservation.map(max_or));
         push("memory.high", plan.memory_high.map(max_or));
         return Ok(());
@@ -59,23 +67,51 @@ fn memory(
     }
     // The order matters: memory alone may never be above memory and swap together.
     push("memory.limit_in_bytes", plan.memory.map(v1_bytes));
-    push("memory.memsw.limit_in_bytes", plan.memory_and_swap.map(v1_bytes));
-    push("memory.soft_limit_in_bytes", plan.memory_reservation.map(v1_bytes));
+    push(
+        "memory.memsw.limit_in_bytes",
+        plan.memory_and_swap.map(v1_bytes),
+    );
+    push(
+        "memory.soft_limit_in_bytes",
+        plan.memory_reservation.map(v1_bytes),
+    );
     Ok(())
 }
 
 fn cpu(plan: &ResourcePlan, unified: bool, all: &mut Vec<Setting>) {
     let mut push = |file, value: Option<String>| {
-        all.extend(value.map(|value| Setting { controller: "cpu", file, value }));
+        all.extend(value.map(|value| Setting {
+            controller: "cpu",
+            file,
+            value,
+        }));
     };
     if unified {
         push("cpu.max", quota_and_period(plan));
-        push("cpu.weight", plan.cpu_weight.map(|weight| weight.to_string()));
+        push(
+            "cpu.weight",
+            plan.cpu_weight.map(|weight| weight.to_string()),
+        );
         return;
     }
-    push("cpu.cfs_period_us", plan.cpu_period_us.map(|us| us.to_string()));
-    push("cpu.cfs_quota_us", plan.cpu_quota_us.map(|us| if us == u64::MAX { "-1".to_owned() } else { us.to_string() }));
-    push("cpu.shares", plan.cpu_weight.map(|weight| shares_of(weight).to_string()));
+    push(
+        "cpu.cfs_period_us",
+        plan.cpu_period_us.map(|us| us.to_string()),
+    );
+    push(
+        "cpu.cfs_quota_us",
+        plan.cpu_quota_us.map(|us| {
+            if us == u64::MAX {
+                "-1".to_owned()
+            } else {
+                us.to_string()
+            }
+        }),
+    );
+    push(
+        "cpu.shares",
+        plan.cpu_weight.map(|weight| shares_of(weight).to_string()),
+    );
 }
 
 /// `cpu.max` is `QUOTA [PERIOD]`.
@@ -83,9 +119,10 @@ fn quota_and_period(plan: &ResourcePlan) -> Option<String> {
     match (plan.cpu_quota_us.map(max_or), plan.cpu_period_us) {
         (None, None) => None,
         (Some(quota), None) => Some(quota),
-        (quota, Some(period)) => {
-            Some(format!("{} {period}", quota.unwrap_or_else(|| "max".to_owned())))
-        }
+        (quota, Some(period)) => Some(format!(
+            "{} {period}",
+            quota.unwrap_or_else(|| "max".to_owned())
+        )),
     }
 }
 
@@ -104,11 +141,19 @@ fn shares_of(weight: u64) -> u64 {
 }
 
 fn max_or(value: u64) -> String {
-    if value == u64::MAX { "max".to_owned() } else { value.to_string() }
+    if value == u64::MAX {
+        "max".to_owned()
+    } else {
+        value.to_string()
+    }
 }
 
 fn v1_bytes(value: u64) -> String {
-    if value == u64::MAX { "-1".to_owned() } else { value.to_string() }
+    if value == u64::MAX {
+        "-1".to_owned()
+    } else {
+        value.to_string()
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +172,10 @@ mod tests {
             memory_and_swap: Some(150),
             ..ResourcePlan::default()
         };
-        let expected = [("memory.max", "100".to_owned()), ("memory.swap.max", "50".to_owned())];
+        let expected = [
+            ("memory.max", "100".to_owned()),
+            ("memory.swap.max", "50".to_owned()),
+        ];
         assert_eq!(written(&plan, true), expected);
     }
 
@@ -147,8 +195,11 @@ mod tests {
 
     #[test]
     fn no_limit_is_max_on_v2_and_minus_one_on_v1() {
-        let plan =
-            ResourcePlan { pids: Some(u64::MAX), memory: Some(u64::MAX), ..Default::default() };
+        let plan = ResourcePlan {
+            pids: Some(u64::MAX),
+            memory: Some(u64::MAX),
+            ..Default::default()
+        };
         let v1 = written(&plan, false);
         assert_eq!(v1[0].1, "-1");
         // pids.max is the same file on both.
@@ -164,13 +215,19 @@ mod tests {
 
     #[test]
     fn memory_high_is_refused_on_v1() {
-        let plan = ResourcePlan { memory_high: Some(1), ..ResourcePlan::default() };
+        let plan = ResourcePlan {
+            memory_high: Some(1),
+            ..ResourcePlan::default()
+        };
         assert!(settings(&plan, |_| false).is_err());
     }
 
     #[test]
     fn a_period_without_a_quota_is_no_limit() {
-        let plan = ResourcePlan { cpu_period_us: Some(1000), ..ResourcePlan::default() };
+        let plan = ResourcePlan {
+            cpu_period_us: Some(1000),
+            ..ResourcePlan::default()
+        };
         assert_eq!(written(&plan, true), [("cpu.max", "max 1000".to_owned())]);
     }
 }

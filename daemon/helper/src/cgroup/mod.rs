@@ -65,7 +65,10 @@ impl Cgroup {
             };
         };
         let unified = |controller: &str| {
-            layout.with(controller).or(layout.unified()).is_some_and(Hierarchy::is_unified)
+            layout
+                .with(controller)
+                .or(layout.unified())
+                .is_some_and(Hierarchy::is_unified)
         };
         let settings = limits::settings(&plan.resources, unified)
             .map_err(|limits::Inexpressible(what)| Fault::refused(what))?;
@@ -85,7 +88,11 @@ impl Cgroup {
             let dir = directory(hierarchy, path);
             make_directory(hierarchy, path, &dir)?;
             // Known from now on, so that a failure below removes it.
-            self.dirs.push(CgroupDir { hierarchy: hierarchy.clone(), path: dir, fd: None });
+            self.dirs.push(CgroupDir {
+                hierarchy: hierarchy.clone(),
+                path: dir,
+                fd: None,
+            });
             if !hierarchy.is_unified() && hierarchy.has("cpuset") {
                 inherit_cpuset(hierarchy, path)?;
             }
@@ -97,7 +104,10 @@ impl Cgroup {
     }
 
     fn apply(&self, path: &Path, setting: &Setting) -> Result<(), Fault> {
-        let dir = self.dirs.iter().find(|dir| dir.hierarchy.has(setting.controller));
+        let dir = self
+            .dirs
+            .iter()
+            .find(|dir| dir.hierarchy.has(setting.controller));
         let dir = dir.ok_or_else(|| no_controller(setting.controller))?;
         let file = dir.path.join(setting.file);
         match write_file(&file, &setting.value) {
@@ -115,12 +125,20 @@ impl Cgroup {
     /// The directories that exist under the plan's path, whoever made them: for ending and
     /// removing a cgroup that an earlier helper left.
     pub fn open(plan: &CgroupPlan) -> io::Result<Cgroup> {
-        let Some(path) = &plan.path else { return Ok(Cgroup::default()) };
+        let Some(path) = &plan.path else {
+            return Ok(Cgroup::default());
+        };
         let of = |hierarchy: &Hierarchy| {
             let (path, hierarchy) = (directory(hierarchy, path), hierarchy.clone());
-            path.is_dir().then_some(CgroupDir { hierarchy, path, fd: None })
+            path.is_dir().then_some(CgroupDir {
+                hierarchy,
+                path,
+                fd: None,
+            })
         };
-        Ok(Cgroup { dirs: Layout::detect().all().filter_map(of).collect() })
+        Ok(Cgroup {
+            dirs: Layout::detect().all().filter_map(of).collect(),
+        })
     }
 
     /// Absolute directories by controller (`unified`, `memory`...).
@@ -131,7 +149,10 @@ impl Cgroup {
             } else {
                 dir.hierarchy.controllers().to_vec()
             };
-            names.into_iter().map(|name| (name, dir.path.clone())).collect::<Vec<_>>()
+            names
+                .into_iter()
+                .map(|name| (name, dir.path.clone()))
+                .collect::<Vec<_>>()
         };
         self.dirs.iter().flat_map(named).collect()
     }
@@ -143,7 +164,9 @@ impl Cgroup {
 
     /// The v2 directory for `CLONE_INTO_CGROUP`, where there is a v2 hierarchy.
     pub fn clone_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.unified().and_then(|dir| dir.fd.as_ref()).map(AsFd::as_fd)
+        self.unified()
+            .and_then(|dir| dir.fd.as_ref())
+            .map(AsFd::as_fd)
     }
 
     /// Puts the calling process into the v1 directories, through descriptors that were opened
@@ -157,21 +180,36 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether a child must still be put into directories: it is born in the v2 one only.
+    pub fn has_v1(&self) -> bool {
+        self.dirs.iter().any(|dir| !dir.hierarchy.is_unified())
+    }
+
     fn unified(&self) -> Option<&CgroupDir> {
         self.dirs.iter().find(|dir| dir.hierarchy.is_unified())
     }
 
     fn freezer(&self) -> Option<&CgroupDir> {
-        self.dirs.iter().find(|dir| dir.hierarchy.is_unified() || dir.hierarchy.has("freezer"))
+        self.dirs
+            .iter()
+            .find(|dir| dir.hierarchy.is_unified() || dir.hierarchy.has("freezer"))
     }
 
     /// How many processes the OOM killer has ended in it so far; 0 without a memory controller.
     pub fn oom_kills(&self) -> u64 {
-        let Some(dir) = self.dirs.iter().find(|dir| dir.hierarchy.has("memory")) else { return 0 };
+        let Some(dir) = self.dirs.iter().find(|dir| dir.hierarchy.has("memory")) else {
+            return 0;
+        };
         let unified = dir.hierarchy.is_unified();
-        let file = if unified { "memory.events" } else { "memory.oom_control" };
+        let file = if unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
         let text = fs::read_to_string(dir.path.join(file)).unwrap_or_default();
-        let value = text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
         value.unwrap_or(0)
     }
 }
@@ -191,7 +229,10 @@ impl CgroupDir {
 
 /// The hierarchies that a container with these limits has a directory in.
 fn used<'l>(layout: &'l Layout, settings: &[Setting]) -> Result<Vec<&'l Hierarchy>, Fault> {
-    if let Some(missing) = settings.iter().find(|s| layout.with(s.controller).is_none()) {
+    if let Some(missing) = settings
+        .iter()
+        .find(|s| layout.with(s.controller).is_none())
+    {
         return Err(no_controller(missing.controller));
     }
     let wanted = |controller: &str| {
@@ -204,20 +245,26 @@ fn used<'l>(layout: &'l Layout, settings: &[Setting]) -> Result<Vec<&'l Hierarch
 }
 
 fn no_controller(controller: &str) -> Fault {
-    Fault::refused(format!("this host has no {controller} controller to enforce the limit with"))
+    Fault::refused(format!(
+        "this host has no {controller} controller to enforce the limit with"
+    ))
 }
 
 fn explain(fault: Fault, setting: &Setting) -> Fault {
     let (file, value) = (setting.file, &setting.value);
     if fault.is(Errno::NOENT) {
-        fault.because(format!("this kernel cannot enforce the limit: it has no {file}"))
+        fault.because(format!(
+            "this kernel cannot enforce the limit: it has no {file}"
+        ))
     } else {
         fault.because(format!("the kernel refuses {value} for {file}"))
     }
 }
 
 fn directory(hierarchy: &Hierarchy, path: &Path) -> PathBuf {
-    hierarchy.mount().join(path.strip_prefix("/").unwrap_or(path))
+    hierarchy
+        .mount()
+        .join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// Makes the container's directory, and those above it when they are missing.
@@ -228,16 +275,25 @@ fn make_directory(hierarchy: &Hierarchy, path: &Path, dir: &Path) -> Result<(), 
         Err(Errno::NOENT) => {}
         Err(Errno::EXIST) => {
             // Left by a helper that died: whatever still runs in it is nobody's.
-            let left = CgroupDir { hierarchy: hierarchy.clone(), path: dir.to_owned(), fd: None };
+            let left = CgroupDir {
+                hierarchy: hierarchy.clone(),
+                path: dir.to_owned(),
+                fd: None,
+            };
             let left = Cgroup { dirs: vec![left] };
-            left.kill_all().and_then(|()| left.remove()).fault_at("rmdir", dir.display())?;
+            left.kill_all()
+                .and_then(|()| left.remove())
+                .fault_at("rmdir", dir.display())?;
             return mkdir(dir, mode).fault_at("mkdir", dir.display());
         }
         Err(errno) => return Err(Fault::of("mkdir", errno).at(dir.display())),
     }
     fs::create_dir_all(dir).fault_at("mkdir", dir.display())?;
     if hierarchy.is_unified() {
-        let on = DEFAULT_V2.into_iter().filter(|c| hierarchy.has(c)).collect::<Vec<_>>();
+        let on = DEFAULT_V2
+            .into_iter()
+            .filter(|c| hierarchy.has(c))
+            .collect::<Vec<_>>();
         // Without a limit, a controller that cannot be had (a process in a directory above) only
         // means less to count; a limit that needs it tries again and says so.
         let _ = enable_above(hierarchy, path, &on);
@@ -250,7 +306,11 @@ fn enable_above(hierarchy: &Hierarchy, path: &Path, controllers: &[&str]) -> Res
     if controllers.is_empty() {
         return Ok(());
     }
-    let value = controllers.iter().map(|c| format!("+{c}")).collect::<Vec<_>>().join(" ");
+    let value = controllers
+        .iter()
+        .map(|c| format!("+{c}"))
+        .collect::<Vec<_>>()
+        .join(" ");
     let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
     above.reverse();
     for ancestor in above {

@@ -110,7 +110,11 @@ impl Cgroup {
 }
 
 fn freezer_file(dir: &CgroupDir) -> &'static str {
-    if dir.hierarchy.is_unified() { "cgroup.freeze" } else { "freezer.state" }
+    if dir.hierarchy.is_unified() {
+        "cgroup.freeze"
+    } else {
+        "freezer.state"
+    }
 }
 
 fn is_frozen(dir: &CgroupDir) -> io::Result<bool> {
@@ -141,7 +145,9 @@ fn for_each_directory(
     work: &mut dyn FnMut(&Path) -> io::Result<()>,
 ) -> io::Result<()> {
     work(path)?;
-    children(path)?.iter().try_for_each(|child| for_each_directory(child, work))
+    children(path)?
+        .iter()
+        .try_for_each(|child| for_each_directory(child, work))
 }
 
 fn children(path: &Path) -> io::Result<Vec<PathBuf>> {

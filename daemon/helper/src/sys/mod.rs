@@ -4,6 +4,7 @@
 //! close-on-exec, and turns a negative result into [`rustix::io::Errno`].
 #![expect(unsafe_code, reason = "the system call layer: the one place where it is allowed")]
 
+mod closing;
 mod exec;
 mod mount;
 mod net;
@@ -12,6 +13,7 @@ mod process;
 mod signal;
 mod zygote;
 
+pub use closing::*;
 pub use exec::*;
 pub use mount::*;
 pub use net::*;

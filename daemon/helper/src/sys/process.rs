@@ -68,7 +68,10 @@ pub fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     }
     // SAFETY: the kernel has just opened this descriptor for us (CLONE_PIDFD sets O_CLOEXEC).
     let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    Ok(Forked::Parent { pid: u32::try_from(result).map_err(|_| Errno::OVERFLOW)?, pidfd })
+    Ok(Forked::Parent {
+        pid: u32::try_from(result).map_err(|_| Errno::OVERFLOW)?,
+        pidfd,
+    })
 }
 
 /// `_exit(2)`: ends this process at once, without running destructors or exit handlers.
@@ -79,7 +82,10 @@ pub fn exit_now(code: i32) -> ! {
 
 /// `kill(2)` with a raw signal number (real-time signals included; 0 only asks).
 pub fn kill(pid: u32, signal: i32) -> Result<()> {
-    let pid = i32::try_from(pid).ok().filter(|pid| *pid > 0).ok_or(Errno::SRCH)?;
+    let pid = i32::try_from(pid)
+        .ok()
+        .filter(|pid| *pid > 0)
+        .ok_or(Errno::SRCH)?;
     // SAFETY: kill takes plain numbers.
     check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }
@@ -89,7 +95,13 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     let (info, flags) = (std::ptr::null::<libc::siginfo_t>(), 0u32);
     // SAFETY: the descriptor is borrowed for the call; a null siginfo is allowed.
     check(unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, flags)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            info,
+            flags,
+        )
     })
     .map(drop)
 }

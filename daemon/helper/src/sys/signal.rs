@@ -46,10 +46,19 @@ pub fn set_signal_mask(mask: u64) -> Result<()> {
 
 /// Waits for one of the signals in `mask`, which must be blocked, and returns its number.
 pub fn wait_for_signal(mask: u64) -> Result<i32> {
-    let (info, forever) = (std::ptr::null::<libc::siginfo_t>(), std::ptr::null::<libc::timespec>());
+    let (info, forever) = (
+        std::ptr::null::<libc::siginfo_t>(),
+        std::ptr::null::<libc::timespec>(),
+    );
     // SAFETY: a null siginfo and a null timeout are allowed (rt_sigtimedwait(2)).
     let signal = check(unsafe {
-        libc::syscall(libc::SYS_rt_sigtimedwait, &raw const mask, info, forever, SIGSET_SIZE)
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const mask,
+            info,
+            forever,
+            SIGSET_SIZE,
+        )
     })?;
     Ok(i32::try_from(signal).unwrap_or(0))
 }

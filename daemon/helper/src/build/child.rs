@@ -1,0 +1,330 @@
+//! The child: from the clone to the program. Everything here runs in the container's namespaces.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::Mode;
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use rustix::process::{fchdir, pivot_root, umask};
+use rustix::system::{setdomainname, sethostname};
+
+use super::mounts::{self, Context};
+use super::namespaces::{Namespaces, Origin, join_process};
+use super::program::{Program, harden};
+use super::report::{FromChild, Report};
+use super::rootfs::inherited_propagation;
+use super::stdio::ChildStdio;
+use super::steps::Steps;
+use super::terminal::{self, Pty};
+use super::tree::{Tree, attach};
+use super::{devices, identity, limits, masks, sysctls};
+use crate::cgroup::Cgroup;
+use crate::fault::{Fault, OrFault};
+use crate::protocol::{ExecPlan, LaunchPlan, NamespaceKind, Propagation, Step, StepFailure};
+use crate::sys::{self, MountAttr, mount_setattr};
+
+/// What the child of a launch has from the helper.
+#[derive(Debug)]
+pub struct Container<'a> {
+    /// The plan.
+    pub plan: &'a LaunchPlan,
+    /// Its namespaces.
+    pub namespaces: &'a Namespaces,
+    /// Its cgroup.
+    pub cgroup: &'a Cgroup,
+    /// The root; `None`: it comes with the go, or the mount namespace is not the container's own.
+    pub root: Option<OwnedFd>,
+    /// The bind sources, one for each mount of the plan.
+    pub sources: Vec<Option<OwnedFd>>,
+    /// The program's pipes; `None`: a terminal.
+    pub stdio: Option<ChildStdio>,
+}
+
+/// Runs the child's part and never returns: at its end is the program, or a report of what failed.
+pub fn run(
+    work: impl FnOnce(&mut Steps, &Report) -> Result<Infallible, StepFailure>,
+    steps: Steps,
+    report: &Report,
+) -> ! {
+    let mut steps = steps.fork();
+    // What the helper and the Rust runtime have set is not the program's.
+    sys::reset_signal_dispositions();
+    umask(Mode::empty());
+    let Err(failure) = work(&mut steps, report);
+    // When the helper is gone too there is nobody to tell.
+    let _ = report.say(&FromChild::Failed(failure), None);
+    sys::exit_now(1)
+}
+
+impl Container<'_> {
+    /// Builds the container around this process and becomes its program.
+    pub fn build(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
+        let plan = self.plan;
+        if let Some(score) = plan.process.oom_score_adj {
+            let subject = Some("oom_score_adj".to_owned());
+            steps.run_on(Step::Rlimits, subject, |warnings| {
+                limits::set_oom_score(score, warnings);
+                Ok::<_, Fault>(())
+            })?;
+        }
+        // Before the ids change: the directories belong to the host's root.
+        steps.run_if(self.cgroup.has_v1(), Step::CgroupAttach, |_| {
+            self.cgroup.attach_self_v1()
+        })?;
+        self.enter_user_namespace(steps, report)?;
+        self.enter_namespaces(steps)?;
+        let pty = match self.root.take() {
+            Some(root) => self.build_mounts(root, steps)?,
+            None => self.joined_terminal(steps)?,
+        };
+        let stdio = hand_over_terminal(pty, self.stdio.take(), report)
+            .map_err(|fault| fault.of_step(Step::Terminal))?;
+        let program = Program {
+            process: &plan.process,
+            stdio,
+            init: plan.init,
+            dies_with_helper: true,
+        };
+        program.start(steps, report)
+    }
+
+    fn enter_user_namespace(
+        &mut self,
+        steps: &mut Steps,
+        report: &Report,
+    ) -> Result<(), StepFailure> {
+        let (namespaces, plan) = (self.namespaces, self.plan);
+        let user = namespaces.origin(NamespaceKind::User);
+        let root = &mut self.root;
+        steps.run_if(user != Origin::Host, Step::IdMaps, |_| {
+            if user == Origin::New {
+                if let Some(made) = report.wait_for_go()? {
+                    *root = Some(made);
+                }
+                return identity::become_namespace_root(&plan.uid_map, &plan.gid_map);
+            }
+            identity::become_namespace_root(&[], &[])
+        })
+    }
+
+    fn enter_namespaces(&self, steps: &mut Steps) -> Result<(), StepFailure> {
+        let (plan, namespaces) = (self.plan, self.namespaces);
+        let is_new = |kind| namespaces.origin(kind) == Origin::New;
+        let join = namespaces.any_given() && !namespaces.needs_middle();
+        let joined = steps.across_time_namespace(|| {
+            if join {
+                namespaces.join_in_child()
+            } else {
+                Ok(())
+            }
+        });
+        steps.run_if(join, Step::JoinNamespaces, |_| joined)?;
+        steps.run_if(is_new(NamespaceKind::Cgroup), Step::CgroupNamespace, |_| {
+            sys::unshare_cgroup_namespace().fault("unshare")
+        })?;
+        let named = plan.hostname.is_some() || plan.domainname.is_some();
+        steps.run_if(named && is_new(NamespaceKind::Uts), Step::Hostname, |_| {
+            set_names(plan)
+        })?;
+        let loopback = plan.loopback_up && is_new(NamespaceKind::Net);
+        steps.run_if(loopback, Step::Loopback, |_| loopback_up())
+    }
+
+    /// The mount namespace is the container's own: its whole tree.
+    fn build_mounts(
+        &mut self,
+        root: OwnedFd,
+        steps: &mut Steps,
+    ) -> Result<Option<Pty>, StepFailure> {
+        let plan = self.plan;
+        steps.run(Step::Propagation, |_| {
+            cut_propagation(plan.rootfs.propagation)
+        })?;
+        let mut tree = Tree::new(root);
+        // On top of the host's root, below nothing that has a name: paths of the host still
+        // resolve, because the root directory of this process is the mount underneath.
+        steps.run(Step::AttachRoot, |_| {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            let host = rustix::fs::open("/", flags, Mode::empty()).fault_at("open", "/")?;
+            attach(tree.root(), host, std::path::Path::new("/"))
+        })?;
+        self.mount_all(&mut tree, steps)?;
+        steps.run_if(!plan.devices.is_empty(), Step::Devices, |_| {
+            devices::make(&tree, &plan.devices)
+        })?;
+        let pty = self.console(&tree, steps)?;
+        steps.run_if(!plan.sysctls.is_empty(), Step::Sysctls, |_| {
+            sysctls::write(&plan.sysctls, self.namespaces)
+        })?;
+        steps.run(Step::MaskedPaths, |_| masks::apply(&tree, plan))?;
+        steps.run(Step::PivotRoot, |_| {
+            change_root(&tree, plan.rootfs.propagation)
+        })?;
+        steps.run(Step::ReadonlyRoot, |_| tree.seal(plan.rootfs.read_only))?;
+        Ok(pty)
+    }
+
+    fn mount_all(&mut self, tree: &mut Tree, steps: &mut Steps) -> Result<(), StepFailure> {
+        let new_user = self.namespaces.origin(NamespaceKind::User) == Origin::New;
+        let maps = new_user.then_some((&*self.plan.uid_map, &*self.plan.gid_map));
+        let context = Context {
+            cgroup: self.cgroup,
+            maps,
+        };
+        for (plan, source) in self.plan.mounts.iter().zip(self.sources.drain(..)) {
+            let subject = Some(plan.destination.display().to_string());
+            steps.run_on(Step::Mounts, subject, |warnings| {
+                mounts::mount(tree, plan, source, context, warnings)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn console(&self, tree: &Tree, steps: &mut Steps) -> Result<Option<Pty>, StepFailure> {
+        let mut pty = None;
+        steps.run_if(self.plan.process.terminal.is_some(), Step::Terminal, |_| {
+            let Some(size) = self.plan.process.terminal else {
+                return Ok(());
+            };
+            let made = terminal::open_in_tree(tree, size)?;
+            terminal::bind_console(tree, &made.slave)?;
+            pty = Some(made);
+            Ok::<_, Fault>(())
+        })?;
+        Ok(pty)
+    }
+
+    /// The mount namespace is the host's or another container's: nothing is mounted there.
+    fn joined_terminal(&self, steps: &mut Steps) -> Result<Option<Pty>, StepFailure> {
+        steps.run_if(!self.plan.sysctls.is_empty(), Step::Sysctls, |_| {
+            sysctls::write(&self.plan.sysctls, self.namespaces)
+        })?;
+        let Some(size) = self.plan.process.terminal else {
+            return Ok(None);
+        };
+        steps
+            .run(Step::Terminal, |_| terminal::open_joined(size))
+            .map(Some)
+    }
+}
+
+/// What the child of an exec has from the helper.
+#[derive(Debug)]
+pub struct Exec<'a> {
+    /// The plan.
+    pub plan: &'a ExecPlan,
+    /// The container's PID 1.
+    pub pidfd: std::os::fd::BorrowedFd<'a>,
+    /// The container's cgroup.
+    pub cgroup: &'a Cgroup,
+    /// What to join.
+    pub mask: rustix::thread::ThreadNameSpaceType,
+    /// The container's id maps; `None` where it is in the host's user namespace.
+    pub maps: Option<super::IdMaps<'a>>,
+    /// The program's pipes; `None`: a terminal.
+    pub stdio: Option<ChildStdio>,
+}
+
+impl Exec<'_> {
+    /// Enters the container and becomes the program.
+    pub fn enter(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
+        let process = &self.plan.process;
+        if let Some(score) = process.oom_score_adj {
+            limits::set_oom_score(score, &mut steps.warnings);
+        }
+        steps.run_if(self.cgroup.has_v1(), Step::CgroupAttach, |_| {
+            self.cgroup.attach_self_v1()
+        })?;
+        let joined = steps.across_time_namespace(|| join_process(self.pidfd, self.mask));
+        steps.run(Step::JoinNamespaces, |_| {
+            joined?;
+            match self.maps {
+                Some((uids, gids)) => identity::become_namespace_root(uids, gids),
+                // Joining may have changed the credentials; see prctl(2), PR_SET_DUMPABLE.
+                None => harden(),
+            }
+        })?;
+        let pty = match process.terminal {
+            Some(size) => Some(steps.run(Step::Terminal, |_| terminal::open_joined(size))?),
+            None => None,
+        };
+        let stdio = hand_over_terminal(pty, self.stdio.take(), report)
+            .map_err(|fault| fault.of_step(Step::Terminal))?;
+        let program = Program {
+            process,
+            stdio,
+            init: false,
+            dies_with_helper: false,
+        };
+        program.start(steps, report)
+    }
+}
+
+/// Sends the master to the helper; the slave is the program's stdio.
+fn hand_over_terminal(
+    pty: Option<Pty>,
+    pipes: Option<ChildStdio>,
+    report: &Report,
+) -> Result<ChildStdio, Fault> {
+    match (pty, pipes) {
+        (Some(pty), _) => {
+            report
+                .say(&FromChild::Terminal, Some(pty.master.as_fd()))
+                .fault("sendmsg")?;
+            ChildStdio::of_terminal(pty.slave)
+        }
+        (None, Some(pipes)) => Ok(pipes),
+        (None, None) => Err(Fault::refused("the program has no stdio")),
+    }
+}
+
+fn set_names(plan: &LaunchPlan) -> Result<(), Fault> {
+    if let Some(name) = &plan.hostname {
+        sethostname(name.as_bytes()).fault_at("sethostname", name)?;
+    }
+    if let Some(name) = &plan.domainname {
+        setdomainname(name.as_bytes()).fault_at("setdomainname", name)?;
+    }
+    Ok(())
+}
+
+fn loopback_up() -> Result<(), Fault> {
+    // Any socket will do, and this is the cheapest; it belongs to the namespace it is made in.
+    let socket = socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .fault("socket")?;
+    sys::loopback_up(socket.as_fd()).fault_at("ioctl(SIOCSIFFLAGS)", "lo")
+}
+
+/// The inherited tree: what is mounted here must not appear on the host.
+fn cut_propagation(propagation: Propagation) -> Result<(), Fault> {
+    let flags = if inherited_propagation(propagation) == libc::MS_PRIVATE {
+        MountPropagationFlags::PRIVATE
+    } else {
+        MountPropagationFlags::DOWNSTREAM
+    };
+    mount_change("/", flags | MountPropagationFlags::REC).fault_at("mount", "/")
+}
+
+/// `pivot_root(".", ".")` puts the old root on top of the new one, and the detach uncovers the
+/// new one: no directory is needed for the old (pivot_root(2), "Notes").
+fn change_root(tree: &Tree, propagation: Propagation) -> Result<(), Fault> {
+    fchdir(tree.root()).fault("fchdir")?;
+    pivot_root(".", ".").fault("pivot_root")?;
+    unmount(".", UnmountFlags::DETACH).fault("umount2")?;
+    let (flag, deep) = mounts::propagation_flags(propagation);
+    if flag == libc::MS_PRIVATE {
+        // Nothing was shared since the root was made.
+        return Ok(());
+    }
+    let attr = MountAttr {
+        propagation: flag,
+        ..MountAttr::default()
+    };
+    mount_setattr(tree.root(), deep, attr).fault_at("mount_setattr", "/")
+}

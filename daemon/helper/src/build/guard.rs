@@ -1,0 +1,87 @@
+//! The undo of what the helper has made: it happens unless somebody keeps it.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::retry_on_intr;
+use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+
+use crate::cgroup::Cgroup;
+use crate::sys;
+
+/// A cgroup that is ended and removed with everything in it.
+#[derive(Debug)]
+pub struct CgroupGuard {
+    cgroup: Cgroup,
+    kept: bool,
+}
+
+impl CgroupGuard {
+    /// Guards it.
+    pub fn new(cgroup: Cgroup) -> CgroupGuard {
+        CgroupGuard {
+            cgroup,
+            kept: false,
+        }
+    }
+
+    /// Looks at it.
+    pub fn get(&self) -> &Cgroup {
+        &self.cgroup
+    }
+
+    /// Nothing is undone.
+    pub fn keep(mut self) -> Cgroup {
+        self.kept = true;
+        std::mem::take(&mut self.cgroup)
+    }
+}
+
+impl Drop for CgroupGuard {
+    fn drop(&mut self) {
+        if !self.kept {
+            // The failure that brought us here is the one to tell; the daemon sweeps at start.
+            let _ = self.cgroup.kill_all();
+            let _ = self.cgroup.remove();
+        }
+    }
+}
+
+/// The child, until it is handed to the caller or ended.
+#[derive(Debug)]
+pub struct Child {
+    /// Its PID as the helper sees it.
+    pub pid: u32,
+    /// Its pidfd.
+    pub pidfd: OwnedFd,
+}
+
+impl Child {
+    /// Hands over the result of building it, or kills and reaps it when there is none.
+    pub fn or_end<T, E>(self, built: Result<T, E>) -> Result<(T, Child), E> {
+        match built {
+            Ok(built) => Ok((built, self)),
+            Err(error) => {
+                // It may have ended by itself: then there is only the reaping.
+                let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+                let _ = self.wait(WaitIdOptions::EXITED);
+                Err(error)
+            }
+        }
+    }
+
+    /// How it ended, in words; waits for the end and leaves the reaping to [`Child::or_end`].
+    pub fn how_it_ended(&self) -> String {
+        let status = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        match status.map(|status| (status.exit_status(), status.terminating_signal())) {
+            Some((Some(code), _)) => format!("it returned {code}"),
+            Some((None, Some(signal))) => format!("signal {signal} killed it"),
+            Some((None, None)) | None => "nobody knows how".to_owned(),
+        }
+    }
+
+    fn wait(&self, options: WaitIdOptions) -> Option<WaitIdStatus> {
+        retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options))
+            .ok()
+            .flatten()
+    }
+}

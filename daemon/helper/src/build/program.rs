@@ -1,0 +1,147 @@
+//! The last part, the same for a container's program and for an exec: from a process that is
+//! inside to the program.
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::process::{
+    DumpableBehavior, Signal, fchdir, getcwd, ioctl_tiocsctty, set_dumpable_behavior,
+    set_parent_process_death_signal, setsid, umask,
+};
+
+use super::identity;
+use super::paths::{self, Links};
+use super::report::{FromChild, Report};
+use super::stdio::ChildStdio;
+use super::steps::Steps;
+use super::{execute, limits};
+use crate::fault::{Fault, OrFault};
+use crate::init;
+use crate::protocol::{ProcessPlan, Step, StepFailure};
+use crate::sys;
+
+/// What the process becomes.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// The plan.
+    pub process: &'a ProcessPlan,
+    /// Its stdio.
+    pub stdio: ChildStdio,
+    /// Whether this process stays as a reaping init and the program is its child.
+    pub init: bool,
+    /// Whether it is killed when the helper dies.
+    pub dies_with_helper: bool,
+}
+
+impl Program<'_> {
+    /// Becomes the program. Returns only on failure.
+    pub fn start(self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
+        let process = self.process;
+        steps.run(Step::Session, |_| self.new_session(!self.init))?;
+        if process.create_cwd {
+            let subject = Some(format!("make {}", process.cwd.display()));
+            steps.run_on(Step::Cwd, subject, |_| make_directory(&process.cwd))?;
+        }
+        let home = steps.run(Step::User, |warnings| {
+            let needs_home = !process
+                .env
+                .iter()
+                .any(|variable| variable.starts_with("HOME="));
+            let home = identity::assume(&process.user, needs_home, &self.stdio, warnings)?;
+            umask(Mode::from_raw_mode(
+                process.user.umask.unwrap_or(0o022) & 0o777,
+            ));
+            Ok::<_, Fault>(home)
+        })?;
+        steps.run(Step::Cwd, |_| enter(&process.cwd))?;
+        steps.run(Step::Rlimits, |warnings| {
+            limits::set(&process.rlimits, warnings)
+        })?;
+        steps.run(Step::Capabilities, |warnings| {
+            identity::restrict(&process.capabilities, warnings)
+        })?;
+        steps.run_if(process.no_new_privileges, Step::NoNewPrivileges, |_| {
+            rustix::thread::set_no_new_privs(true).fault("prctl(PR_SET_NO_NEW_PRIVS)")
+        })?;
+        if self.init {
+            self.split_off_init(steps)?;
+        }
+        steps.run(Step::CloseFds, |_| self.leave_helper(report))?;
+        let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
+        report
+            .say(&FromChild::Ready { timings, warnings }, None)
+            .fault("sendmsg")
+            .map_err(|fault| fault.of_step(Step::CloseFds))?;
+        steps.run(Step::Exec, |_| Err(execute::execute(process, home)))
+    }
+
+    /// A session of its own: no terminal of the host can be reached (TIOCSTI), and signals of the
+    /// helper's process group stay outside.
+    fn new_session(&self, with_terminal: bool) -> Result<(), Fault> {
+        setsid().fault("setsid")?;
+        self.stdio.install()?;
+        if with_terminal && self.process.terminal.is_some() {
+            ioctl_tiocsctty(self.stdio.stdin()).fault("ioctl(TIOCSCTTY)")?;
+        }
+        Ok(())
+    }
+
+    /// This process stays behind as init; its child goes on to be the program.
+    fn split_off_init(&self, steps: &mut Steps) -> Result<(), StepFailure> {
+        steps.run_on(Step::Session, Some("init".to_owned()), |_| {
+            if self.dies_with_helper {
+                set_parent_process_death_signal(Some(Signal::KILL))
+                    .fault("prctl(PR_SET_PDEATHSIG)")?;
+            }
+            init::split_off()?;
+            // Only the program comes here.
+            self.new_session(true)
+        })
+    }
+
+    /// Cuts what still ties this process to the helper, but for the report.
+    fn leave_helper(&self, report: &Report) -> Result<(), Fault> {
+        if self.dies_with_helper {
+            // After the change of identity, which clears it (prctl(2)). Had the helper died
+            // before this, the report that follows would fail.
+            set_parent_process_death_signal(Some(Signal::KILL)).fault("prctl(PR_SET_PDEATHSIG)")?;
+        }
+        sys::set_signal_mask(0).fault("rt_sigprocmask")?;
+        // Closed, not only flagged: the path of the program is resolved before execve closes
+        // what is flagged, and must not find a descriptor of the host (CVE-2024-21626).
+        sys::close_all_but(report).fault("close_range")
+    }
+}
+
+/// Keeps other processes from attaching to this one while it is on its way into a container
+/// (CVE-2016-9962). A change of identity may undo it, see `fs.suid_dumpable`.
+pub fn harden() -> Result<(), Fault> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).fault("prctl(PR_SET_DUMPABLE)")
+}
+
+fn make_directory(path: &Path) -> Result<(), Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open("/", flags, Mode::empty()).fault_at("open", "/")?;
+    let relative = path.strip_prefix("/").unwrap_or(path);
+    paths::ensure_dir(std::os::fd::AsFd::as_fd(&root), relative, Links::Inside).map(drop)
+}
+
+/// Enters the working directory as the user, and makes sure that it lies inside.
+fn enter(path: &Path) -> Result<(), Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let directory = paths::open_in(rustix::fs::CWD, path, flags, Links::Inside);
+    let directory = directory
+        .fault_at("openat2", path.display())
+        .map_err(|fault| match fault.errno {
+            libc::ENOENT => fault.because("the working directory does not exist in the container"),
+            libc::ELOOP => fault.because("the working directory leads through a magic link"),
+            _ => fault,
+        })?;
+    fchdir(&directory).fault_at("fchdir", path.display())?;
+    let real = getcwd(Vec::new()).fault("getcwd")?;
+    if real.to_bytes().starts_with(b"/") {
+        return Ok(());
+    }
+    Err(Fault::refused("the working directory is outside of the container").at(path.display()))
+}

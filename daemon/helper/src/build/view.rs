@@ -1,0 +1,62 @@
+//! What the helper looks up in a container that runs.
+
+use std::fs::read_to_string;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, open};
+use rustix::system::uname;
+use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space};
+
+use super::Built;
+use super::namespaces::join_process;
+use crate::sys;
+
+/// The container's root directory as an `O_PATH` descriptor.
+///
+/// # Errors
+///
+/// `ESRCH` when PID 1 has ended.
+pub fn container_root(container: &Built) -> io::Result<OwnedFd> {
+    let path = format!("/proc/{}/root", container.launched.pid);
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = open(path, flags, Mode::empty())?;
+    // The number was still its own when the path was opened, or this fails.
+    sys::pidfd_send_signal(container.pidfd.as_fd(), 0)?;
+    Ok(root)
+}
+
+/// `(nodename, domainname)` of the container's UTS namespace, read from the kernel.
+///
+/// The helper goes there and back: it has one thread, nothing else of it depends on the
+/// namespace, and a child for it would cost a hundred times as much.
+pub fn container_hostname(container: &Built) -> io::Result<(String, String)> {
+    let uts = ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
+    if !container.mask.contains(uts) {
+        return Ok(names());
+    }
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let own = open("/proc/self/ns/uts", flags, Mode::empty())?;
+    join_process(container.pidfd.as_fd(), uts)
+        .map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
+    let names = names();
+    move_into_link_name_space(
+        own.as_fd(),
+        Some(LinkNameSpaceType::HostNameAndNISDomainName),
+    )?;
+    Ok(names)
+}
+
+fn names() -> (String, String) {
+    let names = uname();
+    let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+    (text(names.nodename()), text(names.domainname()))
+}
+
+/// Field 22 of `/proc/PID/stat`: when the process started, in clock ticks since boot.
+pub fn start_time(pid: u32) -> Option<u64> {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name, in parentheses, and may contain anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.split(' ').nth(19)?.parse().ok()
+}
