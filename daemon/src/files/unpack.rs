@@ -1,14 +1,24 @@
 //! Into a container: tar, trusting nothing.
 
-use std::io::Read;
-use std::os::fd::BorrowedFd;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::io::Errno;
+
+use super::pack::is_portable;
+use super::resolve::{failed, magic_path, open_in_root, shown};
+use super::tar::{Entry, Kind, Reader, Time, bad};
 use super::{FileError, IdView};
+
+const BUFFER: usize = 128 * 1024;
 
 /// What an archive may have at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Entries.
+    /// Headers: entries and their extensions.
     pub entries: u64,
     /// Bytes of all files together.
     pub bytes: u64,
@@ -20,24 +30,510 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { entries: 10_000_000, bytes: u64::MAX, name_bytes: 4095, header_bytes: 1024 * 1024 }
+        Self {
+            entries: 10_000_000,
+            bytes: u64::MAX,
+            name_bytes: 4095,
+            header_bytes: 1024 * 1024,
+        }
     }
 }
 
 /// Unpacks a tar archive into the directory `dir` of the container.
 ///
 /// Every entry is resolved inside the root, as by a tar that runs chrooted there: links out of it
-/// lead back into it. Refused: `..` in names, devices, sparse files of the PAX formats.
+/// lead back into it, and a directory in the archive goes through a link to a directory. What lies
+/// there and is no directory is replaced. Refused: `..` in names, devices, sparse files.
 ///
 /// # Errors
 /// [`FileError::NotADirectory`] and [`FileError::NotFound`] for `dir`, [`FileError::BadArchive`],
 /// [`FileError::Limit`], [`FileError::NoSpace`]; what was unpacked before stays.
 pub fn unpack(
-    _root: BorrowedFd<'_>,
-    _dir: &str,
-    _ids: &IdView,
-    _input: impl Read,
-    _bounds: &Bounds,
+    root: BorrowedFd<'_>,
+    dir: &str,
+    ids: &IdView,
+    input: impl Read,
+    bounds: &Bounds,
 ) -> Result<(), FileError> {
-    unimplemented!()
+    let base = [&b"/"[..], dir.as_bytes()].concat();
+    // Told before anything is read.
+    open_directory(root, &base)?;
+    let mut unpacker = Unpacker {
+        root,
+        base,
+        ids,
+        parent: None,
+        directories: Vec::new(),
+        bytes_left: bounds.bytes,
+        buffer: vec![0u8; BUFFER],
+    };
+    let mut reader = Reader::new(input, bounds);
+    while let Some(entry) = reader.next()? {
+        unpacker.entry(entry, &mut reader, bounds)?;
+    }
+    unpacker.finish();
+    Ok(())
+}
+
+struct Unpacker<'a> {
+    root: BorrowedFd<'a>,
+    /// Container path of the directory that is unpacked into.
+    base: Vec<u8>,
+    ids: &'a IdView,
+    /// The directory of the last entry: archives name its neighbours next.
+    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    /// Directories and the times that they get when nothing more is written into them.
+    directories: Vec<(Vec<u8>, Time)>,
+    bytes_left: u64,
+    buffer: Vec<u8>,
+}
+
+/// Where an entry goes.
+struct Place {
+    /// Below the directory that is unpacked into, without `.` and doubled slashes.
+    path: Vec<u8>,
+    /// How much of it is the parent.
+    parent_len: usize,
+}
+
+impl Place {
+    /// `None` for the directory itself.
+    fn of(path: &[u8]) -> Result<Option<Self>, FileError> {
+        let mut clean: Vec<u8> = Vec::with_capacity(path.len());
+        let mut parent_len = 0;
+        for component in path.split(|byte| *byte == b'/') {
+            match component {
+                b"" | b"." => continue,
+                b".." => return Err(bad(&format!("{}: '..' in a name", shown(path)))),
+                _ if component.contains(&0) => {
+                    return Err(bad(&format!("{}: a zero byte in a name", shown(path))));
+                }
+                _ => {}
+            }
+            parent_len = clean.len();
+            if !clean.is_empty() {
+                clean.push(b'/');
+            }
+            clean.extend_from_slice(component);
+        }
+        Ok((!clean.is_empty()).then_some(Self {
+            path: clean,
+            parent_len,
+        }))
+    }
+
+    fn parent(&self) -> &[u8] {
+        &self.path[..self.parent_len]
+    }
+
+    fn name(&self) -> &[u8] {
+        match self.parent_len {
+            0 => &self.path,
+            len => &self.path[len + 1..],
+        }
+    }
+}
+
+impl Unpacker<'_> {
+    fn entry(
+        &mut self,
+        entry: Entry,
+        reader: &mut Reader<'_, impl Read>,
+        bounds: &Bounds,
+    ) -> Result<(), FileError> {
+        let Some(place) = Place::of(&entry.path)? else {
+            // The directory that is unpacked into stays as it is.
+            return match entry.kind {
+                Kind::Directory => Ok(()),
+                _ => Err(bad(&format!(
+                    "{}: a {} without a name",
+                    shown(&entry.path),
+                    entry.kind.name()
+                ))),
+            };
+        };
+        match entry.kind {
+            Kind::Directory => self.directory(&place, &entry),
+            Kind::File => {
+                self.bytes_left =
+                    self.bytes_left
+                        .checked_sub(entry.size)
+                        .ok_or_else(|| FileError::Limit {
+                            path: shown(&place.path),
+                            what: "bytes in the archive",
+                            limit: bounds.bytes,
+                        })?;
+                self.file(&place, &entry, reader)
+            }
+            Kind::Symlink => self.symlink(&place, &entry),
+            Kind::HardLink => self.hard_link(&place, &entry),
+            Kind::Fifo => self.fifo(&place, &entry),
+            Kind::Char | Kind::Block => Err(bad(&format!(
+                "{}: device nodes are not unpacked",
+                shown(&place.path)
+            ))),
+        }
+    }
+
+    /// Container path of something below the directory that is unpacked into.
+    fn full(&self, path: &[u8]) -> Vec<u8> {
+        [&self.base[..], &b"/"[..], path].concat()
+    }
+
+    /// The directory that an entry goes into, made where it is missing.
+    fn parent(&mut self, place: &Place) -> Result<Rc<OwnedFd>, FileError> {
+        if let Some((path, fd)) = &self.parent
+            && path == place.parent()
+        {
+            return Ok(Rc::clone(fd));
+        }
+        let full = self.full(place.parent());
+        let fd = match open_directory(self.root, &full) {
+            Err(FileError::NotFound { .. }) => self.make_directories(place.parent())?,
+            result => result?,
+        };
+        let fd = Rc::new(fd);
+        self.parent = Some((place.parent().to_vec(), Rc::clone(&fd)));
+        Ok(fd)
+    }
+
+    /// Makes the directories that the archive leaves out.
+    fn make_directories(&self, path: &[u8]) -> Result<OwnedFd, FileError> {
+        let mut done = self.base.clone();
+        let mut fd = open_directory(self.root, &done)?;
+        for component in path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !name.is_empty())
+        {
+            done.push(b'/');
+            done.extend_from_slice(component);
+            fd = match open_directory(self.root, &done) {
+                Err(FileError::NotFound { .. }) => self.make_directory(&fd, component, &done)?,
+                result => result?,
+            };
+        }
+        Ok(fd)
+    }
+
+    fn make_directory(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<OwnedFd, FileError> {
+        match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {}
+            // A link to nowhere.
+            Err(Errno::EXIST) => return Err(FileError::NotADirectory { path: shown(path) }),
+            Err(errno) => return Err(failed("mkdirat", path, errno)),
+        }
+        let fd = open_below(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
+        self.set_owner_and_mode(&fd, 0, 0, 0o755, path)?;
+        Ok(fd)
+    }
+
+    fn directory(&mut self, place: &Place, entry: &Entry) -> Result<(), FileError> {
+        let parent = self.parent(place)?;
+        let name = place.name();
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(0o700)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => match file_type(&parent, name, &place.path)? {
+                FileType::Directory => {}
+                // Through a link (`/lib` of a merged `/usr`), whose target stays as it is.
+                FileType::Symlink => {
+                    return open_directory(self.root, &self.full(&place.path)).map(drop);
+                }
+                _ => {
+                    return Err(FileError::NotADirectory {
+                        path: shown(&place.path),
+                    });
+                }
+            },
+            Err(errno) => return Err(failed("mkdirat", &place.path, errno)),
+        }
+        let fd = open_below(
+            &parent,
+            name,
+            OFlags::RDONLY | OFlags::DIRECTORY,
+            &place.path,
+        )?;
+        self.set_attributes(&fd, entry, &place.path)?;
+        self.directories.push((place.path.clone(), entry.mtime));
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        place: &Place,
+        entry: &Entry,
+        reader: &mut Reader<'_, impl Read>,
+    ) -> Result<(), FileError> {
+        let parent = self.parent(place)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let create = || {
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::openat(&parent, place.name(), flags | OFlags::CLOEXEC, mode)
+        };
+        let fd = match self.replacing(&parent, place, entry.kind, create) {
+            // Something is mounted on it, so it can only be written into.
+            Err(FileError::Io { source, .. })
+                if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()) =>
+            {
+                open_existing(&parent, place)?
+            }
+            result => result?,
+        };
+        let mut file = File::from(fd);
+        loop {
+            let read = reader.read_content(&mut self.buffer)?;
+            if read == 0 {
+                break;
+            }
+            file.write_all(&self.buffer[..read]).map_err(|error| {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                failed("write", &place.path, errno)
+            })?;
+        }
+        self.set_attributes(file.as_fd(), entry, &place.path)?;
+        rustix::fs::futimens(&file, &timestamps(entry.mtime))
+            .map_err(|errno| failed("futimens", &place.path, errno))
+    }
+
+    fn symlink(&mut self, place: &Place, entry: &Entry) -> Result<(), FileError> {
+        if entry.link.is_empty() || entry.link.contains(&0) {
+            return Err(bad(&format!(
+                "{}: a link without a valid target",
+                shown(&place.path)
+            )));
+        }
+        let parent = self.parent(place)?;
+        let create = || rustix::fs::symlinkat(&entry.link[..], &parent, place.name());
+        self.replacing(&parent, place, entry.kind, create)?;
+        let (uid, gid) = self.owner(entry.uid, entry.gid, &place.path)?;
+        rustix::fs::chownat(
+            &parent,
+            place.name(),
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        )
+        .map_err(|errno| failed("fchownat", &place.path, errno))?;
+        self.set_time(&parent, place, entry.mtime)
+    }
+
+    fn hard_link(&mut self, place: &Place, entry: &Entry) -> Result<(), FileError> {
+        let Some(target) = Place::of(&entry.link)? else {
+            return Err(bad(&format!(
+                "{}: a hard link without a target",
+                shown(&place.path)
+            )));
+        };
+        let full = self.full(target.parent());
+        let from = match open_directory(self.root, &full) {
+            Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
+            result => result?,
+        };
+        match file_type(&from, target.name(), &target.path) {
+            Ok(FileType::Directory) => {
+                return Err(bad(&format!(
+                    "{}: a hard link to a directory",
+                    shown(&place.path)
+                )));
+            }
+            Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
+            result => result.map(drop)?,
+        }
+        let parent = self.parent(place)?;
+        if same_file(&from, target.name(), &parent, place.name()) {
+            return Ok(());
+        }
+        let create = || {
+            rustix::fs::linkat(
+                &from,
+                target.name(),
+                &parent,
+                place.name(),
+                AtFlags::empty(),
+            )
+        };
+        self.replacing(&parent, place, entry.kind, create)
+    }
+
+    fn fifo(&mut self, place: &Place, entry: &Entry) -> Result<(), FileError> {
+        let parent = self.parent(place)?;
+        let create = || {
+            let mode = Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(&parent, place.name(), FileType::Fifo, mode, 0)
+        };
+        self.replacing(&parent, place, entry.kind, create)?;
+        let fd = open_below(&parent, place.name(), OFlags::PATH, &place.path)?;
+        self.set_attributes_of(&fd, entry, &place.path)?;
+        self.set_time(&parent, place, entry.mtime)
+    }
+
+    /// Creates something, in the place of what is there unless that is a directory.
+    fn replacing<T>(
+        &mut self,
+        parent: &OwnedFd,
+        place: &Place,
+        kind: Kind,
+        create: impl Fn() -> rustix::io::Result<T>,
+    ) -> Result<T, FileError> {
+        // More often only when somebody inside makes it again and again.
+        const ATTEMPTS: u32 = 16;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match create() {
+                Err(Errno::EXIST) if attempt < ATTEMPTS => {}
+                result => return result.map_err(|errno| failed("create", &place.path, errno)),
+            }
+            if matches!(
+                file_type(parent, place.name(), &place.path),
+                Ok(FileType::Directory)
+            ) {
+                let path = shown(&place.path);
+                return Err(FileError::IsADirectory {
+                    path,
+                    kind: kind.name(),
+                });
+            }
+            // What was known by this name may have been a link to the cached directory.
+            self.parent = None;
+            match rustix::fs::unlinkat(parent, place.name(), AtFlags::empty()) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(failed("unlinkat", &place.path, errno)),
+            }
+        }
+    }
+
+    fn owner(&self, uid: u32, gid: u32, path: &[u8]) -> Result<(Uid, Gid), FileError> {
+        let host = |id: u32| {
+            self.ids
+                .to_host(id)
+                .filter(|id| *id != u32::MAX)
+                .ok_or_else(|| bad(&format!("{}: owner {id} does not exist here", shown(path))))
+        };
+        Ok((Uid::from_raw(host(uid)?), Gid::from_raw(host(gid)?)))
+    }
+
+    /// Owner first: a change of owner takes set-id bits away (chown(2)).
+    fn set_owner_and_mode(
+        &self,
+        fd: impl AsFd,
+        uid: u32,
+        gid: u32,
+        mode: u32,
+        path: &[u8],
+    ) -> Result<(), FileError> {
+        let (uid, gid) = self.owner(uid, gid, path)?;
+        rustix::fs::fchown(&fd, Some(uid), Some(gid))
+            .map_err(|errno| failed("fchown", path, errno))?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))
+            .map_err(|errno| failed("fchmod", path, errno))
+    }
+
+    fn set_attributes(&self, fd: impl AsFd, entry: &Entry, path: &[u8]) -> Result<(), FileError> {
+        self.set_owner_and_mode(&fd, entry.uid, entry.gid, entry.mode, path)?;
+        for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_portable(name)) {
+            match rustix::fs::fsetxattr(&fd, &name[..], value, XattrFlags::empty()) {
+                // A filesystem without attributes.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => return Err(failed("fsetxattr", path, errno)),
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Unpacker::set_attributes`] for what cannot be opened.
+    fn set_attributes_of(&self, fd: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), FileError> {
+        let (uid, gid) = self.owner(entry.uid, entry.gid, path)?;
+        rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
+            .map_err(|errno| failed("fchownat", path, errno))?;
+        rustix::fs::chmod(magic_path(fd), Mode::from_raw_mode(entry.mode))
+            .map_err(|errno| failed("chmod", path, errno))
+    }
+
+    fn set_time(&self, parent: &OwnedFd, place: &Place, time: Time) -> Result<(), FileError> {
+        let times = timestamps(time);
+        rustix::fs::utimensat(parent, place.name(), &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|errno| failed("utimensat", &place.path, errno))
+    }
+
+    /// Sets the directories' times, the innermost first. One that somebody inside has removed
+    /// meanwhile needs none.
+    fn finish(self) {
+        for (path, time) in self.directories.iter().rev() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+            if let Ok(fd) = open_in_root(self.root, &self.full(path), flags) {
+                let _ = rustix::fs::futimens(&fd, &timestamps(*time));
+            }
+        }
+    }
+}
+
+fn open_directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, FileError> {
+    open_in_root(root, path, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| match errno {
+        // A NUL inside: no file has such a name.
+        Errno::INVAL => FileError::NotFound { path: shown(path) },
+        _ => failed("openat2", path, errno),
+    })
+}
+
+fn open_below(
+    parent: &OwnedFd,
+    name: &[u8],
+    flags: OFlags,
+    path: &[u8],
+) -> Result<OwnedFd, FileError> {
+    let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(parent, name, flags, Mode::empty())
+        .map_err(|errno| failed("openat", path, errno))
+}
+
+/// Opens the regular file that cannot be replaced, emptied.
+fn open_existing(parent: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> {
+    let fd = open_below(parent, place.name(), OFlags::PATH, &place.path)?;
+    let stat = rustix::fs::fstat(&fd).map_err(|errno| failed("fstat", &place.path, errno))?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(failed("open", &place.path, Errno::BUSY));
+    }
+    let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+    rustix::fs::open(magic_path(&fd), flags, Mode::empty())
+        .map_err(|errno| failed("open", &place.path, errno))
+}
+
+fn file_type(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<FileType, FileError> {
+    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| failed("fstatat", path, errno))?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+fn same_file(a: &OwnedFd, a_name: &[u8], b: &OwnedFd, b_name: &[u8]) -> bool {
+    let stat = |fd: &OwnedFd, name: &[u8]| {
+        rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)
+            .map(|stat| (stat.st_dev, stat.st_ino))
+            .ok()
+    };
+    let a = stat(a, a_name);
+    a.is_some() && a == stat(b, b_name)
+}
+
+fn missing(place: &Place, target: &Place) -> FileError {
+    bad(&format!(
+        "{}: a hard link to {}, which is not there",
+        shown(&place.path),
+        shown(&target.path)
+    ))
+}
+
+fn timestamps(time: Time) -> Timestamps {
+    let time = Timespec {
+        tv_sec: time.secs,
+        tv_nsec: time.nanos.into(),
+    };
+    Timestamps {
+        last_access: time,
+        last_modification: time,
+    }
 }

@@ -59,10 +59,6 @@ impl Watcher {
     /// inotify_init1(2): `EMFILE`, `ENOMEM`.
     pub fn new() -> io::Result<Arc<Self>> {
         let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        #[expect(
-            deprecated,
-            reason = "`register` is unsafe; an OwnedFd keeps its promise by type"
-        )]
         let inotify = crate::asyncfd::watch(fd)?;
         let shared = Arc::new(Shared {
             inotify,
