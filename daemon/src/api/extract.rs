@@ -186,17 +186,27 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         if !e.inner().is_data() {
             return ApiError::invalid(format!("the body is no JSON: {text}"));
         }
-        let mut pointer = pointer(e.path());
-        if let Some(field) = text.strip_prefix("unknown field `").and_then(|r| r.split('`').next())
-            && !pointer.ends_with(&format!("/{}", escape(field)))
-        {
-            pointer.push('/');
-            pointer.push_str(&escape(field));
-        }
-        ApiError::invalid(text).pointer(pointer)
+        at_pointer(&text, pointer(e.path()))
     })?;
     deserializer.end().map_err(|e| ApiError::invalid(format!("the body is no JSON: {e}")))?;
     Ok(value)
+}
+
+/// What serde says of a value, with the place of it.
+fn at_pointer(text: &str, mut pointer: String) -> ApiError {
+    // The place in the text means nothing to who sees the pointer.
+    let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
+    let Some(rest) = text.strip_prefix("unknown field `") else {
+        return ApiError::invalid(format!("{pointer}: {text}")).pointer(pointer);
+    };
+    let (field, known) = rest.split_once("`, expected ").unwrap_or((rest, "none"));
+    if !pointer.ends_with(&format!("/{}", escape(field))) {
+        pointer.push('/');
+        pointer.push_str(&escape(field));
+    }
+    ApiError::invalid(format!("unknown field '{field}'"))
+        .pointer(pointer)
+        .hint(format!("known here: {}", known.trim_start_matches("one of ").replace('`', "")))
 }
 
 /// A path of the deserializer as a JSON pointer (RFC 6901).
