@@ -103,10 +103,12 @@ bench: deps-bench release ## Benchmarks beside the floor and the peers (BENCH_AR
 lint: ## Format, clippy without warnings, licences and advisories
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	@if $(CARGO) deny --version >/dev/null 2>&1; then \
-	  $(CARGO) deny --locked check licenses bans sources; \
-	  $(CARGO) deny --locked check advisories; \
-	else echo "cargo-deny is not installed, licences and advisories unchecked: make deps-lint"; fi
+	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
+	  echo "cargo-deny is not installed, licences and advisories unchecked: make deps-lint"; exit 0; fi; \
+	$(CARGO) deny --locked check --hide-inclusion-graph licenses bans sources; \
+	if $(CARGO) deny --locked fetch db >/dev/null 2>&1; then \
+	  $(CARGO) deny --locked check --hide-inclusion-graph --disable-fetch advisories; \
+	else echo "the advisory database cannot be reached: advisories unchecked"; fi
 
 FUZZ_SECONDS ?= 30
 FUZZ_TARGETS := log_record protocol container_config procfs tar_unpack words
@@ -148,7 +150,7 @@ deps-nextest:
 
 .PHONY: deps-lint
 deps-lint: ## Install cargo-deny
-	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deny
+	$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-deny
 
 .PHONY: deps-fuzz
 deps-fuzz: ## Install cargo-fuzz
