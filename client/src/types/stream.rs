@@ -64,8 +64,33 @@ pub enum ServerControl {
     },
     /// The client asked to leave.
     Detached,
-    /// The stream cannot go on.
-    Error(Problem),
+    /// The stream cannot go on. In a field of its own: a problem has a `type` too.
+    Error(#[serde(with = "in_a_field")] Problem),
+}
+
+/// A problem as `{"problem": ...}`.
+mod in_a_field {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Problem;
+
+    #[derive(Serialize)]
+    struct Out<'a> {
+        problem: &'a Problem,
+    }
+
+    #[derive(Deserialize)]
+    struct In {
+        problem: Problem,
+    }
+
+    pub(super) fn serialize<S: Serializer>(problem: &Problem, s: S) -> Result<S::Ok, S::Error> {
+        Out { problem }.serialize(s)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Problem, D::Error> {
+        In::deserialize(d).map(|i| i.problem)
+    }
 }
 
 /// One line of `GET .../logs` and `GET .../output` as NDJSON.
@@ -85,4 +110,22 @@ pub struct LogLine {
     pub partial: bool,
     /// Position after this record; pass it as `?from=` to resume.
     pub position: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Problem, ServerControl};
+
+    #[test]
+    fn an_error_frame_is_read_back_as_it_was() {
+        let problem = Problem {
+            kind: "urn:littlebox:problem:unavailable".into(),
+            code: "unavailable".into(),
+            ..Problem::default()
+        };
+        let frame = ServerControl::Error(problem);
+        let text = serde_json::to_string(&frame).unwrap();
+        assert!(text.starts_with(r#"{"type":"error","problem":{"type":"urn:"#), "{text}");
+        assert_eq!(serde_json::from_str::<ServerControl>(&text).unwrap(), frame);
+    }
 }
