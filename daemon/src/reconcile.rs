@@ -5,7 +5,7 @@
 //! everything on the machine whose name is derived from an id without a row is ended and removed.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -300,11 +300,18 @@ async fn remove_cgroup(engine: &Engine, path: &Path) {
     }
 }
 
-/// At the shutdown: an instance's cgroup goes when no container is left in it.
+/// At the shutdown: an instance's cgroup goes when no container is left in it, and the parent
+/// that all daemons of the machine share when it is empty then (rmdir refuses any other).
 pub async fn remove_empty_instance(engine: &Engine) {
     let live = engine.all().iter().any(|h| lifecycle::is_live(h.state()));
-    if !live && cgroup_names(&engine.paths.cgroup).is_empty() {
-        remove_cgroup(engine, &engine.paths.cgroup).await;
+    if live || !cgroup_names(&engine.paths.cgroup).is_empty() {
+        return;
+    }
+    remove_cgroup(engine, &engine.paths.cgroup).await;
+    if let Some(parent) = engine.paths.cgroup.parent() {
+        for hierarchy in hierarchies() {
+            let _ = std::fs::remove_dir(below(&hierarchy, parent));
+        }
     }
 }
 
@@ -315,18 +322,27 @@ fn names(dir: &Path) -> Vec<String> {
 
 /// The containers' cgroups below the instance's, in whichever hierarchies are mounted.
 fn cgroup_names(instance: &Path) -> Vec<String> {
-    let relative = instance.strip_prefix("/").unwrap_or(instance);
-    let root = Path::new("/sys/fs/cgroup");
-    let mut hierarchies = vec![root.to_owned()];
-    hierarchies.extend(names(root).into_iter().map(|n| root.join(n)));
-    let mut found: Vec<String> = hierarchies
+    let mut found: Vec<String> = hierarchies()
         .iter()
         .flat_map(|h| {
-            let dir = h.join(relative);
+            let dir = below(h, instance);
             names(&dir).into_iter().filter(move |n| dir.join(n).is_dir())
         })
         .collect();
     found.sort();
     found.dedup();
     found
+}
+
+/// Where hierarchies are mounted by convention: the one of v2, or one per v1 controller.
+fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    if root.join("cgroup.controllers").exists() {
+        return vec![root.to_owned()];
+    }
+    names(root).into_iter().map(|n| root.join(n)).collect()
+}
+
+fn below(hierarchy: &Path, cgroup: &Path) -> PathBuf {
+    hierarchy.join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }
