@@ -1,5 +1,7 @@
 //! Plans of OCI runtime specs as other engines write them.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::collections::BTreeMap;
 
 use littlebox_helper::protocol::{

