@@ -176,7 +176,11 @@ pub(super) fn check_machine(
 ) -> Result<(), EngineError> {
     if let RootSource::Dir(path) = &prepared.root {
         match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => {}
+            Ok(meta) if meta.is_dir() => {
+                if path.canonicalize().is_ok_and(|p| p == Path::new("/")) {
+                    return Err(root_error(path, "is the machine's own root: write 'host'"));
+                }
+            }
             Ok(_) => return Err(root_error(path, "is not a directory")),
             Err(e) => return Err(root_error(path, &format!("cannot be used: {e}"))),
         }

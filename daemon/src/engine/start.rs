@@ -166,12 +166,20 @@ impl Engine {
         Ok(RootfsPlan { source, read_only: false, propagation: Default::default() })
     }
 
-    /// The daemon's own directories are not to be seen in a copy-on-write view of the machine.
+    /// The daemon's own directories, where they lie below the container's root: container paths
+    /// that are not to be seen.
     fn hidden(&self, root: &RootSource) -> Vec<PathBuf> {
-        match root {
-            RootSource::Host => vec![self.paths.state.clone(), self.paths.run.clone()],
-            RootSource::Dir(_) => Vec::new(),
-        }
+        let root = match root {
+            RootSource::Host => PathBuf::from("/"),
+            // The path may lead over links; the daemon's own are real.
+            RootSource::Dir(path) => path.canonicalize().unwrap_or_else(|_| path.clone()),
+        };
+        [&self.paths.state, &self.paths.run]
+            .into_iter()
+            .filter_map(|own| own.strip_prefix(&root).ok())
+            .map(|below| Path::new("/").join(below))
+            .filter(|path| path != Path::new("/"))
+            .collect()
     }
 
     pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
