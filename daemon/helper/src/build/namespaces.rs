@@ -158,7 +158,14 @@ impl Namespaces {
     pub fn enter_container_pid(&self, pidfd: BorrowedFd<'_>) -> Result<(), Fault> {
         match self.origin(NamespaceKind::Pid) {
             Origin::Host => Ok(()),
-            Origin::New | Origin::Joined => join_process(pidfd, ThreadNameSpaceType::PROCESS_ID),
+            Origin::New | Origin::Joined => {
+                match join_process(pidfd, ThreadNameSpaceType::PROCESS_ID) {
+                    // A short program has ended by now, and with it the namespace: no exec will
+                    // ask for it.
+                    Err(fault) if fault.errno == Errno::SRCH.raw_os_error() => Ok(()),
+                    joined => joined,
+                }
+            }
         }
     }
 
