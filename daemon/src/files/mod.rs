@@ -9,6 +9,7 @@ mod changes;
 mod error;
 mod ids;
 mod pack;
+mod place;
 mod resolve;
 mod tar;
 mod unpack;

@@ -9,6 +9,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid
 use rustix::io::Errno;
 
 use super::pack::is_portable;
+use super::place::Place;
 use super::resolve::{failed, magic_path, open_in_root, shown};
 use super::tar::{Entry, Kind, Reader, Time, bad};
 use super::{FileError, IdView};
@@ -86,52 +87,6 @@ struct Unpacker<'a> {
     directories: Vec<(Vec<u8>, Time)>,
     bytes_left: u64,
     buffer: Vec<u8>,
-}
-
-/// Where an entry goes.
-struct Place {
-    /// Below the directory that is unpacked into, without `.` and doubled slashes.
-    path: Vec<u8>,
-    /// How much of it is the parent.
-    parent_len: usize,
-}
-
-impl Place {
-    /// `None` for the directory itself.
-    fn of(path: &[u8]) -> Result<Option<Self>, FileError> {
-        let mut clean: Vec<u8> = Vec::with_capacity(path.len());
-        let mut parent_len = 0;
-        for component in path.split(|byte| *byte == b'/') {
-            match component {
-                b"" | b"." => continue,
-                b".." => return Err(bad(&format!("{}: '..' in a name", shown(path)))),
-                _ if component.contains(&0) => {
-                    return Err(bad(&format!("{}: a zero byte in a name", shown(path))));
-                }
-                _ => {}
-            }
-            parent_len = clean.len();
-            if !clean.is_empty() {
-                clean.push(b'/');
-            }
-            clean.extend_from_slice(component);
-        }
-        Ok((!clean.is_empty()).then_some(Self {
-            path: clean,
-            parent_len,
-        }))
-    }
-
-    fn parent(&self) -> &[u8] {
-        &self.path[..self.parent_len]
-    }
-
-    fn name(&self) -> &[u8] {
-        match self.parent_len {
-            0 => &self.path,
-            len => &self.path[len + 1..],
-        }
-    }
 }
 
 impl Unpacker<'_> {

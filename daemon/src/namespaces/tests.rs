@@ -1,4 +1,5 @@
 //! Against this machine's own namespaces and made-up ones.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};

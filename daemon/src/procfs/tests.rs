@@ -1,4 +1,5 @@
 //! Against this machine's own `/proc`, and directories that look like cgroups.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::fs;

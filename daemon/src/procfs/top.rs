@@ -66,7 +66,7 @@ pub(super) fn page_size() -> u64 {
 /// When the machine was booted, nanoseconds since the epoch.
 fn boot_time_ns() -> i64 {
     let up = rustix::time::clock_gettime(ClockId::Boottime);
-    time::now_ns() - up.tv_sec * 1_000_000_000 - i64::from(up.tv_nsec)
+    time::now_ns() - up.tv_sec * 1_000_000_000 - up.tv_nsec
 }
 
 /// The PIDs of the container's processes.

@@ -1,256 +1,14 @@
-//! The tar format (pax(1), POSIX.1-2008): headers and their extensions, both ways.
-//!
-//! The crate's own reader is not used: it keeps extended headers of any size in memory, and
-//! splits PAX records at newlines, which a binary attribute may hold.
+//! Archives in: they may say anything.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
-use super::{Bounds, FileError};
-
-const BLOCK: usize = 512;
-
-/// What an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    File,
-    HardLink,
-    Symlink,
-    Char,
-    Block,
-    Directory,
-    Fifo,
-}
-
-impl Kind {
-    fn entry_type(self) -> EntryType {
-        match self {
-            Kind::File => EntryType::Regular,
-            Kind::HardLink => EntryType::Link,
-            Kind::Symlink => EntryType::Symlink,
-            Kind::Char => EntryType::Char,
-            Kind::Block => EntryType::Block,
-            Kind::Directory => EntryType::Directory,
-            Kind::Fifo => EntryType::Fifo,
-        }
-    }
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Kind::File => "file",
-            Kind::HardLink => "hard link",
-            Kind::Symlink => "symbolic link",
-            Kind::Char | Kind::Block => "device",
-            Kind::Directory => "directory",
-            Kind::Fifo => "fifo",
-        }
-    }
-}
-
-/// A time as the kernel has it: `nanos` counts forwards from `secs`, also before the epoch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Time {
-    pub(super) secs: i64,
-    pub(super) nanos: u32,
-}
-
-/// One entry without its content.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
-    /// Permission bits with set-id and sticky bits.
-    pub(super) mode: u32,
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) mtime: Time,
-    /// Bytes of content; 0 for all but files.
-    pub(super) size: u64,
-    /// Target of a symbolic or hard link.
-    pub(super) link: Vec<u8>,
-    /// Major and minor number of a device.
-    pub(super) device: (u32, u32),
-    /// Names and values.
-    pub(super) xattrs: Vec<(Vec<u8>, Vec<u8>)>,
-}
-
-/// Writes an archive.
-pub(super) struct Writer<W> {
-    out: W,
-}
-
-impl<W: Write> Writer<W> {
-    pub(super) fn new(out: W) -> Self {
-        Self { out }
-    }
-
-    /// Writes an entry's headers. A file's content of exactly `size` bytes follows by
-    /// [`Writer::content`].
-    pub(super) fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        let records = pax_records(entry);
-        if !records.is_empty() {
-            let mut header = Header::new_ustar();
-            set_name(&mut header, b"PaxHeader", b"");
-            header.set_entry_type(EntryType::XHeader);
-            header.set_mode(0o644);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(0);
-            header.set_size(records.len() as u64);
-            header.set_cksum();
-            self.out.write_all(header.as_bytes())?;
-            self.out.write_all(&records)?;
-            self.pad(records.len() as u64)?;
-        }
-        self.out.write_all(ustar_header(entry)?.as_bytes())
-    }
-
-    /// Writes a part of a file's content.
-    pub(super) fn content(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.out.write_all(bytes)
-    }
-
-    /// Fills the last block of a content of `size` bytes.
-    pub(super) fn pad(&mut self, size: u64) -> io::Result<()> {
-        let rest = padding(size);
-        self.out.write_all(&[0u8; BLOCK][..rest])
-    }
-
-    /// Writes the end of the archive.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.out.write_all(&[0u8; 2 * BLOCK])?;
-        self.out.flush()
-    }
-}
-
-/// Bytes between a content's end and the next block.
-fn padding(size: u64) -> usize {
-    let over = usize::try_from(size % BLOCK as u64).unwrap_or(0);
-    if over == 0 { 0 } else { BLOCK - over }
-}
-
-fn ustar_header(entry: &Entry) -> io::Result<Header> {
-    let mut header = Header::new_ustar();
-    header.set_entry_type(entry.kind.entry_type());
-    set_name(&mut header, &entry.path, &entry.link);
-    header.set_mode(entry.mode);
-    header.set_uid(entry.uid.into());
-    header.set_gid(entry.gid.into());
-    header.set_mtime(u64::try_from(entry.mtime.secs).unwrap_or(0));
-    header.set_size(entry.size);
-    if matches!(entry.kind, Kind::Char | Kind::Block) {
-        header.set_device_major(entry.device.0)?;
-        header.set_device_minor(entry.device.1)?;
-    }
-    header.set_cksum();
-    Ok(header)
-}
-
-/// Puts as much of the names into the header as it holds; the PAX records have them whole.
-fn set_name(header: &mut Header, path: &[u8], link: &[u8]) {
-    if let Some(ustar) = header.as_ustar_mut() {
-        copy_into(&mut ustar.name, path);
-        copy_into(&mut ustar.linkname, link);
-    }
-}
-
-fn copy_into(field: &mut [u8], bytes: &[u8]) {
-    for (to, from) in field.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-}
-
-/// What the ustar header cannot say: long names, fractions of seconds, large numbers, attributes.
-fn pax_records(entry: &Entry) -> Vec<u8> {
-    const NAME: usize = 100;
-    const OCTAL_SIZE: u64 = 0o77_777_777_777;
-    const OCTAL_ID: u32 = 0o7_777_777;
-    let mut records = Vec::new();
-    if entry.path.len() > NAME {
-        pax_record(&mut records, b"path", &entry.path);
-    }
-    if entry.link.len() > NAME {
-        pax_record(&mut records, b"linkpath", &entry.link);
-    }
-    if entry.size > OCTAL_SIZE {
-        pax_record(&mut records, b"size", entry.size.to_string().as_bytes());
-    }
-    for (key, id) in [(&b"uid"[..], entry.uid), (b"gid", entry.gid)] {
-        if id > OCTAL_ID {
-            pax_record(&mut records, key, id.to_string().as_bytes());
-        }
-    }
-    if entry.mtime.nanos != 0 || entry.mtime.secs < 0 {
-        pax_record(&mut records, b"mtime", decimal(entry.mtime).as_bytes());
-    }
-    for (name, value) in &entry.xattrs {
-        let key = [&b"SCHILY.xattr."[..], name].concat();
-        pax_record(&mut records, &key, value);
-    }
-    records
-}
-
-/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
-fn pax_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    let rest = key.len() + value.len() + 3;
-    let mut len = rest + 1;
-    while rest + digits(len) != len {
-        len = rest + digits(len);
-    }
-    records.extend_from_slice(len.to_string().as_bytes());
-    records.push(b' ');
-    records.extend_from_slice(key);
-    records.push(b'=');
-    records.extend_from_slice(value);
-    records.push(b'\n');
-}
-
-fn digits(number: usize) -> usize {
-    number.to_string().len()
-}
-
-/// Seconds since the epoch as a decimal fraction.
-fn decimal(time: Time) -> String {
-    let total = i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos);
-    let (sign, total) = if total < 0 {
-        ("-", -total)
-    } else {
-        ("", total)
-    };
-    format!(
-        "{sign}{}.{:09}",
-        total / 1_000_000_000,
-        total % 1_000_000_000
-    )
-}
-
-fn parse_decimal(text: &[u8]) -> Option<Time> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let nanos: String = fraction
-        .chars()
-        .chain("000000000".chars())
-        .take(9)
-        .collect();
-    let total =
-        i128::from(whole.parse::<u64>().ok()?) * 1_000_000_000 + nanos.parse::<i128>().ok()?;
-    let total = if negative { -total } else { total };
-    Some(Time {
-        secs: i64::try_from(total.div_euclid(1_000_000_000)).ok()?,
-        nanos: u32::try_from(total.rem_euclid(1_000_000_000)).ok()?,
-    })
-}
+use super::{BLOCK, Entry, Kind, Time, bad, lossy, padding};
+use crate::files::{Bounds, FileError};
 
 /// Reads an archive that may say anything; memory stays within the bounds.
-pub(super) struct Reader<'b, R> {
+pub(in crate::files) struct Reader<'b, R> {
     input: R,
     bounds: &'b Bounds,
     headers: u64,
@@ -272,7 +30,7 @@ struct Extension {
 }
 
 impl<'b, R: Read> Reader<'b, R> {
-    pub(super) fn new(input: R, bounds: &'b Bounds) -> Self {
+    pub(in crate::files) fn new(input: R, bounds: &'b Bounds) -> Self {
         Self {
             input,
             bounds,
@@ -283,7 +41,7 @@ impl<'b, R: Read> Reader<'b, R> {
     }
 
     /// The next entry; the rest of the last one's content is passed over.
-    pub(super) fn next(&mut self) -> Result<Option<Entry>, FileError> {
+    pub(in crate::files) fn next(&mut self) -> Result<Option<Entry>, FileError> {
         self.skip_content()?;
         let mut extension = Extension::default();
         while let Some(header) = self.header()? {
@@ -309,7 +67,7 @@ impl<'b, R: Read> Reader<'b, R> {
     }
 
     /// The next part of the entry's content; 0 at its end.
-    pub(super) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, FileError> {
+    pub(in crate::files) fn read_content(&mut self, buffer: &mut [u8]) -> Result<usize, FileError> {
         let len = usize::try_from(self.content)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
@@ -568,20 +326,32 @@ fn apply_pax(key: &[u8], value: &[u8], extension: &mut Extension) -> Result<(), 
     }
     Ok(())
 }
-
 fn sparse(path: &[u8]) -> FileError {
     bad(&format!(
         "{}: sparse files are not supported; make it without --sparse",
         lossy(path)
     ))
 }
-
-pub(super) fn bad(detail: &str) -> FileError {
-    FileError::BadArchive {
-        detail: detail.to_owned(),
+fn parse_decimal(text: &[u8]) -> Option<Time> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    if !fraction.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
     }
-}
-
-fn lossy(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let nanos: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
+    let total =
+        i128::from(whole.parse::<u64>().ok()?) * 1_000_000_000 + nanos.parse::<i128>().ok()?;
+    let total = if negative { -total } else { total };
+    Some(Time {
+        secs: i64::try_from(total.div_euclid(1_000_000_000)).ok()?,
+        nanos: u32::try_from(total.rem_euclid(1_000_000_000)).ok()?,
+    })
 }

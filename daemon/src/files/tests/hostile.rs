@@ -1,0 +1,362 @@
+//! Archives that mean harm, and those that are merely broken.
+
+use std::io::Read;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn dots_are_refused_wherever_they_stand() {
+    for name in ["../x", "a/../../x", "/../x", "..", "a/.."] {
+        let target = Target::new();
+        let result = target.unpack(&[Made::file(name, b"x")]);
+        assert!(
+            matches!(result, Err(FileError::BadArchive { .. })),
+            "{name}: {result:?}"
+        );
+        let link = Made::new(::tar::EntryType::Link, "l", name, b"");
+        assert!(
+            matches!(target.unpack(&[link]), Err(FileError::BadArchive { .. })),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn absolute_names_stay_inside() {
+    let target = Target::new();
+    let name = format!("{}/canary", target.outside.display());
+    let short = if name.len() <= 100 {
+        name
+    } else {
+        "/outside/canary".to_owned()
+    };
+    target.unpack(&[Made::file(&short, b"mine")]).unwrap();
+    assert!(target.has(short.trim_start_matches('/')));
+}
+
+#[test]
+fn writing_through_a_link_stays_inside() {
+    let target = Target::new();
+    let outside = target.outside.to_str().unwrap().to_owned();
+    for link in [outside.as_str(), "../outside", "/../../outside"] {
+        let result = target.unpack(&[Made::symlink("l", link), Made::file("l/canary", b"evil")]);
+        // The link leads to a directory of that name inside, which does not exist.
+        assert!(result.is_err(), "{link}");
+    }
+    // A link as the last component is replaced, not followed.
+    target
+        .unpack(&[
+            Made::symlink("canary", &format!("{outside}/canary")),
+            Made::file("canary", b"mine"),
+        ])
+        .unwrap();
+    assert!(
+        target
+            .root
+            .join("canary")
+            .symlink_metadata()
+            .unwrap()
+            .is_file()
+    );
+}
+
+#[test]
+fn a_link_inside_is_followed_as_in_a_chroot() {
+    let target = Target::new();
+    fs::create_dir_all(target.root.join("usr/lib")).unwrap();
+    symlink("/usr/lib", target.root.join("lib")).unwrap();
+    let directory = Made::new(::tar::EntryType::Directory, "lib/", "", b"");
+    target
+        .unpack(&[directory, Made::file("lib/so", b"x")])
+        .unwrap();
+    assert!(target.has("usr/lib/so"));
+    assert!(
+        target
+            .root
+            .join("lib")
+            .symlink_metadata()
+            .unwrap()
+            .is_symlink()
+    );
+}
+
+#[test]
+fn hard_links_reach_only_inside() {
+    let target = Target::new();
+    let outside = target.outside.to_str().unwrap().to_owned();
+    for link in [format!("{outside}/canary"), "/etc/passwd".to_owned()] {
+        let link = &link[..link.len().min(100)];
+        let result = target.unpack(&[Made::new(::tar::EntryType::Link, "hard", link, b"")]);
+        assert!(
+            matches!(result, Err(FileError::BadArchive { .. })),
+            "{link}"
+        );
+    }
+    let entries = [
+        Made::symlink("s", &outside[..outside.len().min(100)]),
+        Made::new(::tar::EntryType::Link, "hard", "s/canary", b""),
+    ];
+    assert!(target.unpack(&entries).is_err());
+    assert!(!target.has("hard"));
+    assert_eq!(target.outside.join("canary").metadata().unwrap().nlink(), 1);
+}
+
+#[test]
+fn devices_are_refused_and_fifos_are_not() {
+    let target = Target::new();
+    for kind in [::tar::EntryType::Char, ::tar::EntryType::Block] {
+        let result = target.unpack(&[Made::new(kind, "dev", "", b"")]);
+        assert!(matches!(result, Err(FileError::BadArchive { .. })));
+    }
+    assert!(!target.has("dev"));
+    target
+        .unpack(&[Made::new(::tar::EntryType::Fifo, "fifo", "", b"")])
+        .unwrap();
+    assert!(target.has("fifo"));
+}
+
+#[test]
+fn sparse_and_unknown_types_are_refused() {
+    let target = Target::new();
+    for kind in [::tar::EntryType::GNUSparse, ::tar::EntryType::new(b'V')] {
+        let result = target.unpack(&[Made::new(kind, "x", "", b"")]);
+        assert!(matches!(result, Err(FileError::BadArchive { .. })));
+    }
+    let records = b"22 GNU.sparse.major=1\n";
+    let entries = [
+        Made::new(::tar::EntryType::XHeader, "p", "", records),
+        Made::file("x", b"x"),
+    ];
+    assert!(matches!(
+        target.unpack(&entries),
+        Err(FileError::BadArchive { .. })
+    ));
+}
+
+#[test]
+fn the_size_in_an_extended_header_counts() {
+    // What hides behind the smaller size of the two would be read as entries of its own.
+    let target = Target::new();
+    let hidden = archive(&[Made::file("hidden", b"x")]);
+    let record = format!(
+        "{} size={}\n",
+        "00 size=\n".len() + hidden.len().to_string().len(),
+        hidden.len()
+    );
+    let mut file = Made::file("outer", &hidden);
+    file.header.set_size(0);
+    let entries = [
+        Made::new(::tar::EntryType::XHeader, "p", "", record.as_bytes()),
+        file,
+    ];
+    target.unpack(&entries).unwrap();
+    assert!(target.has("outer") && !target.has("hidden"));
+    assert_eq!(fs::read(target.root.join("outer")).unwrap(), hidden);
+}
+
+#[test]
+fn directories_and_other_things_do_not_replace_one_another() {
+    let target = Target::new();
+    fs::create_dir(target.root.join("dir")).unwrap();
+    fs::write(target.root.join("dir/precious"), b"x").unwrap();
+    fs::write(target.root.join("file"), b"x").unwrap();
+    let result = target.unpack(&[Made::file("dir", b"x")]);
+    assert!(matches!(result, Err(FileError::IsADirectory { .. })));
+    let directory = Made::new(::tar::EntryType::Directory, "file/", "", b"");
+    assert!(matches!(
+        target.unpack(&[directory]),
+        Err(FileError::NotADirectory { .. })
+    ));
+    let below = Made::file("file/below", b"x");
+    assert!(matches!(
+        target.unpack(&[below]),
+        Err(FileError::NotADirectory { .. })
+    ));
+    assert!(target.has("dir/precious"));
+}
+
+#[test]
+fn a_parent_that_is_replaced_by_a_link_is_not_written_into_any_more() {
+    let target = Target::new();
+    let entries = [
+        Made::file("a", b"1"),
+        Made::symlink("a", "/elsewhere"),
+        Made::new(::tar::EntryType::Directory, "elsewhere/", "", b""),
+        Made::file("a/x", b"2"),
+    ];
+    target.unpack(&entries).unwrap();
+    assert!(target.has("elsewhere/x"));
+}
+
+#[test]
+fn bounds_hold() {
+    let target = Target::new();
+    let unpack = |entries: &[Made], bounds: Bounds| {
+        let input = archive(entries);
+        super::unpack(
+            root_of(&target.root).as_fd(),
+            "/",
+            &IdView,
+            &input[..],
+            &bounds,
+        )
+    };
+    let limit = |result| matches!(result, Err(FileError::Limit { .. }));
+    let files = || [Made::file("a", b"123"), Made::file("b", b"123")];
+    let all = Bounds::default();
+    assert!(limit(unpack(&files(), Bounds { entries: 1, ..all })));
+    assert!(limit(unpack(&files(), Bounds { bytes: 5, ..all })));
+    assert!(
+        unpack(
+            &files(),
+            Bounds {
+                bytes: 6,
+                entries: 2,
+                ..all
+            }
+        )
+        .is_ok()
+    );
+    assert!(limit(unpack(
+        &[Made::file("long", b"")],
+        Bounds {
+            name_bytes: 3,
+            ..all
+        }
+    )));
+    let header = [Made::new(::tar::EntryType::XHeader, "p", "", &[b' '; 600])];
+    assert!(limit(unpack(
+        &header,
+        Bounds {
+            header_bytes: 512,
+            ..all
+        }
+    )));
+}
+
+#[test]
+fn a_header_that_promises_a_lot_allocates_little() {
+    // An endless stream behind a header of 8 GiB of PAX records.
+    let target = Target::new();
+    let mut header = Made::new(::tar::EntryType::XHeader, "p", "", b"");
+    header.header.set_size(8 * 1024 * 1024 * 1024);
+    let header = header.bytes();
+    let input = Read::chain(&header[..], std::io::repeat(b'x')).take(1 << 40);
+    let result = unpack(
+        root_of(&target.root).as_fd(),
+        "/",
+        &IdView,
+        input,
+        &Bounds::default(),
+    );
+    assert!(matches!(result, Err(FileError::Limit { .. })));
+}
+
+#[test]
+fn broken_archives_are_told() {
+    let target = Target::new();
+    let good = archive(&[Made::file("a", &[1; 2000])]);
+    for len in [100, 512, 600, 2500] {
+        let result = unpack_into(&target.root, "/", &good[..len]);
+        match len {
+            // The last block's padding may be missing, not the content.
+            2512.. => result.unwrap(),
+            _ => assert!(matches!(result, Err(FileError::BadArchive { .. })), "{len}"),
+        }
+    }
+    let mut wrong = good.clone();
+    wrong[0] ^= 1;
+    let result = unpack_into(&target.root, "/", &wrong);
+    assert!(matches!(result, Err(FileError::BadArchive { .. })));
+    assert!(
+        unpack_into(&target.root, "/", b"").is_ok(),
+        "nothing is an empty archive"
+    );
+    let failing = std::io::ErrorKind::ConnectionReset;
+    struct Broken(std::io::ErrorKind);
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+    }
+    let root = root_of(&target.root);
+    let result = unpack(
+        root.as_fd(),
+        "/",
+        &IdView,
+        Broken(failing),
+        &Bounds::default(),
+    );
+    assert!(matches!(result, Err(FileError::Stream(_))));
+}
+
+#[test]
+fn missing_parents_are_made() {
+    let target = Target::new();
+    target.unpack(&[Made::file("a/b/c", b"x")]).unwrap();
+    assert_eq!(
+        target.root.join("a/b").metadata().unwrap().mode() & 0o7777,
+        0o755
+    );
+    assert!(matches!(
+        unpack_into(&target.root, "/none", b""),
+        Err(FileError::NotFound { .. })
+    ));
+    assert!(matches!(
+        unpack_into(&target.root, "/a/b/c", b""),
+        Err(FileError::NotADirectory { .. })
+    ));
+}
+
+#[test]
+fn unpacking_goes_below_the_directory() {
+    let target = Target::new();
+    fs::create_dir(target.root.join("sub")).unwrap();
+    let input = archive(&[
+        Made::new(::tar::EntryType::Directory, "./", "", b""),
+        Made::file("./x", b"1"),
+        Made::new(::tar::EntryType::Link, "y", "x", b""),
+    ]);
+    unpack_into(&target.root, "/sub", &input).unwrap();
+    assert_eq!(target.root.join("sub/x").metadata().unwrap().nlink(), 2);
+}
+
+#[test]
+fn attributes_that_steer_overlayfs_are_not_taken() {
+    let target = Target::new();
+    let record = b"36 SCHILY.xattr.trusted.overlay.x=y\n";
+    let entries = [
+        Made::new(::tar::EntryType::XHeader, "p", "", record),
+        Made::file("x", b"x"),
+    ];
+    assert_eq!(record.len(), 36);
+    target.unpack(&entries).unwrap();
+    assert_eq!(xattrs(&target.root.join("x")), BTreeMap::new());
+}
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn no_archive_makes_unpacking_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..3000),
+        flips in proptest::collection::vec((0usize..4000, any::<u8>()), 0..8),
+    ) {
+        let target = Target::new();
+        let _ = unpack_into(&target.root, "/", &bytes);
+        let mut almost = archive(&[
+            Made::new(::tar::EntryType::XHeader, "p", "", b"12 path=abc\n"),
+            Made::file("a", b"123"),
+            Made::symlink("b", "a"),
+            Made::new(::tar::EntryType::Link, "c", "a", b""),
+        ]);
+        for (at, byte) in flips {
+            let at = at % almost.len();
+            almost[at] = byte;
+        }
+        let before = listing(&target.outside);
+        let _ = unpack_into(&target.root, "/", &almost);
+        prop_assert_eq!(listing(&target.outside), before);
+    }
+}
