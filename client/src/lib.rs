@@ -2,4 +2,6 @@
 //!
 //! `types` is what the API speaks; the daemon takes this crate for it alone.
 
+#[cfg(feature = "http")]
+pub mod client;
 pub mod types;

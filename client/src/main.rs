@@ -1,2 +1,8 @@
 //! `lbctl`, the command line of littlebox.
-fn main() {}
+
+mod cli;
+
+fn main() {
+    // exit, not return: nothing is left to be dropped, and dropping takes time.
+    std::process::exit(cli::main());
+}

@@ -57,7 +57,9 @@ pub enum NameError {
     #[error("a name has at most 63 characters")]
     TooLong,
     /// A character outside the grammar.
-    #[error("a name starts with a letter or digit and goes on with letters, digits, '_', '.' or '-'")]
+    #[error(
+        "a name starts with a letter or digit and goes on with letters, digits, '_', '.' or '-'"
+    )]
     Grammar,
     /// It would be taken for an id.
     #[error("a name may not look like an id")]

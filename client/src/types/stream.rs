@@ -45,6 +45,10 @@ pub enum ClientControl {
 }
 
 /// Control from the server.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, seldom: a box would only hide it"
+)]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ServerControl {
@@ -125,7 +129,10 @@ mod tests {
         };
         let frame = ServerControl::Error(problem);
         let text = serde_json::to_string(&frame).unwrap();
-        assert!(text.starts_with(r#"{"type":"error","problem":{"type":"urn:"#), "{text}");
+        assert!(
+            text.starts_with(r#"{"type":"error","problem":{"type":"urn:"#),
+            "{text}"
+        );
         assert_eq!(serde_json::from_str::<ServerControl>(&text).unwrap(), frame);
     }
 }

@@ -1,0 +1,365 @@
+//! The flags of `run` and `create`, and the configuration they make.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use clap::Args;
+use lbctl::types::{
+    CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, Name, Resources,
+    Rlimit,
+};
+
+use super::error::Failure;
+use super::parse::{self, MaybePair, Pair};
+use super::{mounts, terminal};
+
+/// What a container is to be.
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    /// Name; made up when absent
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Remove the container when its program has ended
+    #[arg(long)]
+    pub rm: bool,
+    /// Keep stdin open
+    #[arg(short, long)]
+    pub interactive: bool,
+    /// Give the program a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    #[command(flatten, next_help_heading = "Program")]
+    program: ProgramArgs,
+    #[command(flatten, next_help_heading = "Files")]
+    files: FileArgs,
+    #[command(flatten, next_help_heading = "Namespaces")]
+    spaces: NamespaceArgs,
+    #[command(flatten, next_help_heading = "Limits")]
+    limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Security")]
+    security: SecurityArgs,
+    /// A repeated request with the same key answers with the first one's container
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// What the root is made from (host, dir:PATH), the program, its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "ROOTFS [COMMAND [ARG...]]"
+    )]
+    args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ProgramArgs {
+    /// Environment variable; without a value the one that lbctl has
+    #[arg(short, long, value_name = "K[=V]")]
+    env: Vec<MaybePair>,
+    /// File with an environment variable per line
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Working directory inside
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+    /// USER[:GROUP], names or numbers
+    #[arg(short, long, value_name = "USER")]
+    user: Option<String>,
+    /// Further group
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
+    /// Octal file mode creation mask
+    #[arg(long, value_name = "MASK")]
+    umask: Option<String>,
+    /// Put a small init in front of the program that reaps orphans and forwards signals
+    #[arg(long)]
+    init: bool,
+    /// Label
+    #[arg(short, long, value_name = "K[=V]")]
+    label: Vec<MaybePair>,
+    /// Signal that asks the program to end
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+    /// Seconds between that signal and SIGKILL
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+    /// max-size=SIZE per log file, max-files=N rotated ones
+    #[arg(long, value_name = "K=V")]
+    log_opt: Vec<Pair>,
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// Bind mount; options ro, create (the source), rslave, ...
+    #[arg(short, long, value_name = "SRC:DST[:OPTIONS]", value_parser = mounts::volume)]
+    volume: Vec<MountConfig>,
+    /// Mount: type=bind,source=S,target=T[,readonly] or type=tmpfs,target=T[,tmpfs-size=64m]
+    #[arg(long, value_name = "K=V,...", value_parser = mounts::mount)]
+    mount: Vec<MountConfig>,
+    /// Fresh tmpfs; options size=64m, mode=1777, ...
+    #[arg(long, value_name = "DST[:OPTIONS]", value_parser = mounts::tmpfs)]
+    tmpfs: Vec<MountConfig>,
+    /// Read-only root
+    #[arg(long)]
+    read_only: bool,
+    /// Mount propagation of the root: rprivate, rslave, ...
+    #[arg(long, value_name = "MODE")]
+    propagation: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct NamespaceArgs {
+    /// Network: none, host, container:NAME
+    #[arg(long, alias = "net", value_name = "NETWORK", value_parser = parse::network)]
+    network: Option<String>,
+    /// Namespace: TYPE one of mnt uts ipc net pid user cgroup time, SOURCE one of new, host,
+    /// container:NAME, pid:N
+    #[arg(long, value_name = "TYPE=SOURCE", value_parser = parse::namespace)]
+    ns: Vec<(String, String)>,
+    /// With --ns user=new: a line of the user id map
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
+    uidmap: Vec<IdMap>,
+    /// With --ns user=new: a line of the group id map
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
+    gidmap: Vec<IdMap>,
+    /// Host name
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// NIS domain name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+    /// Namespaced kernel parameter
+    #[arg(long, value_name = "K=V")]
+    sysctl: Vec<Pair>,
+}
+
+#[derive(Debug, Args)]
+struct LimitArgs {
+    /// Memory, e.g. 512m
+    #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
+    memory: Option<u64>,
+    /// Memory and swap together; -1 for unlimited swap
+    #[arg(long, value_name = "SIZE", value_parser = parse::size_or_unlimited,
+          allow_hyphen_values = true)]
+    memory_swap: Option<i64>,
+    /// Memory kept when the machine runs short
+    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
+    memory_reservation: Option<u64>,
+    /// CPUs, e.g. 1.5
+    #[arg(long, value_name = "N", value_parser = parse::cpus)]
+    cpus: Option<f64>,
+    /// Share of the CPU against others, 1 to 10000; 100 is normal
+    #[arg(long, value_name = "N")]
+    cpu_weight: Option<u64>,
+    /// CPUs to run on, e.g. 0-3,7
+    #[arg(long, value_name = "LIST")]
+    cpuset_cpus: Option<String>,
+    /// Memory nodes to use
+    #[arg(long, value_name = "LIST")]
+    cpuset_mems: Option<String>,
+    /// Processes and threads; -1 for no limit
+    #[arg(long, value_name = "N", value_parser = parse::pids, allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+    /// Resource limit, e.g. nofile=1024:4096
+    #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse::ulimit)]
+    ulimit: Vec<(String, Rlimit)>,
+    /// Who the OOM killer takes first, -1000 to 1000
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+}
+
+#[derive(Debug, Args)]
+struct SecurityArgs {
+    /// Add a capability, or ALL
+    #[arg(long, value_name = "CAP")]
+    cap_add: Vec<String>,
+    /// Drop a capability, or ALL
+    #[arg(long, value_name = "CAP")]
+    cap_drop: Vec<String>,
+    /// Whether setuid files give no privileges; true when absent
+    #[arg(long, value_name = "BOOL")]
+    no_new_privileges: Option<bool>,
+    /// All capabilities, nothing masked, /sys writable
+    #[arg(long)]
+    privileged: bool,
+}
+
+impl CreateArgs {
+    /// The configuration; everything that can be checked here is.
+    pub fn config(&self) -> Result<ContainerConfig, Failure> {
+        let (rootfs, command) = self.split_args()?;
+        let CreateArgs {
+            program,
+            files,
+            spaces,
+            limits,
+            security,
+            ..
+        } = self;
+        Ok(ContainerConfig {
+            name: self.name.clone(),
+            rootfs,
+            command,
+            env: environment(&program.env_file, &program.env)?,
+            working_dir: program.workdir.clone(),
+            user: program.user.clone(),
+            groups: program.group_add.clone(),
+            umask: program.umask.clone(),
+            hostname: spaces.hostname.clone(),
+            domainname: spaces.domainname.clone(),
+            labels: labels(&program.label),
+            terminal: self.tty,
+            terminal_size: self.tty.then(terminal::size).flatten(),
+            stdin: self.interactive,
+            attach: false,
+            auto_remove: self.rm,
+            init: program.init,
+            read_only: files.read_only,
+            propagation: files.propagation.clone(),
+            mounts: [&files.volume[..], &files.mount, &files.tmpfs].concat(),
+            namespaces: spaces.namespaces()?,
+            id_maps: spaces.id_maps(),
+            resources: limits.resources(),
+            rlimits: limits.ulimit.iter().cloned().collect(),
+            sysctls: spaces
+                .sysctl
+                .iter()
+                .map(|p| (p.key.clone(), p.value.clone()))
+                .collect(),
+            capabilities: security.capabilities(),
+            no_new_privileges: security.no_new_privileges,
+            privileged: security.privileged,
+            oom_score_adj: limits.oom_score_adj,
+            stop_signal: program.stop_signal.clone(),
+            stop_timeout_s: program.stop_timeout,
+            log: program.log()?,
+        })
+    }
+
+    fn split_args(&self) -> Result<(String, Vec<String>), Failure> {
+        let (rootfs, command) = self.args.split_first().ok_or_else(|| {
+            Failure::usage("a root filesystem is missing", "write host, or dir:PATH")
+        })?;
+        let command = match command {
+            [] if self.interactive && self.tty => vec!["/bin/sh".to_owned()],
+            [] => {
+                return Err(Failure::usage(
+                    "a command is missing",
+                    "write it after the root filesystem; with -it it may be left out for /bin/sh",
+                ));
+            }
+            command => command.to_vec(),
+        };
+        Ok((absolute_rootfs(rootfs)?, command))
+    }
+}
+
+/// A directory is meant from here; the daemon has its own working directory.
+fn absolute_rootfs(rootfs: &str) -> Result<String, Failure> {
+    let is_path = ["/", "./", "../"].iter().any(|p| rootfs.starts_with(p));
+    let path = match rootfs.strip_prefix("dir:") {
+        Some(path) => path,
+        None if is_path || rootfs == "." || rootfs == ".." => rootfs,
+        None => return Ok(rootfs.to_owned()),
+    };
+    if path.starts_with('/') {
+        return Ok(format!("dir:{path}"));
+    }
+    let absolute = std::env::current_dir()
+        .and_then(|here| here.join(path).canonicalize())
+        .map_err(Failure::io(format!("cannot find the directory '{path}'")))?;
+    Ok(format!("dir:{}", absolute.display()))
+}
+
+/// Files first, flags over them. A name alone takes our own value, or nothing when we have none.
+pub fn environment(
+    files: &[PathBuf],
+    flags: &[MaybePair],
+) -> Result<BTreeMap<String, String>, Failure> {
+    let mut pairs = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file)
+            .map_err(Failure::io(format!("cannot read {}", file.display())))?;
+        let parsed = parse::env_file(&text)
+            .map_err(|e| Failure::usage(format!("{}: {e}", file.display()), ""))?;
+        pairs.extend(parsed);
+    }
+    pairs.extend_from_slice(flags);
+    let value = |pair: MaybePair| {
+        let value = pair.value.or_else(|| std::env::var(&pair.key).ok())?;
+        Some((pair.key, value))
+    };
+    Ok(pairs.into_iter().filter_map(value).collect())
+}
+
+fn labels(flags: &[MaybePair]) -> BTreeMap<String, String> {
+    flags
+        .iter()
+        .map(|p| (p.key.clone(), p.value.clone().unwrap_or_default()))
+        .collect()
+}
+
+impl ProgramArgs {
+    fn log(&self) -> Result<Option<LogConfig>, Failure> {
+        let mut log = LogConfig::default();
+        for Pair { key, value } in &self.log_opt {
+            let result = match key.as_str() {
+                "max-size" => parse::size(value).map(|n| log.max_size = Some(n)),
+                "max-files" | "max-file" => value
+                    .parse()
+                    .map(|n| log.max_files = Some(n))
+                    .map_err(|_| format!("'{value}' is no number")),
+                _ => Err("there are max-size and max-files".to_owned()),
+            };
+            result.map_err(|e| Failure::usage(format!("--log-opt {key}: {e}"), ""))?;
+        }
+        Ok((!self.log_opt.is_empty()).then_some(log))
+    }
+}
+
+impl NamespaceArgs {
+    fn namespaces(&self) -> Result<BTreeMap<String, String>, Failure> {
+        let network = self.network.iter().map(|n| ("net".to_owned(), n.clone()));
+        let mut map = BTreeMap::new();
+        for (kind, source) in self.ns.iter().cloned().chain(network) {
+            if let Some(other) = map.insert(kind.clone(), source.clone())
+                && other != source
+            {
+                let message = format!("the {kind} namespace is both '{other}' and '{source}'");
+                return Err(Failure::usage(message, "give each type once"));
+            }
+        }
+        Ok(map)
+    }
+
+    fn id_maps(&self) -> Option<IdMaps> {
+        let any = !self.uidmap.is_empty() || !self.gidmap.is_empty();
+        any.then(|| IdMaps {
+            uid: self.uidmap.clone(),
+            gid: self.gidmap.clone(),
+        })
+    }
+}
+
+impl LimitArgs {
+    fn resources(&self) -> Resources {
+        Resources {
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            memory_reservation: self.memory_reservation,
+            cpus: self.cpus,
+            cpu_weight: self.cpu_weight,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids_limit: self.pids_limit,
+        }
+    }
+}
+
+impl SecurityArgs {
+    fn capabilities(&self) -> CapabilityChange {
+        CapabilityChange {
+            add: self.cap_add.clone(),
+            drop: self.cap_drop.clone(),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The command line: one file per group of commands.
+
+mod archive;
+mod cp;
+mod create_args;
+mod detach;
+mod error;
+mod events;
+mod exec;
+mod lifecycle;
+mod logs;
+mod many;
+mod mounts;
+mod ns;
+mod output;
+mod parse;
+mod plan;
+mod ps;
+mod retry;
+mod run;
+mod sanitize;
+mod session;
+mod show;
+mod signals;
+mod stats;
+mod stdio;
+mod system;
+mod table;
+mod terminal;
+mod time;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use lbctl::client::{Client, DEFAULT_SOCKET};
+
+use error::Failure;
+
+/// littlebox: containers
+#[derive(Debug, Parser)]
+#[command(
+    name = "lbctl",
+    version,
+    max_term_width = 100,
+    after_help = "A container is named by its name, its id, or an unambiguous beginning of its id.\n\
+                  Exit codes: the program's own; 125 when littlebox failed, 126 and 127 when the \
+                  program could not be started, 128+n when signal n ended it."
+)]
+pub struct Cli {
+    /// Where littleboxd listens
+    #[arg(
+        long,
+        global = true,
+        env = "LITTLEBOX_SOCKET",
+        value_name = "PATH",
+        default_value = DEFAULT_SOCKET
+    )]
+    socket: PathBuf,
+    /// Print what the API answers; errors as problem documents
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a container, start it, and stay with its program
+    #[command(override_usage = "lbctl run [OPTIONS] ROOTFS [COMMAND [ARG...]]")]
+    Run(Box<run::RunArgs>),
+    /// Make a container, to be started later
+    #[command(override_usage = "lbctl create [OPTIONS] ROOTFS [COMMAND [ARG...]]")]
+    Create(Box<run::CreateOnlyArgs>),
+    /// Start containers
+    Start(exec::StartArgs),
+    /// Ask programs to end; kill them when they do not
+    Stop(lifecycle::StopArgs),
+    /// Stop and start containers
+    Restart(lifecycle::StopArgs),
+    /// Signal containers
+    Kill(lifecycle::KillArgs),
+    /// Freeze containers
+    Pause(lifecycle::Containers),
+    /// Let frozen containers go on
+    #[command(visible_alias = "unpause")]
+    Resume(lifecycle::Containers),
+    /// Remove containers
+    Rm(lifecycle::RmArgs),
+    /// Give a container another name
+    Rename(lifecycle::RenameArgs),
+    /// List containers
+    #[command(visible_alias = "ls")]
+    Ps(ps::PsArgs),
+    /// Print all about containers, as JSON
+    Inspect(show::InspectArgs),
+    /// Run a program inside a running container
+    #[command(override_usage = "lbctl exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
+    Exec(Box<exec::ExecArgs>),
+    /// Join a running program
+    Attach(exec::AttachArgs),
+    /// Print a container's output
+    Logs(logs::LogsArgs),
+    /// Show what containers use
+    Stats(stats::StatsArgs),
+    /// Show a container's processes
+    Top(show::OneContainer),
+    /// Wait until containers end, and print their exit codes
+    Wait(lifecycle::WaitArgs),
+    /// Copy files between here and a container
+    Cp(cp::CpArgs),
+    /// Show what a container changed in its root
+    Diff(show::OneContainer),
+    /// Write a container's root as a tar archive
+    Export(show::ExportArgs),
+    /// Print what happens
+    Events(events::EventsArgs),
+    /// Show namespaces: of the machine, of a container, or what two differ in
+    Ns(ns::NsArgs),
+    /// Show the steps by which a container was built, with timings
+    Plan(show::OneContainer),
+    /// Show the daemon
+    System(system::SystemArgs),
+    /// Show the versions of lbctl and littleboxd
+    Version,
+    /// Print a completion script for a shell
+    Completion(system::CompletionArgs),
+    /// Write manual pages
+    #[command(hide = true)]
+    Man(system::ManArgs),
+}
+
+impl Command {
+    /// The exit code of a failure of littlebox itself: where a program's own code is passed on,
+    /// one that programs seldom use.
+    fn failure_code(&self) -> i32 {
+        match self {
+            Command::Run(_) | Command::Create(_) | Command::Exec(_) | Command::Attach(_) => 125,
+            Command::Start(args) if args.stays() => 125,
+            _ => 1,
+        }
+    }
+}
+
+/// What every command needs.
+#[derive(Debug)]
+pub struct Context {
+    /// The daemon.
+    pub client: Client,
+    /// `--json`.
+    pub json: bool,
+}
+
+/// Parses the command line, does what it says, and returns the exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage_error(&e),
+    };
+    let code = cli.command.failure_code();
+    let json = cli.json;
+    let result = match cli.command {
+        Command::Completion(args) => system::completion(&args),
+        Command::Man(args) => system::man(&args),
+        command => {
+            let ctx = Context {
+                client: Client::new(cli.socket),
+                json,
+            };
+            online(&ctx, command)
+        }
+    };
+    result.unwrap_or_else(|failure| {
+        failure.tell(json);
+        failure.exit_code(code)
+    })
+}
+
+fn usage_error(e: &clap::Error) -> i32 {
+    // Nothing can be done when stderr is closed.
+    let _ = e.print();
+    if !e.use_stderr() {
+        return 0;
+    }
+    // As with Docker, whoever runs programs can tell a mistake of his from their exit codes.
+    let runs_programs = std::env::args()
+        .skip(1)
+        .any(|arg| matches!(arg.as_str(), "run" | "create" | "exec" | "attach"));
+    if runs_programs { 125 } else { 2 }
+}
+
+/// Runs a command that talks to the daemon.
+fn online(ctx: &Context, command: Command) -> Result<i32, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::io("cannot start"))?;
+    let result = runtime.block_on(dispatch(ctx, command));
+    // A thread that still reads stdin must not keep us.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(ctx: &Context, command: Command) -> Result<i32, Failure> {
+    match command {
+        Command::Run(args) => run::run(ctx, *args).await,
+        Command::Create(args) => run::create(ctx, *args).await,
+        Command::Start(args) => exec::start(ctx, args).await,
+        Command::Stop(args) => lifecycle::stop(ctx, args).await,
+        Command::Restart(args) => lifecycle::restart(ctx, args).await,
+        Command::Kill(args) => lifecycle::kill(ctx, args).await,
+        Command::Pause(args) => lifecycle::pause(ctx, args).await,
+        Command::Resume(args) => lifecycle::resume(ctx, args).await,
+        Command::Rm(args) => lifecycle::rm(ctx, args).await,
+        Command::Rename(args) => lifecycle::rename(ctx, args).await,
+        Command::Ps(args) => ps::ps(ctx, args).await,
+        Command::Inspect(args) => show::inspect(ctx, args).await,
+        Command::Exec(args) => exec::exec(ctx, *args).await,
+        Command::Attach(args) => exec::attach(ctx, args).await,
+        Command::Logs(args) => logs::logs(ctx, args).await,
+        Command::Stats(args) => stats::stats(ctx, args).await,
+        Command::Top(args) => show::top(ctx, args).await,
+        Command::Wait(args) => lifecycle::wait(ctx, args).await,
+        Command::Cp(args) => cp::cp(ctx, args).await,
+        Command::Diff(args) => show::diff(ctx, args).await,
+        Command::Export(args) => show::export(ctx, args).await,
+        Command::Events(args) => events::events(ctx, args).await,
+        Command::Ns(args) => ns::ns(ctx, args).await,
+        Command::Plan(args) => show::plan(ctx, args).await,
+        Command::System(args) => system::system(ctx, args).await,
+        Command::Version => system::version(ctx).await,
+        Command::Completion(args) => system::completion(&args),
+        Command::Man(args) => system::man(&args),
+    }
+}

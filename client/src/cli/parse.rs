@@ -1,0 +1,303 @@
+//! Values of flags, parsed once.
+
+use std::str::FromStr;
+
+use lbctl::types::{IdMap, Rlimit};
+
+/// `K=V`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pair {
+    /// Before the first `=`.
+    pub key: String,
+    /// After it.
+    pub value: String,
+}
+
+impl FromStr for Pair {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (key, value) = s.split_once('=').ok_or("write KEY=VALUE")?;
+        if key.is_empty() {
+            return Err("the key before '=' is empty".to_owned());
+        }
+        Ok(Self {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+/// `K=V`, or `K` alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaybePair {
+    /// Before the first `=`.
+    pub key: String,
+    /// After it, when there is one.
+    pub value: Option<String>,
+}
+
+impl FromStr for MaybePair {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (key, value) = match s.split_once('=') {
+            Some((key, value)) => (key, Some(value.to_owned())),
+            None => (s, None),
+        };
+        if key.is_empty() {
+            return Err("the name is empty".to_owned());
+        }
+        Ok(Self {
+            key: key.to_owned(),
+            value,
+        })
+    }
+}
+
+/// A size in bytes: `512m`, `1.5GiB`, `1048576`; units are powers of 1024.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("'{text}' is no size like 1048576, 512m or 1.5g");
+    let unit_at = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_at);
+    let shift = match unit.to_ascii_lowercase().trim_start() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return Err(wrong()),
+    };
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole
+            .checked_mul(1 << shift)
+            .ok_or_else(|| format!("'{text}' is too large"));
+    }
+    let fraction: f64 = number.parse().map_err(|_| wrong())?;
+    fractional_size(fraction, shift).ok_or_else(wrong)
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
+    reason = "bounded just before; a size with a fraction is an approximate wish"
+)]
+fn fractional_size(number: f64, shift: u32) -> Option<u64> {
+    let bytes = number * (1u64 << shift) as f64;
+    (bytes.is_finite() && (0.0..9e18).contains(&bytes)).then_some(bytes as u64)
+}
+
+/// As [`size`], or `-1` for no limit.
+pub fn size_or_unlimited(text: &str) -> Result<i64, String> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    i64::try_from(size(text)?).map_err(|_| format!("'{text}' is too large"))
+}
+
+/// A number of CPUs above 0.
+pub fn cpus(text: &str) -> Result<f64, String> {
+    let n: f64 = text
+        .parse()
+        .map_err(|_| format!("'{text}' is no number of CPUs like 1.5"))?;
+    if n.is_finite() && n > 0.0 {
+        Ok(n)
+    } else {
+        Err("at least a little CPU is needed".into())
+    }
+}
+
+/// `-1` (no limit) or a number above 0.
+pub fn pids(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(n) if n == -1 || n > 0 => Ok(n),
+        _ => Err(format!(
+            "'{text}' is no number of processes, or -1 for no limit"
+        )),
+    }
+}
+
+/// `NAME=SOFT[:HARD]`; `unlimited` or `-1` is none.
+pub fn ulimit(text: &str) -> Result<(String, Rlimit), String> {
+    let Pair { key, value } = text.parse()?;
+    let (soft, hard) = value.split_once(':').unwrap_or((&value, &value));
+    let limit = |text: &str| match text {
+        "unlimited" | "-1" => Ok(None),
+        n => n
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("'{n}' is no limit, and not 'unlimited'")),
+    };
+    let rlimit = Rlimit {
+        soft: limit(soft)?,
+        hard: limit(hard)?,
+    };
+    if rlimit.soft.unwrap_or(u64::MAX) > rlimit.hard.unwrap_or(u64::MAX) {
+        return Err(format!("the soft limit of {key} is above the hard one"));
+    }
+    Ok((key.to_ascii_lowercase(), rlimit))
+}
+
+/// `CONTAINER:HOST:SIZE`, ids of one line of an id map.
+pub fn id_map(text: &str) -> Result<IdMap, String> {
+    let numbers: Vec<u32> = text
+        .split(':')
+        .map(|n| n.parse().map_err(|_| format!("'{n}' is no id")))
+        .collect::<Result<_, _>>()?;
+    match numbers[..] {
+        [container_id, host_id, size] => Ok(IdMap {
+            container_id,
+            host_id,
+            size,
+        }),
+        _ => Err("write CONTAINER:HOST:SIZE, for example 0:100000:65536".to_owned()),
+    }
+}
+
+/// `TYPE=SOURCE` of a namespace, the type in the API's spelling.
+pub fn namespace(text: &str) -> Result<(String, String), String> {
+    let Pair { key, value } = text.parse()?;
+    let kind = match key.as_str() {
+        "mnt" | "mount" => "mnt",
+        "net" | "network" => "net",
+        kind @ ("uts" | "ipc" | "pid" | "user" | "cgroup" | "time") => kind,
+        _ => {
+            return Err(format!(
+                "'{key}' is none of mnt, uts, ipc, net, pid, user, cgroup, time"
+            ));
+        }
+    };
+    let known = matches!(value.as_str(), "new" | "host")
+        || ["container:", "pid:"]
+            .iter()
+            .any(|p| value.len() > p.len() && value.starts_with(p));
+    if !known {
+        return Err(format!(
+            "'{value}' is none of new, host, container:NAME, pid:N"
+        ));
+    }
+    Ok((kind.to_owned(), value))
+}
+
+/// A network, as the namespace it is: `none`, `host`, `container:NAME`.
+pub fn network(text: &str) -> Result<String, String> {
+    match text {
+        "none" => Ok("new".to_owned()),
+        other => namespace(&format!("net={other}"))
+            .map(|(_, source)| source)
+            .map_err(|_| format!("'{other}' is none of none, host, container:NAME")),
+    }
+}
+
+/// The lines of an `--env-file`: `K=V`, or `K` for the value that we have; `#` starts a comment.
+pub fn env_file(text: &str) -> Result<Vec<MaybePair>, String> {
+    text.lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+        .map(|(i, line)| {
+            line.trim_start()
+                .parse()
+                .map_err(|e| format!("line {}: {e}", i + 1))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("1048576", 1 << 20),
+            ("512m", 512 << 20),
+            ("512M", 512 << 20),
+            ("1.5g", 3 << 29),
+            ("1GiB", 1 << 30),
+            ("64kb", 64 << 10),
+            ("7b", 7),
+            ("2t", 2 << 40),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for bad in [
+            "",
+            "m",
+            "-1",
+            "1x",
+            "1.2.3m",
+            "99999999999999999999",
+            "20000000t",
+            "1e3",
+        ] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+        assert_eq!(size_or_unlimited("-1"), Ok(-1));
+        assert_eq!(size_or_unlimited("1k"), Ok(1024));
+    }
+
+    #[test]
+    fn ulimits() {
+        let limit = |soft, hard| Rlimit { soft, hard };
+        assert_eq!(
+            ulimit("nofile=5"),
+            Ok(("nofile".into(), limit(Some(5), Some(5))))
+        );
+        assert_eq!(
+            ulimit("CORE=0:unlimited"),
+            Ok(("core".into(), limit(Some(0), None)))
+        );
+        for bad in [
+            "nofile",
+            "nofile=",
+            "nofile=x",
+            "nofile=2:1",
+            "nofile=-1:1",
+            "=1",
+        ] {
+            assert!(ulimit(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn namespaces_and_networks() {
+        assert_eq!(namespace("network=host"), Ok(("net".into(), "host".into())));
+        assert_eq!(
+            namespace("pid=container:a"),
+            Ok(("pid".into(), "container:a".into()))
+        );
+        for bad in ["x=host", "net", "net=", "net=container:", "net=private"] {
+            assert!(namespace(bad).is_err(), "{bad}");
+        }
+        assert_eq!(network("none"), Ok("new".into()));
+        assert_eq!(network("container:a"), Ok("container:a".into()));
+        assert!(network("bridge").is_err());
+    }
+
+    #[test]
+    fn environment_files() {
+        let pairs = env_file("# c\n\nA=b c=d\n  B\nC=\n").unwrap();
+        let shown: Vec<_> = pairs
+            .iter()
+            .map(|p| (p.key.as_str(), p.value.as_deref()))
+            .collect();
+        assert_eq!(shown, [("A", Some("b c=d")), ("B", None), ("C", Some(""))]);
+        assert_eq!(
+            env_file("A=1\n=2\n"),
+            Err("line 2: the name is empty".into())
+        );
+    }
+
+    #[test]
+    fn id_maps() {
+        let map = IdMap {
+            container_id: 0,
+            host_id: 100_000,
+            size: 65536,
+        };
+        assert_eq!(id_map("0:100000:65536"), Ok(map));
+        assert!(id_map("0:1").is_err() && id_map("0:1:-2").is_err());
+    }
+}

@@ -1,0 +1,267 @@
+//! `run` and `create`.
+
+use std::time::Duration;
+
+use clap::Args;
+use lbctl::client::{AttachFrom, ClientError, CreateOptions};
+use lbctl::types::{Container, ContainerConfig, Exit, ExitStatus, WaitFor};
+
+use super::create_args::CreateArgs;
+use super::detach::{self, DetachKeys, Scanner};
+use super::error::{BROKEN_PIPE_CODE, Failure};
+use super::session::{End, Options, Session, Target, send_signal};
+use super::signals::{Caught, Sig, Signals};
+use super::{Context, output, plan, terminal};
+
+/// How long a removal may take before `run --rm` ends without it.
+const REMOVAL: Duration = Duration::from_secs(10);
+/// How long a program may take to end of SIGPIPE.
+const PIPE_GRACE: Duration = Duration::from_secs(1);
+
+/// `lbctl run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Do not wait for the program: print the container's id and end
+    #[arg(short, long)]
+    detach: bool,
+    /// Keys that leave a program with a terminal; empty for none
+    #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT)]
+    detach_keys: DetachKeys,
+    /// Forward signals to a program without a terminal
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    sig_proxy: bool,
+    /// Make nothing: print the steps by which the container would be built
+    #[arg(long)]
+    explain: bool,
+    #[command(flatten)]
+    create: CreateArgs,
+}
+
+/// `lbctl create`.
+#[derive(Debug, Args)]
+pub struct CreateOnlyArgs {
+    #[command(flatten)]
+    create: CreateArgs,
+}
+
+impl CreateOnlyArgs {
+    /// The configuration.
+    #[cfg(test)]
+    pub fn config(&self) -> Result<ContainerConfig, Failure> {
+        self.create.config()
+    }
+}
+
+/// Makes a container and does not start it.
+pub async fn create(ctx: &Context, args: CreateOnlyArgs) -> Result<i32, Failure> {
+    let config = args.create.config()?;
+    let options = CreateOptions {
+        start: false,
+        wait: None,
+        idempotency_key: args.create.idempotency_key.clone(),
+    };
+    let container = ctx.client.create_container(&config, &options).await?;
+    tell_made(ctx, &container)?;
+    Ok(0)
+}
+
+/// Makes and starts a container, and stays with it unless told otherwise.
+pub async fn run(ctx: &Context, args: RunArgs) -> Result<i32, Failure> {
+    let config = args.create.config()?;
+    if args.explain {
+        let planned = ctx.client.plan_container(&config).await?;
+        return plan::print(ctx, &planned).map(|()| 0);
+    }
+    let result = if args.detach {
+        detached(ctx, &args, &config).await
+    } else {
+        foreground(
+            ctx,
+            &args,
+            ContainerConfig {
+                attach: true,
+                ..config
+            },
+        )
+        .await
+    };
+    if let Err(Failure::Client(ClientError::Problem(problem))) = &result
+        && args.create.rm
+        && let Some(id) = &problem.id
+    {
+        // A start that failed leaves a record, to be looked at; with --rm nobody will. It may be
+        // gone by itself.
+        let _ = ctx.client.remove_container(id, true, Some(REMOVAL)).await;
+    }
+    result
+}
+
+async fn detached(ctx: &Context, args: &RunArgs, config: &ContainerConfig) -> Result<i32, Failure> {
+    let container = ctx.client.create_container(config, &start(args)).await?;
+    tell_made(ctx, &container)?;
+    Ok(0)
+}
+
+fn start(args: &RunArgs) -> CreateOptions {
+    let idempotency_key = args.create.idempotency_key.clone();
+    CreateOptions {
+        start: true,
+        wait: None,
+        idempotency_key,
+    }
+}
+
+async fn foreground(
+    ctx: &Context,
+    args: &RunArgs,
+    config: ContainerConfig,
+) -> Result<i32, Failure> {
+    let interactive = args.create.interactive && args.create.tty;
+    check_terminal(interactive)?;
+    let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
+    let create = start(args);
+    let making = ctx.client.create_container(&config, &create);
+    let (container, early) = match uninterrupted(making, &mut signals).await {
+        Ok((result, early)) => (result?, early),
+        Err(sig) => return Ok(sig.exit_code()),
+    };
+    warn(&container);
+    let target = Target::Container(container.summary.id.to_string());
+    if let Some(sig) = early {
+        // It came before there was anybody to hear it. A program that has ended needs it no more.
+        let _ = send_signal(&ctx.client, &target, sig.name).await;
+    }
+    let options = Options {
+        from: AttachFrom::Start,
+        stdin: args.create.interactive,
+        interactive,
+        keys: Scanner::new(args.detach_keys.clone()),
+        proxy_signals: args.sig_proxy,
+        size: config.terminal_size,
+    };
+    let end = Session::new(&ctx.client, target.clone(), options, &mut signals)
+        .run()
+        .await?;
+    if matches!(end, End::BrokenPipe) {
+        end_of_pipe(ctx, &target).await;
+    }
+    if args.create.rm && matches!(end, End::Exit(_) | End::BrokenPipe) {
+        // So that a script finds it gone. That it ended is known already.
+        let Target::Container(id) = &target else {
+            return Ok(exit_code(&end));
+        };
+        let _ = ctx
+            .client
+            .wait_container(id, WaitFor::Removed, Some(REMOVAL))
+            .await;
+    }
+    Ok(exit_code(&end))
+}
+
+/// A terminal can be given only to who has one.
+pub fn check_terminal(interactive: bool) -> Result<(), Failure> {
+    if interactive && !terminal::stdin_is_terminal() {
+        return Err(Failure::usage(
+            "standard input is not a terminal",
+            "leave out -t to pipe data into the program",
+        ));
+    }
+    Ok(())
+}
+
+/// Lets a request that makes something come to its end: one signal is kept for what it makes, a
+/// second one gives up.
+pub async fn uninterrupted<T>(
+    request: impl Future<Output = Result<T, ClientError>>,
+    signals: &mut Signals,
+) -> Result<(Result<T, ClientError>, Option<Sig>), Sig> {
+    let mut request = std::pin::pin!(request);
+    let mut early = None;
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut request => return Ok((result, early)),
+            caught = signals.next() => match (caught, early) {
+                (Caught::Resized, _) => {}
+                (Caught::Signal(sig), None) => early = Some(sig),
+                (Caught::Signal(sig), Some(_)) => return Err(sig),
+            },
+        }
+    }
+}
+
+/// Whoever read the output has gone. A program of this machine would be ended by SIGPIPE as soon
+/// as it writes; one that has no handler as a PID 1 is not (pid_namespaces(7)): it is killed.
+pub async fn end_of_pipe(ctx: &Context, target: &Target) {
+    if send_signal(&ctx.client, target, "SIGPIPE").await.is_err() {
+        return;
+    }
+    let ended = match target {
+        Target::Container(id) => ctx
+            .client
+            .wait_container(id, WaitFor::Exited, Some(PIPE_GRACE))
+            .await
+            .is_ok_and(|result| result.satisfied),
+        Target::Exec(id) => ctx
+            .client
+            .exec(id, Some(PIPE_GRACE))
+            .await
+            .is_ok_and(|exec| exec.exit.is_some()),
+    };
+    if !ended {
+        // It may have ended by itself.
+        let _ = send_signal(&ctx.client, target, "SIGKILL").await;
+    }
+}
+
+/// The exit code that a session leads to.
+pub fn exit_code(end: &End) -> i32 {
+    match end {
+        End::Exit(exit) => exit_status(exit),
+        End::Detached => 0,
+        End::Signal(sig) => sig.exit_code(),
+        End::BrokenPipe => BROKEN_PIPE_CODE,
+    }
+}
+
+/// The program's exit code; what it does not tell goes to stderr.
+fn exit_status(exit: &Exit) -> i32 {
+    if exit.oom_killed {
+        eprintln!("lbctl: memory ran out: the kernel killed a process of the container");
+    }
+    if exit.timed_out {
+        eprintln!("lbctl: the time was up: the program was killed");
+    }
+    if exit.lost_output_bytes > 0 {
+        eprintln!(
+            "lbctl: {} bytes of output could not be kept",
+            exit.lost_output_bytes
+        );
+    }
+    if exit.output_truncated {
+        eprintln!("lbctl: a process that the program left behind held its output open: cut off");
+    }
+    match (&exit.status, exit.status.shell_code()) {
+        (_, Some(code)) => code,
+        (ExitStatus::Unknown { detail }, None) => {
+            eprintln!("lbctl: how the program ended is unknown: {detail}");
+            125
+        }
+        (_, None) => 125,
+    }
+}
+
+/// Warnings of a container that was made.
+pub fn warn(container: &Container) {
+    for warning in &container.warnings {
+        eprintln!("warning: {}", super::sanitize::text(warning));
+    }
+}
+
+fn tell_made(ctx: &Context, container: &Container) -> Result<(), Failure> {
+    if ctx.json {
+        return output::json(container);
+    }
+    warn(container);
+    output::line(&container.summary.id.to_string())
+}
