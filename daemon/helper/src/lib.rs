@@ -17,6 +17,8 @@ pub mod supervise;
 #[cfg(feature = "engine")]
 pub mod nsinfo;
 #[cfg(feature = "engine")]
+pub mod oom;
+#[cfg(feature = "engine")]
 pub mod sys;
 #[cfg(feature = "engine")]
 mod users;

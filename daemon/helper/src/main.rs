@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
+use littlebox_helper::oom;
 use littlebox_helper::supervise;
 use littlebox_helper::sys::close_inherited;
 use littlebox_helper::zygote::{self, Role};
@@ -38,6 +39,7 @@ fn run_zygote() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    littlebox_helper::build::prepare();
     match zygote::run(control) {
         Ok(Role::Finished) => ExitCode::SUCCESS,
         Ok(Role::Helper(connection)) => {
@@ -66,7 +68,6 @@ fn prepare_process() -> std::io::Result<OwnedFd> {
     rustix::thread::set_name(c"littlebox-zygote")?;
     // EPERM when the daemon made this process a group leader: then it is none of its group.
     let _ = rustix::process::setsid();
-    // Needs CAP_SYS_RESOURCE; the program of a container gets a value of its own.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    oom::protect();
     Ok(control)
 }

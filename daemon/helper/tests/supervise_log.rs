@@ -164,7 +164,12 @@ fn rotation_keeps_positions_and_the_newest_files() {
     let plan = plan(&path, Some(200), 2);
     let mut log = LogWriter::open(&plan).unwrap();
     for n in 0..100 {
-        log.append(&mut Vec::new(), LogStream::Stdout, format!("line {n:04}\n").as_bytes(), n);
+        log.append(
+            &mut Vec::new(),
+            LogStream::Stdout,
+            format!("line {n:04}\n").as_bytes(),
+            n,
+        );
     }
     let record = RECORD_HEADER_LEN + 9;
     assert_eq!(log.position(), 100 * record as u64);
@@ -173,7 +178,10 @@ fn rotation_keeps_positions_and_the_newest_files() {
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
-    assert_eq!(names, ["container.log", "container.log.1", "container.log.2"]);
+    assert_eq!(
+        names,
+        ["container.log", "container.log.1", "container.log.2"]
+    );
     // Oldest first, the files follow one another without a gap, and none is over its size.
     let mut position = None;
     for name in names.iter().rev() {
@@ -190,7 +198,10 @@ fn rotation_keeps_positions_and_the_newest_files() {
     assert_eq!(position, Some(log.position()));
     drop(log);
     // A new writer goes on where the old one stopped.
-    assert_eq!(LogWriter::open(&plan).unwrap().position(), 100 * record as u64);
+    assert_eq!(
+        LogWriter::open(&plan).unwrap().position(),
+        100 * record as u64
+    );
 }
 
 #[test]
@@ -253,7 +264,12 @@ fn a_full_disk_costs_output_that_is_counted_and_nothing_else() {
     assert_eq!(log.lost_bytes(), (200 - kept.len() as u64) * 1000);
     assert!(log.lost_bytes() > 0 && !kept.is_empty());
     disk.grow();
-    log.append(&mut Vec::new(), LogStream::Stdout, b"there is room again\n", 1000);
+    log.append(
+        &mut Vec::new(),
+        LogStream::Stdout,
+        b"there is room again\n",
+        1000,
+    );
     let records = read_log(&path);
     assert_eq!(records.len(), kept.len() + 1);
     assert_eq!(records.last().unwrap().payload, b"there is room again");

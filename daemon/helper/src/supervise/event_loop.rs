@@ -1,5 +1,6 @@
 //! The supervisor: what it holds, what it waits for, what it does when something ends.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -281,15 +282,20 @@ impl Supervisor {
         }
     }
 
+    /// Writes a record; `false` where that is to be tried again.
     fn store(&self, kind: &Kind, record: &ExitRecord) -> bool {
         let written = match kind {
             Kind::Container => self.run_dir.write_exit_record(record),
             Kind::Exec { exit_record, .. } => record::write_at(exit_record, record),
         };
-        if let Err(error) = &written {
-            eprintln!("littlebox {}: exit record: {error}", self.plan.id);
+        match written {
+            Ok(()) => true,
+            Err(error) => {
+                eprintln!("littlebox {}: exit record: {error}", self.plan.id);
+                // Without its directory nobody can ever ask for it.
+                error.kind() == io::ErrorKind::NotFound
+            }
         }
-        written.is_ok()
     }
 
     fn retry_unsettled(&mut self) {

@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use littlebox_helper::protocol::{
-    Decoded, FILE_HEADER_LEN, FILE_MAGIC, LogStream, decode_record,
-};
+use littlebox_helper::protocol::{Decoded, FILE_HEADER_LEN, FILE_MAGIC, LogStream, decode_record};
 
 /// A record that owns its payload.
 #[derive(Debug, Clone)]
@@ -46,7 +44,11 @@ pub fn read_file(path: &Path) -> (u64, Vec<Record>) {
 pub fn read_rotated(path: &Path) -> Vec<Record> {
     let rotated = (1..).map(|n| path.with_extension(format!("log.{n}")));
     let rotated: Vec<_> = rotated.take_while(|path| path.exists()).collect();
-    let files = rotated.iter().rev().map(|path| path.as_path()).chain([path]);
+    let files = rotated
+        .iter()
+        .rev()
+        .map(|path| path.as_path())
+        .chain([path]);
     files.flat_map(|file| read_file(file).1).collect()
 }
 

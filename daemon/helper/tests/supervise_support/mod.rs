@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 #![allow(missing_docs, reason = "tests")]
 
+pub mod bed;
 pub mod log;
+pub mod process;
 
 use std::path::{Path, PathBuf};
 
