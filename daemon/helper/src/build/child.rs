@@ -11,7 +11,7 @@ use rustix::system::{setdomainname, sethostname};
 
 use super::mounts::{self, Context};
 use super::namespaces::{Namespaces, Origin, join_process};
-use super::program::{Program, harden};
+use super::program::{Program, give_up, harden};
 use super::report::{FromChild, Report};
 use super::rootfs::inherited_propagation;
 use super::stdio::ChildStdio;
@@ -21,6 +21,7 @@ use super::tree::{Tree, attach};
 use super::{devices, identity, limits, masks, sysctls};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
+use crate::oom;
 use crate::protocol::{ExecPlan, LaunchPlan, NamespaceKind, Propagation, Step, StepFailure};
 use crate::sys::{self, MountAttr, mount_setattr};
 
@@ -52,9 +53,7 @@ pub fn run(
     sys::reset_signal_dispositions();
     umask(Mode::empty());
     let Err(failure) = work(&mut steps, report);
-    // When the helper is gone too there is nobody to tell.
-    let _ = report.say(&FromChild::Failed(failure), None);
-    sys::exit_now(1)
+    give_up(failure, report)
 }
 
 impl Container<'_> {
@@ -67,6 +66,9 @@ impl Container<'_> {
                 limits::set_oom_score(score, warnings);
                 Ok::<_, Fault>(())
             })?;
+        } else if oom::is_protected() {
+            let subject = Some("oom_score_adj".to_owned());
+            steps.run_on(Step::Rlimits, subject, |_| oom::unprotect().fault("write"))?;
         }
         // Before the ids change: the directories belong to the host's root.
         steps.run_if(self.cgroup.has_v1(), Step::CgroupAttach, |_| {
@@ -232,6 +234,9 @@ impl Exec<'_> {
         let process = &self.plan.process;
         if let Some(score) = process.oom_score_adj {
             limits::set_oom_score(score, &mut steps.warnings);
+        } else if oom::is_protected() {
+            let subject = Some("oom_score_adj".to_owned());
+            steps.run_on(Step::Rlimits, subject, |_| oom::unprotect().fault("write"))?;
         }
         steps.run_if(self.cgroup.has_v1(), Step::CgroupAttach, |_| {
             self.cgroup.attach_self_v1()

@@ -1,7 +1,7 @@
 //! Paths that read empty, and paths that are read-only.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
 
@@ -23,7 +23,7 @@ pub fn apply(tree: &Tree, plan: &LaunchPlan) -> Result<(), Fault> {
         .try_for_each(|path| masks.mask(tree, path))
 }
 
-fn read_only(tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
+fn read_only(tree: &Tree, path: &Path) -> Result<(), Fault> {
     let Some(target) = tree.find(path)? else {
         return Ok(());
     };
@@ -48,7 +48,7 @@ struct Masks {
 }
 
 impl Masks {
-    fn mask(&mut self, tree: &Tree, path: &PathBuf) -> Result<(), Fault> {
+    fn mask(&mut self, tree: &Tree, path: &Path) -> Result<(), Fault> {
         let Some(target) = tree.find(path)? else {
             return Ok(());
         };

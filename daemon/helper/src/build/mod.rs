@@ -279,6 +279,9 @@ fn watch(
         // A child that has died already has said why.
         let _ = report.go(root.as_ref().map(AsFd::as_fd));
     }
+    namespaces
+        .enter_container_pid(child.pidfd.as_fd())
+        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
     let helper_pid = rustix::process::getpid()
         .as_raw_nonzero()
         .get()
@@ -304,10 +307,7 @@ fn conclude(
 ) -> Result<(Launched, Stdio), StepFailure> {
     let mut heard = hear(child, report, &steps)?;
     let stdio = choose_stdio(pipes, heard.terminal.take())?;
-    namespaces
-        .refresh(&mut launched.namespaces, child.pid)
-        .and_then(|()| namespaces.enter_container_pid(child.pidfd.as_fd()))
-        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
+    namespaces.refresh(&mut launched.namespaces, child.pid);
     steps.timings.append(&mut heard.timings);
     steps.timings.push(exec_timing(&steps));
     launched.timings = steps.timings;

@@ -170,9 +170,9 @@ impl Namespaces {
     }
 
     /// Reads again what the child makes only on its way: its cgroup namespace.
-    pub fn refresh(&self, inodes: &mut [NamespaceInodes], pid: u32) -> Result<(), Fault> {
+    pub fn refresh(&self, inodes: &mut [NamespaceInodes], pid: u32) {
         if self.origin(NamespaceKind::Cgroup) != Origin::New {
-            return Ok(());
+            return;
         }
         for entry in inodes
             .iter_mut()
@@ -181,7 +181,6 @@ impl Namespaces {
             // A program that has ended already has no namespaces any more.
             entry.container = namespace_inode(&format!("/proc/{pid}/ns/cgroup")).unwrap_or(0);
         }
-        Ok(())
     }
 
     /// The inodes of the container's namespaces beside the host's, for the child `pid`.

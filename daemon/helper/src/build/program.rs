@@ -67,13 +67,25 @@ impl Program<'_> {
         if self.init {
             self.split_off_init(steps)?;
         }
+        let Err(failure) = self.execute(home, steps, report);
+        give_up(failure, report)
+    }
+
+    /// The point of no return: most descriptors are closed behind the backs of their owners, so
+    /// the caller must end the process, without running destructors.
+    fn execute(
+        &self,
+        home: Option<String>,
+        steps: &mut Steps,
+        report: &Report,
+    ) -> Result<Infallible, StepFailure> {
         steps.run(Step::CloseFds, |_| self.leave_helper(report))?;
         let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
         report
             .say(&FromChild::Ready { timings, warnings }, None)
             .fault("sendmsg")
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
-        steps.run(Step::Exec, |_| Err(execute::execute(process, home)))
+        steps.run(Step::Exec, |_| Err(execute::execute(self.process, home)))
     }
 
     /// A session of its own: no terminal of the host can be reached (TIOCSTI), and signals of the
@@ -112,6 +124,13 @@ impl Program<'_> {
         // what is flagged, and must not find a descriptor of the host (CVE-2024-21626).
         sys::close_all_but(report).fault("close_range")
     }
+}
+
+/// Ends this process with a report of what failed.
+pub fn give_up(failure: StepFailure, report: &Report) -> ! {
+    // When the helper is gone too there is nobody to tell.
+    let _ = report.say(&FromChild::Failed(failure), None);
+    sys::exit_now(1)
 }
 
 /// Keeps other processes from attaching to this one while it is on its way into a container

@@ -4,23 +4,32 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, unlinkat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, open, statat, unlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+use super::identity;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{Propagation, RootfsPlan, RootfsSource};
-use crate::sys::{MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
+use crate::sys::{self, MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
 
 /// A filesystem layer by a name that `fsconfig(2)` takes.
 struct Layer {
     name: String,
     /// Keeps `/proc/self/fd/N` true until the filesystem is made.
     _open: Option<OwnedFd>,
+}
+
+struct Layers {
+    lower: Vec<Layer>,
+    upper: Layer,
+    work: Layer,
+    /// Who overlayfs must be to write there; `None`: the helper as it is.
+    writer: Option<(u32, u32)>,
 }
 
 /// Makes the root. With `userns` the layers of an overlay are seen through that user namespace's
@@ -65,8 +74,11 @@ impl Overlay<'_> {
         let Some(userns) = userns else {
             return self.make();
         };
-        let idmapped = |path: &Path| idmapped_layer(path, userns);
-        match self.mount(&idmapped) {
+        self.clear_volatile_mark();
+        match self
+            .layers_through(userns)
+            .and_then(|layers| writable(self.mount(&layers)?))
+        {
             Ok(root) => Ok(root),
             Err(fault) => {
                 // Detached layers are refused before kernel 6.15, idmapped ones before 5.19 and
@@ -83,44 +95,102 @@ impl Overlay<'_> {
     }
 
     fn make(&self) -> Result<OwnedFd, Fault> {
-        match self.mount(&plain_layer) {
+        match self.plain_layers().and_then(|layers| self.mount(&layers)) {
             Ok(root) => Ok(root),
             Err(fault) => {
                 self.explain(&fault)?;
-                if self.clear_volatile_mark() {
-                    self.mount(&plain_layer)
-                } else {
-                    Err(fault)
+                if !self.clear_volatile_mark() {
+                    return Err(fault);
                 }
+                self.mount(&self.plain_layers()?)
             }
         }
     }
 
-    fn mount(&self, layer: &dyn Fn(&Path) -> Result<Layer, Fault>) -> Result<OwnedFd, Fault> {
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
-            .fault("fsopen")
-            .map_err(|fault| fault.at("overlay"))?;
+    fn plain_layers(&self) -> Result<Layers, Fault> {
+        Ok(Layers {
+            lower: self
+                .lower
+                .iter()
+                .map(|path| plain_layer(path))
+                .collect::<Result<_, _>>()?,
+            upper: plain_layer(self.upper)?,
+            work: plain_layer(self.work)?,
+            writer: None,
+        })
+    }
+
+    /// The layers through an id map: each a mount of its own, but for upper and work, which
+    /// overlayfs wants in one mount; so that is a mount of what they have in common.
+    fn layers_through(&self, userns: BorrowedFd<'_>) -> Result<Layers, Fault> {
+        let lower = self.lower.iter().map(|path| {
+            let mount = idmapped_mount(path, userns)?;
+            Ok(Layer {
+                name: fd_path(&mount),
+                _open: Some(mount),
+            })
+        });
+        let lower = lower.collect::<Result<_, Fault>>()?;
+        let common = common_ancestor(self.upper, self.work);
+        let mount = idmapped_mount(common, userns)?;
+        let rest = |path: &'_ Path| path.strip_prefix(common).unwrap_or(path).to_owned();
+        let (upper, work) = (rest(self.upper), rest(self.work));
+        // Through the mount the owner is who may write there.
+        let owner = statat(&mount, &work, AtFlags::SYMLINK_NOFOLLOW)
+            .fault_at("fstatat", self.work.display())?;
+        let below = |path: PathBuf| format!("{}/{}", fd_path(&mount), path.display());
+        let (upper, work) = (below(upper), below(work));
+        Ok(Layers {
+            lower,
+            upper: Layer {
+                name: upper,
+                _open: Some(mount),
+            },
+            work: Layer {
+                name: work,
+                _open: None,
+            },
+            writer: Some((owner.st_uid, owner.st_gid)),
+        })
+    }
+
+    fn mount(&self, layers: &Layers) -> Result<OwnedFd, Fault> {
+        let context =
+            fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).fault_at("fsopen", "overlay")?;
         let context = context.as_fd();
-        let lower = self
-            .lower
-            .iter()
-            .map(|path| layer(path))
-            .collect::<Result<Vec<_>, _>>()?;
-        let upper = layer(self.upper)?;
-        let work = layer(self.work)?;
-        set_lower(context, &lower)?;
+        let Layers {
+            lower,
+            upper,
+            work,
+            writer,
+        } = layers;
+        set_lower(context, lower)?;
         set(context, "upperdir", &upper.name)?;
         set(context, "workdir", &work.name)?;
         if self.volatile {
             fsconfig_set_flag(context, "volatile").fault_at("fsconfig", "volatile")?;
         }
-        fsconfig_create(context).fault_at("fsconfig", self.upper.display())?;
+        match writer {
+            None => fsconfig_create(context).fault_at("fsconfig", self.upper.display())?,
+            Some(ids) => self.create_as(context, *ids)?,
+        }
         fsmount(
             context,
             FsMountFlags::FSMOUNT_CLOEXEC,
             MountAttrFlags::empty(),
         )
         .fault("fsmount")
+    }
+
+    /// overlayfs works in its layers with the ids of the process that makes it (and its
+    /// capabilities, which the change of ids would clear). Ids that an idmapped layer does not
+    /// know cannot write there.
+    fn create_as(&self, context: BorrowedFd<'_>, (uid, gid): (u32, u32)) -> Result<(), Fault> {
+        sys::set_fs_ids(uid, gid);
+        let created = identity::raise_effective()
+            .and_then(|_| fsconfig_create(context).fault_at("fsconfig", self.upper.display()));
+        sys::set_fs_ids(0, 0);
+        created
     }
 
     /// overlayfs says EINVAL or ENOENT for many things; looks which directory is at fault.
@@ -136,18 +206,32 @@ impl Overlay<'_> {
         Ok(())
     }
 
-    /// A volatile overlay leaves `work/incompat/volatile` behind, and overlayfs then refuses the
-    /// next mount because it does not know whether the host crashed in between (overlayfs.rst).
-    /// The daemon knows: it discards such layers after a crash.
+    /// A volatile overlay leaves `work/incompat/volatile/dirty` behind, and overlayfs then refuses
+    /// the next mount because it does not know whether the host crashed in between
+    /// (overlayfs.rst). The daemon knows: it discards such layers after a crash.
     fn clear_volatile_mark(&self) -> bool {
         let mark = self.work.join("work/incompat/volatile");
+        // The file may be missing; what counts is that the directory goes.
+        let _ = unlinkat(CWD, mark.join("dirty"), AtFlags::empty());
         let cleared = unlinkat(CWD, &mark, AtFlags::REMOVEDIR).is_ok();
         if cleared {
-            // Best effort: an empty `incompat` does no harm.
+            // An empty `incompat` does no harm.
             let _ = unlinkat(CWD, self.work.join("work/incompat"), AtFlags::REMOVEDIR);
         }
         cleared
     }
+}
+
+/// overlayfs that cannot write to its upper layer mounts read-only and says so to nobody.
+fn writable(root: OwnedFd) -> Result<OwnedFd, Fault> {
+    if fstatvfs(&root)
+        .fault("fstatvfs")?
+        .f_flag
+        .contains(StatVfsMountFlags::RDONLY)
+    {
+        return Err(Fault::of("fsconfig", Errno::ROFS));
+    }
+    Ok(root)
 }
 
 /// `lowerdir` takes several layers separated by colons on every kernel (`lowerdir+` only since
@@ -194,23 +278,26 @@ fn plain_layer(path: &Path) -> Result<Layer, Fault> {
     })
 }
 
-fn idmapped_layer(path: &Path, userns: BorrowedFd<'_>) -> Result<Layer, Fault> {
-    let fd = open_tree(
-        CWD,
-        path,
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
-    )
-    .fault_at("open_tree", path.display())?;
+fn idmapped_mount(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let mount = open_tree(CWD, path, flags).fault_at("open_tree", path.display())?;
     let attr = MountAttr {
         set: MOUNT_ATTR_IDMAP,
         userns_fd: userns.as_raw_fd().unsigned_abs().into(),
         ..MountAttr::default()
     };
-    mount_setattr(fd.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
-    Ok(Layer {
-        name: format!("/proc/self/fd/{}", fd.as_raw_fd()),
-        _open: Some(fd),
-    })
+    mount_setattr(mount.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
+    Ok(mount)
+}
+
+fn fd_path(fd: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_raw_fd())
+}
+
+fn common_ancestor<'p>(a: &'p Path, b: &Path) -> &'p Path {
+    a.ancestors()
+        .find(|ancestor| b.starts_with(ancestor))
+        .unwrap_or(Path::new("/"))
 }
 
 fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, Fault> {

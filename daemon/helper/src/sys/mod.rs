@@ -6,6 +6,7 @@
 
 mod closing;
 mod exec;
+mod fsids;
 mod mount;
 mod net;
 mod nsfs;
@@ -15,6 +16,7 @@ mod zygote;
 
 pub use closing::*;
 pub use exec::*;
+pub use fsids::*;
 pub use mount::*;
 pub use net::*;
 pub use nsfs::*;

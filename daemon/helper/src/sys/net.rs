@@ -6,6 +6,9 @@ use rustix::io::Result;
 
 use super::check;
 
+/// `IFF_UP | IFF_RUNNING`, which `ifreq` holds as a short.
+const UP_AND_RUNNING: libc::c_short = 0x41;
+
 /// `ioctl(SIOCSIFFLAGS)` on `lo` (netdevice(7)), in the network namespace of `socket`. One ioctl
 /// on any socket, where rtnetlink would be a socket, two messages and a parser.
 pub fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
@@ -13,7 +16,7 @@ pub fn loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = b'l'.cast_signed();
     request.ifr_name[1] = b'o'.cast_signed();
-    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    request.ifr_ifru.ifru_flags = UP_AND_RUNNING;
     // SAFETY: SIOCSIFFLAGS reads an ifreq, which outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     check(result.into()).map(drop)

@@ -57,7 +57,7 @@ pub fn fork_into(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked> {
     }
     if let Some(cgroup) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
-        args.cgroup = cgroup.as_raw_fd() as u64;
+        args.cgroup = cgroup.as_raw_fd().unsigned_abs().into();
     }
     // SAFETY: `args` and the pidfd it points to outlive the call and have the layout of clone3(2);
     // without CLONE_VM and a stack of its own the child goes on with a copy of this one.
