@@ -102,7 +102,9 @@ impl Config {
 
     fn merge(args: &Args, file: File) -> anyhow::Result<Self> {
         let pick = |flag: &Option<PathBuf>, key: Option<PathBuf>, default: &str| {
-            flag.clone().or(key).unwrap_or_else(|| PathBuf::from(default))
+            flag.clone()
+                .or(key)
+                .unwrap_or_else(|| PathBuf::from(default))
         };
         let mode = file.socket_mode.unwrap_or_else(|| "0660".to_owned());
         let config = Self {
@@ -114,9 +116,14 @@ impl Config {
                 .with_context(|| format!("socket_mode '{mode}' is no octal mode like \"0660\""))?,
             state_dir: absolute(pick(&args.state_dir, file.state_dir, "/var/lib/littlebox"))?,
             run_dir: absolute(pick(&args.run_dir, file.run_dir, "/run/littlebox"))?,
-            log_format: args.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+            log_format: args
+                .log_format
+                .or(file.log_format)
+                .unwrap_or(LogFormat::Text),
             log_level: file.log_level.unwrap_or_else(|| "info".to_owned()),
-            cgroup_parent: file.cgroup_parent.unwrap_or_else(|| PathBuf::from("/littlebox")),
+            cgroup_parent: file
+                .cgroup_parent
+                .unwrap_or_else(|| PathBuf::from("/littlebox")),
             helper: find_helper(file.helper)?,
             event_retention: file.event_retention.unwrap_or(100_000),
             drain_timeout_s: file.drain_timeout_s.unwrap_or(10),
@@ -128,7 +135,10 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         let plain = self.cgroup_parent.components().all(|c| {
-            matches!(c, std::path::Component::RootDir | std::path::Component::Normal(_))
+            matches!(
+                c,
+                std::path::Component::RootDir | std::path::Component::Normal(_)
+            )
         });
         if !self.cgroup_parent.is_absolute() || !plain || self.cgroup_parent == Path::new("/") {
             bail!(
@@ -161,7 +171,10 @@ fn read(path: &Path) -> anyhow::Result<File> {
 
 /// The environment, the configuration, beside the daemon, where `make install` puts it.
 fn find_helper(configured: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    if let Some(path) = std::env::var_os("LITTLEBOX_HELPER").map(PathBuf::from).or(configured) {
+    if let Some(path) = std::env::var_os("LITTLEBOX_HELPER")
+        .map(PathBuf::from)
+        .or(configured)
+    {
         if path.is_file() {
             return absolute(path);
         }
@@ -174,7 +187,10 @@ fn find_helper(configured: Option<PathBuf>) -> anyhow::Result<PathBuf> {
         PathBuf::from("/usr/local/lib/littlebox"),
         PathBuf::from("/usr/lib/littlebox"),
     ];
-    let found = places.iter().map(|p| p.join("littlebox-helper")).find(|p| p.is_file());
+    let found = places
+        .iter()
+        .map(|p| p.join("littlebox-helper"))
+        .find(|p| p.is_file());
     found.with_context(|| {
         let list = places.map(|p| p.display().to_string()).join(", ");
         format!("littlebox-helper was not found in {list}; set 'helper' in the configuration")

@@ -81,8 +81,12 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
 /// One daemon per state directory.
 fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
     use rustix::fs::{FlockOperation, flock};
-    let state = crate::engine::paths::make_dir(&config.state_dir)
-        .with_context(|| format!("cannot use the state directory {}", config.state_dir.display()))?;
+    let state = crate::engine::paths::make_dir(&config.state_dir).with_context(|| {
+        format!(
+            "cannot use the state directory {}",
+            config.state_dir.display()
+        )
+    })?;
     let path = state.join("lock");
     let file = std::fs::File::options()
         .create(true)
@@ -90,7 +94,10 @@ fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
     flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).with_context(|| {
-        format!("another daemon uses the state directory {}", state.display())
+        format!(
+            "another daemon uses the state directory {}",
+            state.display()
+        )
     })?;
     Ok(file)
 }

@@ -129,7 +129,11 @@ mod tests {
     #[test]
     fn every_live_state_can_end_and_no_other_can() {
         for state in STATES {
-            assert_eq!(next(state, Transition::Ended).is_ok(), is_live(state), "{state}");
+            assert_eq!(
+                next(state, Transition::Ended).is_ok(),
+                is_live(state),
+                "{state}"
+            );
         }
     }
 

@@ -46,24 +46,34 @@ fn run(config: Config) -> anyhow::Result<()> {
 /// The listening socket that systemd hands over (sd_listen_fds(3)).
 fn inherited() -> anyhow::Result<Inherited> {
     let mut fds = sd_notify::listen_fds()?;
-    let Some(fd) = fds.next() else { return Ok(Inherited::default()) };
+    let Some(fd) = fds.next() else {
+        return Ok(Inherited::default());
+    };
     // A number becomes a descriptor without `unsafe` by duplicating it through a pidfd of
     // ourselves (pidfd_getfd(2)).
     let own = rustix::process::getpid();
     let pidfd = rustix::process::pidfd_open(own, rustix::process::PidfdFlags::empty())?;
     let socket =
         rustix::process::pidfd_getfd(&pidfd, fd, rustix::process::PidfdGetfdFlags::empty())?;
-    Ok(Inherited { listener: Some(socket.into()) })
+    Ok(Inherited {
+        listener: Some(socket.into()),
+    })
 }
 
 fn init_log(config: &Config) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("LITTLEBOX_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(&config.log_level));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match config.log_format {
         // The journal adds the time itself and shows escapes as they are.
         LogFormat::Text if std::env::var_os("JOURNAL_STREAM").is_some() => {
-            builder.without_time().with_ansi(false).with_target(false).init();
+            builder
+                .without_time()
+                .with_ansi(false)
+                .with_target(false)
+                .init();
         }
         LogFormat::Text => {
             let terminal = std::io::IsTerminal::is_terminal(&std::io::stderr());

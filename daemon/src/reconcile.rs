@@ -47,7 +47,11 @@ pub async fn run(engine: &Arc<Engine>) -> anyhow::Result<Summary> {
     let handles = load(engine).await?;
     summary.containers = handles.len();
     load_execs(engine).await?;
-    let live: Vec<_> = handles.iter().filter(|h| lifecycle::is_live(h.state())).cloned().collect();
+    let live: Vec<_> = handles
+        .iter()
+        .filter(|h| lifecycle::is_live(h.state()))
+        .cloned()
+        .collect();
     let slots = Arc::new(tokio::sync::Semaphore::new(PARALLEL));
     let mut tasks = tokio::task::JoinSet::new();
     for handle in live {
@@ -72,7 +76,11 @@ pub async fn run(engine: &Arc<Engine>) -> anyhow::Result<Summary> {
 }
 
 async fn load(engine: &Arc<Engine>) -> anyhow::Result<Vec<Arc<Handle>>> {
-    let rows = engine.store.containers().await.context("cannot read the containers")?;
+    let rows = engine
+        .store
+        .containers()
+        .await
+        .context("cannot read the containers")?;
     let mut handles = Vec::with_capacity(rows.len());
     for row in rows {
         let handle = Handle::new(record(row)?);
@@ -86,13 +94,21 @@ fn record(row: ContainerRow) -> anyhow::Result<Record> {
     let mut record: Record = serde_json::from_str(&row.detail)
         .with_context(|| format!("the record of container {} cannot be read", row.id))?;
     record.id = row.id;
-    record.name = row.name.parse::<Name>().with_context(|| format!("the name of {}", row.id))?;
+    record.name = row
+        .name
+        .parse::<Name>()
+        .with_context(|| format!("the name of {}", row.id))?;
     record.generation = row.generation;
     Ok(record)
 }
 
 async fn load_execs(engine: &Arc<Engine>) -> anyhow::Result<()> {
-    for row in engine.store.execs().await.context("cannot read the execs")? {
+    for row in engine
+        .store
+        .execs()
+        .await
+        .context("cannot read the execs")?
+    {
         let record: ExecRecord = serde_json::from_str(&row.detail)
             .with_context(|| format!("the record of exec {} cannot be read", row.id))?;
         // A row whose container has gone goes with it (foreign key); one read in between is skipped.
@@ -112,7 +128,10 @@ async fn settle(engine: &Arc<Engine>, handle: &Arc<Handle>) -> bool {
     }
     let run = handle.live().run;
     let path = engine.paths.run_dir(handle.id).join(EXIT_RECORD);
-    if let Some(record) = std::fs::read(&path).ok().and_then(|t| serde_json::from_slice(&t).ok()) {
+    if let Some(record) = std::fs::read(&path)
+        .ok()
+        .and_then(|t| serde_json::from_slice(&t).ok())
+    {
         engine.exited(handle, run, &record);
         return false;
     }
@@ -175,15 +194,25 @@ fn take_over(
             live.record.started_at.get_or_insert_with(now_ns);
             live.record.generation += 1;
             let launched = serde_json::to_string(&status.launched).ok();
-            let extra = crate::engine::SaveExtra { launched, ..Default::default() };
+            let extra = crate::engine::SaveExtra {
+                launched,
+                ..Default::default()
+            };
             drop(engine.save(&live, None, extra));
         }
         let grace = Duration::from_secs(live.record.stop_timeout_s.into());
-        (live.run, live.record.state == ContainerState::Stopping, grace)
+        (
+            live.run,
+            live.record.state == ContainerState::Stopping,
+            grace,
+        )
     };
     let execs = handle.live().execs.clone();
     for exec in execs {
-        let running = matches!(exec.record().state, ExecState::Starting | ExecState::Running);
+        let running = matches!(
+            exec.record().state,
+            ExecState::Starting | ExecState::Running
+        );
         if running && !status.running_execs.contains(&exec.id.to_string()) {
             engine.settle_exec(&exec);
         }
@@ -199,14 +228,22 @@ fn take_over(
 /// Execs that were started for a client who was never told: nobody can reach them.
 fn end_unknown_execs(handle: &Arc<Handle>, status: &Status) {
     let live = handle.live();
-    let Some(helper) = live.helper.clone() else { return };
+    let Some(helper) = live.helper.clone() else {
+        return;
+    };
     for id in &status.running_execs {
         if live.execs.iter().any(|e| e.id.to_string() == *id) {
             continue;
         }
         let (helper, target) = (helper.clone(), Target::Exec(id.clone()));
         tokio::spawn(async move {
-            let _ = helper.done(Call::Signal { target, signal: 9, all: false }).await;
+            let _ = helper
+                .done(Call::Signal {
+                    target,
+                    signal: 9,
+                    all: false,
+                })
+                .await;
         });
     }
 }
@@ -267,7 +304,11 @@ async fn end_stranger(engine: &Arc<Engine>, name: &str) {
     let dir = engine.paths.runs().join(name);
     if let Ok((helper, incoming)) = Supervisor::reconnect(&dir) {
         let listening = tokio::spawn(incoming.run(Deaf));
-        let kill = Call::Signal { target: Target::Container, signal: 9, all: true };
+        let kill = Call::Signal {
+            target: Target::Container,
+            signal: 9,
+            all: true,
+        };
         let _ = tokio::time::timeout(PATIENCE, helper.call(kill)).await;
         let _ = tokio::time::timeout(PATIENCE, listening).await;
     }
@@ -294,7 +335,10 @@ async fn remove(path: &Path) {
 }
 
 async fn remove_cgroup(engine: &Engine, path: &Path) {
-    let plan = CgroupPlan { path: Some(path.to_owned()), resources: Default::default() };
+    let plan = CgroupPlan {
+        path: Some(path.to_owned()),
+        resources: Default::default(),
+    };
     if let Err(error) = engine.supervisor.remove_cgroup(plan).await {
         tracing::warn!(%error, path = %path.display(), "cannot remove a cgroup");
     }
@@ -316,8 +360,12 @@ pub async fn remove_empty_instance(engine: &Engine) {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
-    entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect()
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .filter_map(|e| e.ok()?.file_name().into_string().ok())
+        .collect()
 }
 
 /// The containers' cgroups below the instance's, in whichever hierarchies are mounted.
@@ -326,7 +374,9 @@ fn cgroup_names(instance: &Path) -> Vec<String> {
         .iter()
         .flat_map(|h| {
             let dir = below(h, instance);
-            names(&dir).into_iter().filter(move |n| dir.join(n).is_dir())
+            names(&dir)
+                .into_iter()
+                .filter(move |n| dir.join(n).is_dir())
         })
         .collect();
     found.sort();

@@ -135,5 +135,9 @@ async fn connection(stream: UnixStream, router: Router, closing: CancellationTok
 fn peer(stream: &UnixStream) -> Option<Peer> {
     let credentials =
         nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
-    Some(Peer { pid: credentials.pid(), uid: credentials.uid(), gid: credentials.gid() })
+    Some(Peer {
+        pid: credentials.pid(),
+        uid: credentials.uid(),
+        gid: credentials.gid(),
+    })
 }

@@ -67,7 +67,11 @@ pub async fn container(
     if wants_stdin && !handle.live().record.stdin {
         return Err(no_stdin("container"));
     }
-    let default = if params.flag("logs", false)? { From::Start } else { From::End };
+    let default = if params.flag("logs", false)? {
+        From::Start
+    } else {
+        From::End
+    };
     let session = Session {
         path: app.engine.paths.log(handle.id),
         from: from(&params)?.unwrap_or(default),
@@ -104,7 +108,9 @@ pub async fn exec(
 }
 
 fn no_stdin(what: &str) -> ApiError {
-    ApiError::invalid(format!("the {what} was made without 'stdin': nothing can be sent to it"))
+    ApiError::invalid(format!(
+        "the {what} was made without 'stdin': nothing can be sent to it"
+    ))
 }
 
 fn from(params: &Params) -> Result<Option<From>, ApiError> {
@@ -113,8 +119,11 @@ fn from(params: &Params) -> Result<Option<From>, ApiError> {
 
 fn begin(session: Session, upgrade: Upgrade) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|e| {
-        ApiError::new("upgrade_required", format!("this route is a WebSocket: {e}"))
-            .hint(format!("connect with the subprotocol {EXEC_SUBPROTOCOL}"))
+        ApiError::new(
+            "upgrade_required",
+            format!("this route is a WebSocket: {e}"),
+        )
+        .hint(format!("connect with the subprotocol {EXEC_SUBPROTOCOL}"))
     })?;
     Ok(upgrade
         .protocols([EXEC_SUBPROTOCOL])
@@ -138,7 +147,7 @@ enum Input {
 enum Next {
     Go,
     CloseStdin,
-    End(ServerControl),
+    End(Box<ServerControl>),
 }
 
 /// The client has gone.
@@ -177,16 +186,25 @@ impl Session {
                 Ok(follower) => follower,
                 Err(source) => return Ok(self.read_error(source)),
             };
-        let attached =
-            ServerControl::Attached { terminal: self.terminal(), position: follower.position() };
+        let attached = ServerControl::Attached {
+            terminal: self.terminal(),
+            position: follower.position(),
+        };
         send(out, &attached).await?;
         let ended = self.ended();
         let (stdin, frames) = mpsc::channel::<Input>(16);
         let mut stdin = Some(stdin);
         if self.wants_stdin {
-            tokio::spawn(write_stdin(self.app.clone(), self.source(), self.target(), frames));
+            tokio::spawn(write_stdin(
+                self.app.clone(),
+                self.source(),
+                self.target(),
+                frames,
+            ));
         }
-        let mut gate = Gate { last: follower.position() };
+        let mut gate = Gate {
+            last: follower.position(),
+        };
         // A frame that the program has not had room for yet: nothing more is read from the client
         // until it has, while output goes on.
         let mut pending: Option<Input> = None;
@@ -218,7 +236,7 @@ impl Session {
                         match self.control(&text).await {
                             Next::Go => {}
                             Next::CloseStdin => pending = Some(Input::End).filter(|_| stdin.is_some()),
-                            Next::End(ending) => return Ok(ending),
+                            Next::End(ending) => return Ok(*ending),
                         }
                     }
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
@@ -246,20 +264,27 @@ impl Session {
     async fn control(&self, text: &Utf8Bytes) -> Next {
         let control: ClientControl = match super::extract::parse(text.as_bytes()) {
             Ok(control) => control,
-            Err(error) => return Next::End(ServerControl::Error(error.into_problem())),
+            Err(error) => return Next::End(Box::new(ServerControl::Error(error.into_problem()))),
         };
         let call = match control {
-            ClientControl::Detach => return Next::End(ServerControl::Detached),
+            ClientControl::Detach => return Next::End(Box::new(ServerControl::Detached)),
             ClientControl::CloseStdin => return Next::CloseStdin,
             ClientControl::Resize { rows, cols } => {
                 let size = TerminalSize { rows, cols };
-                Call::Resize { target: self.target(), size }
+                Call::Resize {
+                    target: self.target(),
+                    size,
+                }
             }
             ClientControl::Signal { signal } => match parse_signal(&signal) {
-                Some(signal) => Call::Signal { target: self.target(), signal, all: false },
+                Some(signal) => Call::Signal {
+                    target: self.target(),
+                    signal,
+                    all: false,
+                },
                 None => {
                     let error = ApiError::invalid(format!("'{signal}' is no signal"));
-                    return Next::End(ServerControl::Error(error.into_problem()));
+                    return Next::End(Box::new(ServerControl::Error(error.into_problem())));
                 }
             },
         };
@@ -333,8 +358,11 @@ impl Session {
         match (exit, failure) {
             (Some(exit), _) => ServerControl::Exit(exit),
             (None, Some(failure)) => {
-                let error =
-                    EngineError::StartFailed { failure, exit_code: code.unwrap_or(125), id: None };
+                let error = EngineError::StartFailed {
+                    failure: Box::new(failure),
+                    exit_code: code.unwrap_or(125),
+                    id: None,
+                };
                 ServerControl::Error(ApiError::from(error).into_problem())
             }
             (None, None) => {
@@ -345,13 +373,21 @@ impl Session {
     }
 
     fn read_error(&self, source: io::Error) -> ServerControl {
-        let error = EngineError::Io { op: "read", path: self.path.clone(), source };
+        let error = EngineError::Io {
+            op: "read",
+            path: self.path.clone(),
+            source,
+        };
         ServerControl::Error(ApiError::from(error).into_problem())
     }
 
     async fn lift_gate(&self) {
         if self.lossless() {
-            self.tell_helper(Call::Gate { target: self.target(), consumed: None }).await;
+            self.tell_helper(Call::Gate {
+                target: self.target(),
+                consumed: None,
+            })
+            .await;
         }
     }
 }
@@ -365,7 +401,10 @@ impl Gate {
     async fn advance(&mut self, session: &Session, position: u64) {
         if position.saturating_sub(self.last) >= GATE_STEP && session.lossless() {
             self.last = position;
-            let call = Call::Gate { target: session.target(), consumed: Some(position) };
+            let call = Call::Gate {
+                target: session.target(),
+                consumed: Some(position),
+            };
             session.tell_helper(call).await;
         }
     }
@@ -396,7 +435,8 @@ async fn send_output(
             LogStream::Stderr => Channel::Stderr as u8,
         };
         if frame.first().is_some_and(|c| *c != channel) || frame.len() >= FRAME {
-            out.feed(Message::Binary(std::mem::take(&mut frame).into())).await?;
+            out.feed(Message::Binary(std::mem::take(&mut frame).into()))
+                .await?;
         }
         if frame.is_empty() {
             frame.push(channel);
@@ -435,9 +475,17 @@ async fn write_stdin(
             return;
         }
     };
-    let opened = helper.descriptor(Call::OpenStdin { target: target.clone() }).await;
-    let Ok(stdin) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else { return };
-    let Ok(stdin) = crate::asyncfd::watch(stdin) else { return };
+    let opened = helper
+        .descriptor(Call::OpenStdin {
+            target: target.clone(),
+        })
+        .await;
+    let Ok(stdin) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else {
+        return;
+    };
+    let Ok(stdin) = crate::asyncfd::watch(stdin) else {
+        return;
+    };
     loop {
         match frames.recv().await {
             Some(Input::Bytes(bytes)) => {

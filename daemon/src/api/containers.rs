@@ -33,15 +33,31 @@ pub async fn list(State(app): AppState, params: Params) -> Result {
     let limit = params.number("limit", 1, 1000)?.unwrap_or(100);
     let cursor = params
         .get("cursor")
-        .map(|c| c.parse::<ContainerId>().map_err(|_| ApiError::invalid(format!("'{c}' is no cursor"))))
+        .map(|c| {
+            c.parse::<ContainerId>()
+                .map_err(|_| ApiError::invalid(format!("'{c}' is no cursor")))
+        })
         .transpose()?;
-    let filters = params.all("filter").map(parse_filter).collect::<Result<Vec<_>>>()?;
-    let page = app.engine.list(&filters, cursor, usize::try_from(limit).unwrap_or(100));
+    let filters = params
+        .all("filter")
+        .map(parse_filter)
+        .collect::<Result<Vec<_>>>()?;
+    let page = app
+        .engine
+        .list(&filters, cursor, usize::try_from(limit).unwrap_or(100));
     let Some(fields) = params.get("fields") else {
         return Ok(Json(page).into_response());
     };
-    let items = page.items.iter().map(|i| select(i, fields)).collect::<Result<Vec<_>>>()?;
-    Ok(Json(Page { items, next: page.next }).into_response())
+    let items = page
+        .items
+        .iter()
+        .map(|i| select(i, fields))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Json(Page {
+        items,
+        next: page.next,
+    })
+    .into_response())
 }
 
 fn parse_filter(text: &str) -> Result<Filter> {
@@ -61,16 +77,25 @@ fn parse_filter(text: &str) -> Result<Filter> {
 
 fn parse_state(text: &str) -> Result<ContainerState> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
-        ApiError::invalid(format!("'{text}' is no state")).hint(
-            "created, starting, running, paused, stopping, exited, failed or removing",
-        )
+        ApiError::invalid(format!("'{text}' is no state"))
+            .hint("created, starting, running, paused, stopping, exited, failed or removing")
     })
 }
 
 /// The names of a summary's fields.
 const FIELDS: [&str; 12] = [
-    "id", "name", "state", "rootfs", "command", "labels", "pid", "created_at", "started_at",
-    "finished_at", "exit", "generation",
+    "id",
+    "name",
+    "state",
+    "rootfs",
+    "command",
+    "labels",
+    "pid",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "exit",
+    "generation",
 ];
 
 fn select(item: &lbctl::types::ContainerSummary, fields: &str) -> Result<serde_json::Value> {
@@ -160,7 +185,10 @@ pub async fn remove(
 ) -> Result {
     let params = params.only(&["force", "wait"])?;
     let wait = params.duration("wait")?;
-    let (handle, gone) = app.engine.remove(&reference, params.flag("force", false)?, wait).await?;
+    let (handle, gone) = app
+        .engine
+        .remove(&reference, params.flag("force", false)?, wait)
+        .await?;
     if gone {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }
@@ -192,7 +220,11 @@ pub async fn start(
 fn stop_options(request: &StopRequest, wait: Option<Duration>) -> Result<StopOptions> {
     let signal = request.signal.as_deref().map(signal).transpose()?;
     let grace = request.timeout_s.map(|s| Duration::from_secs(s.into()));
-    Ok(StopOptions { signal, grace, wait })
+    Ok(StopOptions {
+        signal,
+        grace,
+        wait,
+    })
 }
 
 /// A signal in a body.
@@ -214,7 +246,11 @@ pub async fn stop(
     let params = params.only(&["wait"])?;
     let options = stop_options(&request, params.duration("wait")?)?;
     let (handle, ended) = app.engine.stop(&reference, options).await?;
-    let status = if ended { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let status = if ended {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
     shown_or_last(&app, &handle, status).await
 }
 
@@ -243,7 +279,10 @@ pub async fn restart(
     OptionalJson(request): OptionalJson<StopRequest>,
 ) -> Result {
     params.only(&[])?;
-    let handle = app.engine.restart(&reference, stop_options(&request, None)?).await?;
+    let handle = app
+        .engine
+        .restart(&reference, stop_options(&request, None)?)
+        .await?;
     shown(&app, &handle, StatusCode::OK).await
 }
 
@@ -255,7 +294,12 @@ pub async fn kill(
     OptionalJson(request): OptionalJson<KillRequest>,
 ) -> Result {
     params.only(&[])?;
-    let number = request.signal.as_deref().map(signal).transpose()?.unwrap_or(9);
+    let number = request
+        .signal
+        .as_deref()
+        .map(signal)
+        .transpose()?
+        .unwrap_or(9);
     app.engine.kill(&reference, number, request.all).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -303,9 +347,11 @@ pub async fn wait(
     params: Params,
 ) -> Result<Json<WaitResult>> {
     let params = params.only(&["for", "timeout"])?;
-    let condition = params.get("for").unwrap_or("exited").parse().map_err(|()| {
-        ApiError::invalid("'for' is exited, running or removed")
-    })?;
+    let condition = params
+        .get("for")
+        .unwrap_or("exited")
+        .parse()
+        .map_err(|()| ApiError::invalid("'for' is exited, running or removed"))?;
     let limit = params.duration("timeout")?;
     let wait = app.engine.wait(&reference, condition, limit);
     tokio::select! {

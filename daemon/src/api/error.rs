@@ -17,7 +17,11 @@ use crate::supervisor::HelperError;
 pub const PROBLEMS: &[(&str, u16, &str)] = &[
     ("invalid_request", 400, "The request is not valid"),
     ("invalid_reference", 400, "Neither an id nor a name"),
-    ("ambiguous_reference", 400, "The reference fits several objects"),
+    (
+        "ambiguous_reference",
+        400,
+        "The reference fits several objects",
+    ),
     ("bad_archive", 400, "The archive cannot be unpacked"),
     ("forbidden", 403, "Requests from there are refused"),
     ("container_not_found", 404, "No such container"),
@@ -26,18 +30,34 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
     ("path_not_found", 404, "No such path in the container"),
     ("not_found", 404, "No such resource"),
     ("method_not_allowed", 405, "The resource has no such method"),
-    ("not_acceptable", 406, "None of the accepted media types can be given"),
+    (
+        "not_acceptable",
+        406,
+        "None of the accepted media types can be given",
+    ),
     ("name_in_use", 409, "The name is in use"),
     ("invalid_state", 409, "The state forbids it"),
-    ("idempotency_conflict", 409, "The idempotency key was used for something else"),
+    (
+        "idempotency_conflict",
+        409,
+        "The idempotency key was used for something else",
+    ),
     ("precondition_failed", 412, "The object has changed"),
     ("body_too_large", 413, "The body is too large"),
-    ("unsupported_media_type", 415, "The body's media type is not supported"),
+    (
+        "unsupported_media_type",
+        415,
+        "The body's media type is not supported",
+    ),
     ("start_failed", 422, "The program could not be started"),
     ("upgrade_required", 426, "This is a WebSocket"),
     ("internal", 500, "A fault of littlebox"),
     ("unavailable", 503, "The daemon cannot serve this now"),
-    ("resources_exhausted", 503, "The machine is out of a resource"),
+    (
+        "resources_exhausted",
+        503,
+        "The machine is out of a resource",
+    ),
     ("no_space", 507, "The disk is full"),
 ];
 
@@ -61,7 +81,10 @@ impl ApiError {
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let found = PROBLEMS.iter().find(|(c, _, _)| *c == code);
         // A code that the table lacks is a fault of ours and shows as one.
-        let (code, status, title) = found.copied().unwrap_or(("internal", 500, "A fault of littlebox"));
+        let (code, status, title) =
+            found
+                .copied()
+                .unwrap_or(("internal", 500, "A fault of littlebox"));
         Self(Box::new(Problem {
             kind: format!("urn:littlebox:problem:{code}"),
             title: title.to_owned(),
@@ -138,8 +161,9 @@ impl From<EngineError> for ApiError {
             EngineError::ExecNotFound(_) => Self::new("exec_not_found", detail),
             EngineError::NamespaceNotFound { .. } => Self::new("namespace_not_found", detail)
                 .hint("GET /v1/namespaces (lbctl ns) lists what there is"),
-            EngineError::Ambiguous { .. } => Self::new("ambiguous_reference", detail)
-                .hint("give more of the id, or the name"),
+            EngineError::Ambiguous { .. } => {
+                Self::new("ambiguous_reference", detail).hint("give more of the id, or the name")
+            }
             EngineError::BadReference(_) => Self::new("invalid_reference", detail),
             EngineError::NameInUse { .. } => Self::new("name_in_use", detail)
                 .hint("choose another name, or remove the container that has it"),
@@ -160,9 +184,11 @@ impl From<EngineError> for ApiError {
                 problem
             }
             EngineError::NotAvailable(_) => Self::new("invalid_state", detail),
-            EngineError::StartFailed { failure, exit_code, id } => {
-                start_failed(failure, exit_code, id)
-            }
+            EngineError::StartFailed {
+                failure,
+                exit_code,
+                id,
+            } => start_failed(*failure, exit_code, id),
             EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)
                 .hint("use a fresh key for each new request"),
             EngineError::PreconditionFailed { .. } => Self::new("precondition_failed", detail)
@@ -199,11 +225,7 @@ fn hint_for(illegal: crate::lifecycle::Illegal) -> Option<String> {
 }
 
 /// A start that failed: of its own code, unless the machine ran out of something.
-fn start_failed(
-    failure: lbctl::types::Failure,
-    exit_code: i32,
-    id: Option<String>,
-) -> ApiError {
+fn start_failed(failure: lbctl::types::Failure, exit_code: i32, id: Option<String>) -> ApiError {
     let code = match failure.errno.as_deref() {
         Some("ENOSPC" | "EDQUOT") => "no_space",
         Some("EMFILE" | "ENFILE" | "ENOMEM" | "EAGAIN") => "resources_exhausted",

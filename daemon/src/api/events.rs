@@ -26,7 +26,10 @@ impl Wanted {
         let kind = |k: &String| event.kind == *k || event.kind.starts_with(&format!("{k}."));
         let container = |c: &String| {
             event.name.as_deref() == Some(c)
-                || event.container_id.as_ref().is_some_and(|id| id.starts_with(c.as_str()))
+                || event
+                    .container_id
+                    .as_ref()
+                    .is_some_and(|id| id.starts_with(c.as_str()))
         };
         (self.kinds.is_empty() || self.kinds.iter().any(kind))
             && (self.containers.is_empty() || self.containers.iter().any(container))
@@ -42,7 +45,10 @@ pub async fn list(
     let params = params.only(&["since_seq", "follow", "filter"])?;
     let format = Format::negotiate(&headers, &[Format::Ndjson, Format::Sse])?;
     let follow = params.flag("follow", true)?;
-    let mut wanted = Wanted { kinds: Vec::new(), containers: Vec::new() };
+    let mut wanted = Wanted {
+        kinds: Vec::new(),
+        containers: Vec::new(),
+    };
     for filter in params.all("filter") {
         match filter.split_once('=') {
             Some(("kind", kind)) => wanted.kinds.push(kind.to_owned()),

@@ -25,13 +25,22 @@ pub async fn list(
     let limit = usize::try_from(limit).unwrap_or(100);
     let cursor = params
         .get("cursor")
-        .map(|c| c.parse::<ExecId>().map_err(|_| ApiError::invalid(format!("'{c}' is no cursor"))))
+        .map(|c| {
+            c.parse::<ExecId>()
+                .map_err(|_| ApiError::invalid(format!("'{c}' is no cursor")))
+        })
         .transpose()?;
     let handle = app.engine.find(&reference)?;
     let execs = handle.live().execs.clone();
     let mut rest = execs.iter().filter(|e| cursor.is_none_or(|c| e.id > c));
-    let items: Vec<_> = rest.by_ref().take(limit).map(|e| e.record().exec(e.id)).collect();
-    let next = rest.next().and_then(|_| items.last().map(|e| e.id.to_string()));
+    let items: Vec<_> = rest
+        .by_ref()
+        .take(limit)
+        .map(|e| e.record().exec(e.id))
+        .collect();
+    let next = rest
+        .next()
+        .and_then(|_| items.last().map(|e| e.id.to_string()));
     Ok(Json(Page { items, next }))
 }
 
@@ -45,11 +54,18 @@ pub async fn create(
 ) -> Result {
     let params = params.only(&["wait"])?;
     let wait = params.duration("wait")?;
-    let options = ExecOptions { idempotency: extract::idempotency(&headers, &body.digest)? };
+    let options = ExecOptions {
+        idempotency: extract::idempotency(&headers, &body.digest)?,
+    };
     let exec = app.engine.exec(&reference, body.value, options).await?;
     let shown = app.engine.show_exec(&exec, wait).await?;
     let location = format!("/v1/execs/{}", exec.id);
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(shown)).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(shown),
+    )
+        .into_response())
 }
 
 /// `GET /v1/execs/{e}`.

@@ -32,12 +32,20 @@ impl Params {
     pub fn only(self, known: &[&str]) -> Result<Self, ApiError> {
         for (index, (name, _)) in self.0.iter().enumerate() {
             if !known.contains(&name.as_str()) {
-                let list = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-                return Err(ApiError::invalid(format!("unknown query parameter '{name}'"))
-                    .hint(format!("this route knows: {list}")));
+                let list = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                return Err(
+                    ApiError::invalid(format!("unknown query parameter '{name}'"))
+                        .hint(format!("this route knows: {list}")),
+                );
             }
             if name != "filter" && self.0[..index].iter().any(|(other, _)| other == name) {
-                return Err(ApiError::invalid(format!("query parameter '{name}' is given twice")));
+                return Err(ApiError::invalid(format!(
+                    "query parameter '{name}' is given twice"
+                )));
             }
         }
         Ok(self)
@@ -45,12 +53,18 @@ impl Params {
 
     /// A parameter's text.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// Every value of a repeatable parameter.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.0
+            .iter()
+            .filter(move |(n, _)| n == name)
+            .map(|(_, v)| v.as_str())
     }
 
     /// A switch: absent is `default`, present and empty is true.
@@ -67,7 +81,9 @@ impl Params {
 
     /// A number within bounds.
     pub fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
         match text.parse::<u64>() {
             Ok(n) if (min..=max).contains(&n) && !text.starts_with('+') => Ok(Some(n)),
             _ => Err(ApiError::invalid(format!(
@@ -78,7 +94,9 @@ impl Params {
 
     /// A duration.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
+        let Some(text) = self.get(name) else {
+            return Ok(None);
+        };
         parse_duration(text).map(Some).ok_or_else(|| {
             ApiError::invalid(format!("query parameter '{name}' is no duration: '{text}'"))
                 .hint("write 30s, 500ms, 2m, 1h or plain seconds, at most 24h")
@@ -99,7 +117,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (bytes, digest) = read(request, false).await?;
-        Ok(Self { value: parse(&bytes)?, digest })
+        Ok(Self {
+            value: parse(&bytes)?,
+            digest,
+        })
     }
 }
 
@@ -139,24 +160,37 @@ async fn read(request: Request, optional: bool) -> Result<(bytes::Bytes, String)
     if json || (optional && bytes.is_empty()) {
         return Ok((bytes, digest));
     }
-    Err(ApiError::new("unsupported_media_type", "the body's Content-Type must be application/json")
-        .hint("with curl: -H 'Content-Type: application/json'"))
+    Err(ApiError::new(
+        "unsupported_media_type",
+        "the body's Content-Type must be application/json",
+    )
+    .hint("with curl: -H 'Content-Type: application/json'"))
 }
 
 async fn collect(request: Request) -> Result<(bytes::Bytes, String), ApiError> {
     let (method, path) = (request.method().clone(), request.uri().clone());
-    let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await.map_err(|e| {
-        use std::error::Error;
-        let too_large = e
-            .source()
-            .is_some_and(|s| s.downcast_ref::<http_body_util::LengthLimitError>().is_some());
-        if too_large {
-            ApiError::new("body_too_large", format!("the body has more than {BODY_LIMIT} bytes"))
-        } else {
-            ApiError::invalid(format!("the body could not be read: {e}"))
-        }
-    })?;
-    let digest = digest(&[method.as_str().as_bytes(), path.to_string().as_bytes(), &bytes]);
+    let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT)
+        .await
+        .map_err(|e| {
+            use std::error::Error;
+            let too_large = e.source().is_some_and(|s| {
+                s.downcast_ref::<http_body_util::LengthLimitError>()
+                    .is_some()
+            });
+            if too_large {
+                ApiError::new(
+                    "body_too_large",
+                    format!("the body has more than {BODY_LIMIT} bytes"),
+                )
+            } else {
+                ApiError::invalid(format!("the body could not be read: {e}"))
+            }
+        })?;
+    let digest = digest(&[
+        method.as_str().as_bytes(),
+        path.to_string().as_bytes(),
+        &bytes,
+    ]);
     Ok((bytes, digest))
 }
 
@@ -171,7 +205,10 @@ fn digest(parts: &[&[u8]]) -> String {
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()) else {
+    let Some(value) = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+    else {
         return false;
     };
     let media = value.split(';').next().unwrap_or_default().trim();
@@ -188,7 +225,9 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         }
         at_pointer(&text, pointer(e.path()))
     })?;
-    deserializer.end().map_err(|e| ApiError::invalid(format!("the body is no JSON: {e}")))?;
+    deserializer
+        .end()
+        .map_err(|e| ApiError::invalid(format!("the body is no JSON: {e}")))?;
     Ok(value)
 }
 
@@ -206,7 +245,10 @@ fn at_pointer(text: &str, mut pointer: String) -> ApiError {
     }
     ApiError::invalid(format!("unknown field '{field}'"))
         .pointer(pointer)
-        .hint(format!("known here: {}", known.trim_start_matches("one of ").replace('`', "")))
+        .hint(format!(
+            "known here: {}",
+            known.trim_start_matches("one of ").replace('`', "")
+        ))
 }
 
 /// A path of the deserializer as a JSON pointer (RFC 6901).
@@ -239,7 +281,9 @@ pub fn idempotency(
     headers: &HeaderMap,
     digest: &str,
 ) -> Result<Option<(String, String)>, ApiError> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     let key = value
         .to_str()
         .ok()
@@ -252,14 +296,22 @@ pub fn idempotency(
 
 /// A generation from an entity tag header (`If-Match`, `If-None-Match`). `*` is `None`.
 pub fn etag(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<u64>, ApiError> {
-    let Some(value) = headers.get(&name) else { return Ok(None) };
+    let Some(value) = headers.get(&name) else {
+        return Ok(None);
+    };
     let text = value.to_str().unwrap_or_default().trim();
     if text == "*" {
         return Ok(None);
     }
-    text.trim_start_matches("W/").trim_matches('"').parse().map(Some).map_err(|_| {
-        ApiError::invalid(format!("{name} takes one ETag as this API gives them, like \"7\""))
-    })
+    text.trim_start_matches("W/")
+        .trim_matches('"')
+        .parse()
+        .map(Some)
+        .map_err(|_| {
+            ApiError::invalid(format!(
+                "{name} takes one ETag as this API gives them, like \"7\""
+            ))
+        })
 }
 
 /// How a stream is written.
@@ -292,7 +344,10 @@ impl Format {
     /// The first of the client's accepted media types that is allowed; without a wish the first
     /// allowed one.
     pub fn negotiate(headers: &HeaderMap, allowed: &[Format]) -> Result<Self, ApiError> {
-        let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("*/*");
+        let accept = headers
+            .get(header::ACCEPT)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("*/*");
         for wish in accept.split(',') {
             let wish = wish.split(';').next().unwrap_or_default().trim();
             let fits = |f: &&Format| {
@@ -300,18 +355,25 @@ impl Format {
                 let group = media.split('/').next().unwrap_or_default();
                 wish == "*/*"
                     || wish.eq_ignore_ascii_case(media)
-                    || wish.strip_suffix("/*").is_some_and(|g| g.eq_ignore_ascii_case(group))
+                    || wish
+                        .strip_suffix("/*")
+                        .is_some_and(|g| g.eq_ignore_ascii_case(group))
             };
             if let Some(format) = allowed.iter().find(fits) {
                 return Ok(*format);
             }
         }
-        let list = allowed.iter().map(|f| f.media()).collect::<Vec<_>>().join(", ");
-        Err(ApiError::new("not_acceptable", format!("'{accept}' cannot be given"))
-            .hint(format!("this route gives {list}")))
+        let list = allowed
+            .iter()
+            .map(|f| f.media())
+            .collect::<Vec<_>>()
+            .join(", ");
+        Err(
+            ApiError::new("not_acceptable", format!("'{accept}' cannot be given"))
+                .hint(format!("this route gives {list}")),
+        )
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -343,8 +405,14 @@ mod tests {
     fn accept_headers() {
         let mut headers = HeaderMap::new();
         let allowed = [Format::Ndjson, Format::Sse];
-        assert_eq!(Format::negotiate(&headers, &allowed).unwrap(), Format::Ndjson);
-        headers.insert(header::ACCEPT, "text/html, text/event-stream;q=0.9".parse().unwrap());
+        assert_eq!(
+            Format::negotiate(&headers, &allowed).unwrap(),
+            Format::Ndjson
+        );
+        headers.insert(
+            header::ACCEPT,
+            "text/html, text/event-stream;q=0.9".parse().unwrap(),
+        );
         assert_eq!(Format::negotiate(&headers, &allowed).unwrap(), Format::Sse);
         headers.insert(header::ACCEPT, "image/png".parse().unwrap());
         assert!(Format::negotiate(&headers, &allowed).is_err());

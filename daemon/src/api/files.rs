@@ -30,7 +30,10 @@ const CHUNK: usize = 64 * 1024;
 async fn root(app: &App, handle: &Arc<Handle>) -> Result<OwnedFd> {
     let helper = handle.live().helper.clone();
     if let Some(helper) = helper {
-        return Ok(helper.descriptor(Call::OpenRoot).await.map_err(EngineError::from)?);
+        return Ok(helper
+            .descriptor(Call::OpenRoot)
+            .await
+            .map_err(EngineError::from)?);
     }
     let plan = app.engine.rootfs_plan(handle).await?;
     if let RootfsSource::Overlay { .. } = &plan.source {
@@ -43,7 +46,9 @@ async fn root(app: &App, handle: &Arc<Handle>) -> Result<OwnedFd> {
 fn path_of(params: &Params) -> Result<String> {
     match params.get("path") {
         Some(path) if path.starts_with('/') && !path.contains('\0') => Ok(path.to_owned()),
-        Some(path) => Err(ApiError::invalid(format!("'path' is absolute, not '{path}'"))),
+        Some(path) => Err(ApiError::invalid(format!(
+            "'path' is absolute, not '{path}'"
+        ))),
         None => Err(ApiError::invalid("query parameter 'path' is missing")),
     }
 }
@@ -61,7 +66,9 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
     if params.flag("stat", false)? {
         return Ok(Json(stat).into_response());
     }
-    Ok(tar(move |out| files::pack(root.as_fd(), &path, &IdView, out)))
+    Ok(tar(move |out| {
+        files::pack(root.as_fd(), &path, &IdView, out)
+    }))
 }
 
 /// `GET /v1/containers/{c}/export`.
@@ -82,16 +89,24 @@ pub async fn write(
 ) -> Result {
     let params = params.only(&["path"])?;
     let path = path_of(&params)?;
-    let media = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     if !matches!(media, "application/x-tar" | "application/tar") {
-        return Err(ApiError::new("unsupported_media_type", "the body is a tar archive")
-            .hint("send it with Content-Type: application/x-tar"));
+        return Err(
+            ApiError::new("unsupported_media_type", "the body is a tar archive")
+                .hint("send it with Content-Type: application/x-tar"),
+        );
     }
     let handle = app.engine.find(&reference)?;
     let root = root(&app, &handle).await?;
     let (sender, receiver) = mpsc::channel(8);
     let unpacking = tokio::task::spawn_blocking(move || {
-        let input = BodyReader { receiver, rest: Bytes::new() };
+        let input = BodyReader {
+            receiver,
+            rest: Bytes::new(),
+        };
         files::unpack(root.as_fd(), &path, &IdView, input, &Bounds::default())
     });
     let mut stream = body.into_data_stream();
@@ -103,7 +118,10 @@ pub async fn write(
         }
     }
     drop(sender);
-    unpacking.await.map_err(|_| EngineError::Task)?.map_err(EngineError::from)?;
+    unpacking
+        .await
+        .map_err(|_| EngineError::Task)?
+        .map_err(EngineError::from)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -142,8 +160,13 @@ fn tar(
 ) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
     tokio::task::spawn_blocking(move || {
-        let mut out = BodyWriter { sender, buffer: Vec::with_capacity(CHUNK) };
-        let result = pack(&mut out).map_err(io::Error::other).and_then(|()| out.flush());
+        let mut out = BodyWriter {
+            sender,
+            buffer: Vec::with_capacity(CHUNK),
+        };
+        let result = pack(&mut out)
+            .map_err(io::Error::other)
+            .and_then(|()| out.flush());
         if let Err(error) = result {
             tracing::warn!(%error, "an archive could not be completed");
             let _ = out.sender.blocking_send(Err(error));
@@ -153,7 +176,11 @@ fn tar(
         let chunk = receiver.recv().await?;
         Some((chunk, receiver))
     });
-    ([(header::CONTENT_TYPE, "application/x-tar")], Body::from_stream(body)).into_response()
+    (
+        [(header::CONTENT_TYPE, "application/x-tar")],
+        Body::from_stream(body),
+    )
+        .into_response()
 }
 
 /// A synchronous writer into a response's body.

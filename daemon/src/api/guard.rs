@@ -32,12 +32,17 @@ pub async fn check(request: Request, next: Next) -> Response {
 
 fn foreign(headers: &HeaderMap) -> Option<ApiError> {
     for name in [header::HOST, header::ORIGIN] {
-        let Some(value) = headers.get(&name) else { continue };
+        let Some(value) = headers.get(&name) else {
+            continue;
+        };
         let text = value.to_str().unwrap_or("?");
         if !is_local(text) {
             return Some(
-                ApiError::new("forbidden", format!("the {name} '{text}' is not this machine"))
-                    .hint("use http://localhost/ as the address on the Unix socket"),
+                ApiError::new(
+                    "forbidden",
+                    format!("the {name} '{text}' is not this machine"),
+                )
+                .hint("use http://localhost/ as the address on the Unix socket"),
             );
         }
     }
@@ -64,7 +69,10 @@ pub async fn finish(request: Request, next: Next) -> Response {
         response = with_instance(response, *problem, id.as_ref());
     }
     let status = response.status().as_u16();
-    let id = id.as_ref().and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let id = id
+        .as_ref()
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     let (pid, uid, gid) = peer.map_or((-1, u32::MAX, u32::MAX), |p| (p.pid, p.uid, p.gid));
     let ms = began.elapsed().as_secs_f64() * 1000.0;
     if status >= 500 {
@@ -80,14 +88,18 @@ fn with_instance(
     mut problem: lbctl::types::Problem,
     id: Option<&HeaderValue>,
 ) -> Response {
-    problem.instance = id.and_then(|v| v.to_str().ok()).map(|id| format!("urn:uuid:{id}"));
+    problem.instance = id
+        .and_then(|v| v.to_str().ok())
+        .map(|id| format!("urn:uuid:{id}"));
     let (mut parts, _) = response.into_parts();
     parts.headers.remove(header::CONTENT_LENGTH);
     let mut out = (parts.status, Json(problem)).into_response();
     parts.headers.remove(header::CONTENT_TYPE);
     out.headers_mut().extend(parts.headers);
-    out.headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    out.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     out
 }
 
@@ -97,10 +109,21 @@ mod tests {
 
     #[test]
     fn only_this_machine_is_local() {
-        for host in ["localhost", "localhost:80", "127.0.0.1:1", "[::1]:9", "http://localhost"] {
+        for host in [
+            "localhost",
+            "localhost:80",
+            "127.0.0.1:1",
+            "[::1]:9",
+            "http://localhost",
+        ] {
             assert!(is_local(host), "{host}");
         }
-        for host in ["evil.example", "localhost.evil.example", "https://localhost.evil", "10.0.0.1"] {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "https://localhost.evil",
+            "10.0.0.1",
+        ] {
             assert!(!is_local(host), "{host}");
         }
     }

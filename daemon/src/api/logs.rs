@@ -37,11 +37,20 @@ pub async fn container(
     headers: HeaderMap,
 ) -> Result {
     let params = params.only(&[
-        "tail", "since", "until", "follow", "stdout", "stderr", "timestamps", "from",
+        "tail",
+        "since",
+        "until",
+        "follow",
+        "stdout",
+        "stderr",
+        "timestamps",
+        "from",
     ])?;
     let format = Format::negotiate(&headers, &[Format::Ndjson, Format::Text, Format::Sse])?;
     let handle = app.engine.find(&reference)?;
-    let follow = params.flag("follow", false)?.then(|| handle.live().ended.subscribe());
+    let follow = params
+        .flag("follow", false)?
+        .then(|| handle.live().ended.subscribe());
     let filter = parse_filter(&params)?;
     let reading = Reading {
         path: app.engine.paths.log(handle.id),
@@ -64,7 +73,9 @@ pub async fn exec(
     let params = params.only(&["from", "follow", "stdout", "stderr"])?;
     let format = Format::negotiate(&headers, &[Format::Ndjson, Format::Raw, Format::Sse])?;
     let exec = app.engine.find_exec(&reference)?;
-    let follow = params.flag("follow", false)?.then(|| exec.ended.subscribe());
+    let follow = params
+        .flag("follow", false)?
+        .then(|| exec.ended.subscribe());
     let filter = parse_filter(&params)?;
     let reading = Reading {
         path: app.engine.paths.exec_log(exec.container.id, exec.id),
@@ -79,7 +90,9 @@ pub async fn exec(
 
 fn parse_filter(params: &Params) -> Result<Filter> {
     let instant = |name: &str| -> Result<Option<u64>> {
-        let Some(text) = params.get(name) else { return Ok(None) };
+        let Some(text) = params.get(name) else {
+            return Ok(None);
+        };
         let ns = parse_instant(text, now_ns()).ok_or_else(|| {
             ApiError::invalid(format!("query parameter '{name}' is no time: '{text}'"))
                 .hint("write RFC 3339, seconds since the epoch, or a duration back like 10m")
@@ -118,8 +131,11 @@ fn start(params: &Params, headers: &HeaderMap, filter: &Filter) -> Result<From> 
 
 async fn stream(app: &Arc<App>, reading: Reading) -> Result {
     let open = Follower::open(&app.engine.watcher, reading.path.clone(), reading.from).await;
-    let follower =
-        open.map_err(|source| EngineError::Io { op: "open", path: reading.path.clone(), source })?;
+    let follower = open.map_err(|source| EngineError::Io {
+        op: "open",
+        path: reading.path.clone(),
+        source,
+    })?;
     let app = app.clone();
     Ok(respond(reading.format, move |sink| async move {
         // A send that fails means that the client has gone: nobody is left to tell.
@@ -162,7 +178,11 @@ async fn produce(
             }
             Ok(Chunk::End) => return Ok(()),
             Err(source) => {
-                let error = EngineError::Io { op: "read", path: reading.path.clone(), source };
+                let error = EngineError::Io {
+                    op: "read",
+                    path: reading.path.clone(),
+                    source,
+                };
                 return sink.problem(error.into()).await;
             }
         }

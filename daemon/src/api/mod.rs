@@ -108,13 +108,18 @@ pub fn router(app: Arc<App>) -> Router {
     table()
         .fallback(|| async { ApiError::new("not_found", "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
-            ApiError::new("method_not_allowed", "this resource does not have that method")
+            ApiError::new(
+                "method_not_allowed",
+                "this resource does not have that method",
+            )
         })
         .layer(axum::middleware::from_fn(guard::check))
-        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| -> Response {
-            use axum::response::IntoResponse;
-            ApiError::new("internal", "the request met a fault of littlebox").into_response()
-        }))
+        .layer(CatchPanicLayer::custom(
+            |_: Box<dyn std::any::Any + Send>| -> Response {
+                use axum::response::IntoResponse;
+                ApiError::new("internal", "the request met a fault of littlebox").into_response()
+            },
+        ))
         .layer(RequestBodyTimeoutLayer::new(BODY_PATIENCE))
         .layer(axum::middleware::from_fn(guard::finish))
         .layer(PropagateRequestIdLayer::x_request_id())

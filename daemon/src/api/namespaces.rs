@@ -69,10 +69,13 @@ async fn scan(app: &App) -> Result<Vec<NamespaceInfo>> {
 }
 
 fn parse_kind(text: &str) -> Result<NamespaceKind> {
-    NamespaceKind::ALL.into_iter().find(|k| k.name() == text).ok_or_else(|| {
-        ApiError::invalid(format!("'{text}' is no namespace type"))
-            .hint("mnt, uts, ipc, net, pid, user, cgroup or time")
-    })
+    NamespaceKind::ALL
+        .into_iter()
+        .find(|k| k.name() == text)
+        .ok_or_else(|| {
+            ApiError::invalid(format!("'{text}' is no namespace type"))
+                .hint("mnt, uts, ipc, net, pid, user, cgroup or time")
+        })
 }
 
 /// `GET /v1/namespaces`.
@@ -91,7 +94,9 @@ pub async fn tree(State(app): AppState, params: Params) -> Result<Json<Items<Nam
         None | Some("owner") => TreeBy::Owner,
         Some("parent") => TreeBy::Parent,
         Some(other) => {
-            return Err(ApiError::invalid(format!("'by' is owner or parent, not '{other}'")));
+            return Err(ApiError::invalid(format!(
+                "'by' is owner or parent, not '{other}'"
+            )));
         }
     };
     let items = namespaces::tree(scan(&app).await?, by);
@@ -106,11 +111,16 @@ pub async fn one(
 ) -> Result<Json<NamespaceInfo>> {
     params.only(&[])?;
     parse_kind(&kind)?;
-    let wanted: u64 = inode.parse().map_err(|_| {
-        ApiError::invalid(format!("'{inode}' is no inode number"))
-    })?;
-    let found = scan(&app).await?.into_iter().find(|i| i.kind == kind && i.inode == wanted);
-    found.map(Json).ok_or_else(|| EngineError::NamespaceNotFound { kind, inode }.into())
+    let wanted: u64 = inode
+        .parse()
+        .map_err(|_| ApiError::invalid(format!("'{inode}' is no inode number")))?;
+    let found = scan(&app)
+        .await?
+        .into_iter()
+        .find(|i| i.kind == kind && i.inode == wanted);
+    found
+        .map(Json)
+        .ok_or_else(|| EngineError::NamespaceNotFound { kind, inode }.into())
 }
 
 /// `GET /v1/containers/{c}/namespaces`.
@@ -123,11 +133,19 @@ pub async fn of_container(
     let handle = app.engine.find(&reference)?;
     let pid = pid_of(&handle)?;
     let (own, host) = blocking("read the container's namespaces", move || {
-        Ok((namespaces::of_process(pid)?, namespaces::of_process(std::process::id())?))
+        Ok((
+            namespaces::of_process(pid)?,
+            namespaces::of_process(std::process::id())?,
+        ))
     })
     .await?;
     let refs = namespaces::refs_of(pid, &own);
-    let relations = app.engine.supervisor.namespace_relations(refs).await.unwrap_or_default();
+    let relations = app
+        .engine
+        .supervisor
+        .namespace_relations(refs)
+        .await
+        .unwrap_or_default();
     let others = running(&app);
     let name = handle.record().name.to_string();
     let shared = blocking("read other containers' namespaces", move || {
@@ -141,7 +159,9 @@ pub async fn of_container(
         .iter()
         .map(|(kind, ns)| {
             let host_inode = host.get(kind).map_or(0, |h| h.inode);
-            let relation = relations.iter().find(|r| r.kind == *kind && r.inode == ns.inode);
+            let relation = relations
+                .iter()
+                .find(|r| r.kind == *kind && r.inode == ns.inode);
             ContainerNamespace {
                 kind: kind.name().to_owned(),
                 inode: ns.inode,
@@ -157,26 +177,41 @@ pub async fn of_container(
             }
         })
         .collect();
-    Ok(Json(ContainerNamespaces { container_id: handle.id.to_string(), pid, namespaces }))
+    Ok(Json(ContainerNamespaces {
+        container_id: handle.id.to_string(),
+        pid,
+        namespaces,
+    }))
 }
 
 /// `GET /v1/namespaces/diff`.
 pub async fn diff(State(app): AppState, params: Params) -> Result<Json<NamespaceDiff>> {
     let params = params.only(&["a", "b"])?;
     let (Some(a), Some(b)) = (params.get("a"), params.get("b")) else {
-        return Err(ApiError::invalid("query parameters 'a' and 'b' are both needed")
-            .hint("each is a container's id or name, or 'host'"));
+        return Err(
+            ApiError::invalid("query parameters 'a' and 'b' are both needed")
+                .hint("each is a container's id or name, or 'host'"),
+        );
     };
     let (left, right) = (side(&app, a).await?, side(&app, b).await?);
     let types = blocking("compare namespaces", move || compare(&left, &right)).await?;
-    Ok(Json(NamespaceDiff { a: a.to_owned(), b: b.to_owned(), types }))
+    Ok(Json(NamespaceDiff {
+        a: a.to_owned(),
+        b: b.to_owned(),
+        types,
+    }))
 }
 
 fn compare(a: &Side, b: &Side) -> std::io::Result<Vec<NamespaceTypeDiff>> {
-    let (left, right) = (namespaces::of_process(a.pid)?, namespaces::of_process(b.pid)?);
+    let (left, right) = (
+        namespaces::of_process(a.pid)?,
+        namespaces::of_process(b.pid)?,
+    );
     let mut types = Vec::new();
     for kind in NamespaceKind::ALL {
-        let (Some(l), Some(r)) = (left.get(&kind), right.get(&kind)) else { continue };
+        let (Some(l), Some(r)) = (left.get(&kind), right.get(&kind)) else {
+            continue;
+        };
         let shared = l.inode == r.inode;
         types.push(NamespaceTypeDiff {
             kind: kind.name().to_owned(),
@@ -206,9 +241,23 @@ async fn side(app: &Arc<App>, reference: &str) -> Result<Side> {
     let handle = app.engine.find(reference)?;
     let pid = pid_of(&handle)?;
     let helper = handle.running_helper("its namespaces")?;
-    let names = match helper.call(Call::Hostname).await.map_err(EngineError::from)? {
-        (Reply::Hostname { hostname, domainname }, _) => (Some(hostname), Some(domainname)),
+    let names = match helper
+        .call(Call::Hostname)
+        .await
+        .map_err(EngineError::from)?
+    {
+        (
+            Reply::Hostname {
+                hostname,
+                domainname,
+            },
+            _,
+        ) => (Some(hostname), Some(domainname)),
         _ => (None, None),
     };
-    Ok(Side { pid, hostname: names.0, domainname: names.1 })
+    Ok(Side {
+        pid,
+        hostname: names.0,
+        domainname: names.1,
+    })
 }

@@ -9,10 +9,10 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use lbctl::types::{Stats, Top};
 
+use super::AppState;
 use super::error::ApiError;
 use super::extract::{Format, Params};
 use super::stream::respond;
-use super::AppState;
 use crate::engine::record::Record;
 use crate::engine::{EngineError, Handle};
 use crate::procfs;
@@ -55,7 +55,9 @@ pub async fn stats(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let params = params.only(&["stream", "interval"])?;
-    let interval = params.duration("interval")?.unwrap_or(Duration::from_secs(1));
+    let interval = params
+        .duration("interval")?
+        .unwrap_or(Duration::from_secs(1));
     if interval < Duration::from_millis(100) {
         return Err(ApiError::invalid("'interval' is at least 100ms"));
     }
@@ -79,7 +81,9 @@ pub async fn stats(
                 () = closing.cancelled() => return,
             }
             // The container has ended: so does its stream.
-            let Ok(mut now) = measure(&handle).await else { return };
+            let Ok(mut now) = measure(&handle).await else {
+                return;
+            };
             let percent = procfs::cpu_percent(last.0.cpu_ns, now.cpu_ns, last.1.elapsed());
             now.cpu_percent = Some(percent);
             last = (now, Instant::now());

@@ -11,9 +11,9 @@ use axum::response::{IntoResponse, Response};
 use lbctl::types::{Health, SystemInfo, VersionInfo};
 use serde_json::json;
 
+use super::AppState;
 use super::error::ApiError;
 use super::extract::{BODY_LIMIT, Params};
-use super::AppState;
 use crate::time::{now_ns, rfc3339};
 
 /// The contract, as it was when this daemon was built.
@@ -28,8 +28,14 @@ pub async fn version(params: Params) -> Result<Json<VersionInfo>> {
     let features = BTreeMap::from([
         ("cgroup".to_owned(), json!(cgroup_mode())),
         ("overlay".to_owned(), json!(has_filesystem("overlay"))),
-        ("time_namespace".to_owned(), json!(Path::new("/proc/self/ns/time").exists())),
-        ("user_namespace".to_owned(), json!(Path::new("/proc/self/ns/user").exists())),
+        (
+            "time_namespace".to_owned(),
+            json!(Path::new("/proc/self/ns/time").exists()),
+        ),
+        (
+            "user_namespace".to_owned(),
+            json!(Path::new("/proc/self/ns/user").exists()),
+        ),
     ]);
     let limits = BTreeMap::from([
         ("body_bytes".to_owned(), BODY_LIMIT as u64),
@@ -58,8 +64,11 @@ pub async fn info(State(app): AppState, params: Params) -> Result<Json<SystemInf
         ("run_dir".to_owned(), shown(&engine.paths.run)),
         ("helper".to_owned(), shown(&app.config.helper)),
     ]);
-    let containers =
-        engine.count_by_state().into_iter().map(|(s, n)| (s.name().to_owned(), n)).collect();
+    let containers = engine
+        .count_by_state()
+        .into_iter()
+        .map(|(s, n)| (s.name().to_owned(), n))
+        .collect();
     Ok(Json(SystemInfo {
         pid: std::process::id(),
         zygote_pid: Some(engine.supervisor.zygote_pid().await),
@@ -95,8 +104,15 @@ pub async fn health(State(app): AppState, params: Params) -> Result<Response> {
         ("state_dir".to_owned(), state_dir),
     ]);
     let ok = checks.values().all(|c| c == "ok");
-    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let health = Health { status: if ok { "ok" } else { "degraded" }.into(), checks };
+    let status = if ok {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let health = Health {
+        status: if ok { "ok" } else { "degraded" }.into(),
+        checks,
+    };
     Ok((status, Json(health)).into_response())
 }
 
@@ -145,7 +161,9 @@ pub fn cgroup_mode() -> &'static str {
     if root.join("cgroup.controllers").exists() {
         return "v2";
     }
-    let v1 = ["memory", "pids", "cpu", "freezer"].iter().any(|c| root.join(c).is_dir());
+    let v1 = ["memory", "pids", "cpu", "freezer"]
+        .iter()
+        .any(|c| root.join(c).is_dir());
     match (v1, root.join("unified/cgroup.procs").exists()) {
         (true, true) => "hybrid",
         (true, false) => "v1",

@@ -46,12 +46,23 @@ impl Engine {
         self.detached(async move {
             let Some((key, digest)) = options.idempotency else {
                 let handle = engine.create_new(config, options.start, Vec::new()).await?;
-                return Ok(Created { handle, replayed: false });
+                return Ok(Created {
+                    handle,
+                    replayed: false,
+                });
             };
             // Two requests with one key must not both find it unused.
-            let lock = engine.idempotency.lock().await.entry(key.clone()).or_default().clone();
+            let lock = engine
+                .idempotency
+                .lock()
+                .await
+                .entry(key.clone())
+                .or_default()
+                .clone();
             let _guard = lock.lock().await;
-            let result = engine.create_once(config, options.start, &key, digest).await;
+            let result = engine
+                .create_once(config, options.start, &key, digest)
+                .await;
             engine.idempotency.lock().await.remove(&key);
             result
         })
@@ -77,7 +88,10 @@ impl Engine {
                      has been removed"
                 ))
             })?;
-            return Ok(Created { handle, replayed: true });
+            return Ok(Created {
+                handle,
+                replayed: true,
+            });
         }
         let remember = |id: ContainerId| Write::Idempotency {
             key: key.to_owned(),
@@ -85,8 +99,13 @@ impl Engine {
             subject: id.to_string(),
         };
         let id = ContainerId::generate();
-        let handle = self.create_with_id(id, config, start, vec![remember(id)]).await?;
-        Ok(Created { handle, replayed: false })
+        let handle = self
+            .create_with_id(id, config, start, vec![remember(id)])
+            .await?;
+        Ok(Created {
+            handle,
+            replayed: false,
+        })
     }
 
     async fn create_new(
@@ -95,7 +114,8 @@ impl Engine {
         start: bool,
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
-        self.create_with_id(ContainerId::generate(), config, start, extra).await
+        self.create_with_id(ContainerId::generate(), config, start, extra)
+            .await
     }
 
     async fn create_with_id(
@@ -112,7 +132,9 @@ impl Engine {
         let _operation = handle.operation.lock().await;
         self.insert(&handle)?;
         let config = Arc::new(config);
-        let result = self.record_and_start(&handle, &config, prepared, start, extra).await;
+        let result = self
+            .record_and_start(&handle, &config, prepared, start, extra)
+            .await;
         if let Err(error) = &result
             && !matches!(error, EngineError::StartFailed { .. })
         {
@@ -138,12 +160,18 @@ impl Engine {
             if start {
                 live.transition(Transition::Start)?;
             }
-            let extra =
-                SaveExtra { config: Some(config_json), launched: None, writes, durable: true };
+            let extra = SaveExtra {
+                config: Some(config_json),
+                launched: None,
+                writes,
+                durable: true,
+            };
             self.save(&live, Some(created), extra)
         };
         let commit = async {
-            let result = committed.await.unwrap_or(Err(crate::store::StoreError::Closed));
+            let result = committed
+                .await
+                .unwrap_or(Err(crate::store::StoreError::Closed));
             faults::point("create.after");
             result
         };
@@ -186,7 +214,9 @@ pub(super) fn check_machine(
         }
     }
     for (index, mount) in config.mounts.iter().enumerate() {
-        let Some(source) = &mount.source else { continue };
+        let Some(source) = &mount.source else {
+            continue;
+        };
         if mount.create {
             continue;
         }
@@ -256,7 +286,10 @@ fn made_up_name(id: ContainerId) -> Name {
     let noun = NOUNS[usize::from(b) % NOUNS.len()];
     let tail = &id.0.as_simple().to_string()[20..28];
     let name = format!("{adjective}-{noun}-{tail}{:02x}{:02x}", c, d);
-    #[expect(clippy::unwrap_used, reason = "words and hex digits are inside the grammar")]
+    #[expect(
+        clippy::unwrap_used,
+        reason = "words and hex digits are inside the grammar"
+    )]
     name.parse().unwrap()
 }
 
@@ -266,8 +299,9 @@ mod tests {
 
     #[test]
     fn made_up_names_do_not_clash() {
-        let names: std::collections::HashSet<_> =
-            (0..10_000).map(|_| made_up_name(ContainerId::generate())).collect();
+        let names: std::collections::HashSet<_> = (0..10_000)
+            .map(|_| made_up_name(ContainerId::generate()))
+            .collect();
         assert_eq!(names.len(), 10_000);
     }
 }

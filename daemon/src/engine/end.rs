@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
-use littlebox_helper::protocol::{
-    Call, CgroupPlan, EXIT_RECORD, ExitRecord, Target, TerminalSize,
-};
+use littlebox_helper::protocol::{Call, CgroupPlan, EXIT_RECORD, ExitRecord, Target, TerminalSize};
 
 use super::record::{exit_of, unknown_exit};
 use super::{Engine, EngineError, Handle, SaveExtra, event};
@@ -50,7 +48,8 @@ impl Engine {
     ) -> Result<(Arc<Handle>, bool), EngineError> {
         let handle = self.find(reference)?;
         let (engine, stopped) = (self.clone(), handle.clone());
-        self.detached(async move { engine.begin_stop(&stopped, options).await }).await?;
+        self.detached(async move { engine.begin_stop(&stopped, options).await })
+            .await?;
         let ended = handle.ended_within(options.wait).await;
         Ok((handle, ended))
     }
@@ -101,7 +100,11 @@ impl Engine {
             }
             let helper = {
                 let live = handle.live();
-                if live.run != run { None } else { live.helper.clone() }
+                if live.run != run {
+                    None
+                } else {
+                    live.helper.clone()
+                }
             };
             if let Some(helper) = helper {
                 let _ = send_signal(&helper, SIGKILL, false).await;
@@ -140,12 +143,19 @@ impl Engine {
         let engine = self.clone();
         self.detached(async move {
             let _operation = handle.operation.lock().await;
-            let transition = if frozen { Transition::Freeze } else { Transition::Thaw };
+            let transition = if frozen {
+                Transition::Freeze
+            } else {
+                Transition::Thaw
+            };
             let helper = {
                 let live = handle.live();
                 // Ask the table before the kernel.
                 lifecycle::next(live.record.state, transition).map_err(|illegal| {
-                    EngineError::Illegal { name: live.record.name.to_string(), illegal }
+                    EngineError::Illegal {
+                        name: live.record.name.to_string(),
+                        illegal,
+                    }
                 })?;
                 live.helper.clone()
             };
@@ -154,7 +164,11 @@ impl Engine {
             {
                 let mut live = handle.live();
                 live.transition(transition)?;
-                let kind = if frozen { "container.paused" } else { "container.resumed" };
+                let kind = if frozen {
+                    "container.paused"
+                } else {
+                    "container.resumed"
+                };
                 let told = event(&live.record, kind, serde_json::json!({}));
                 drop(engine.save(&live, Some(told), SaveExtra::default()));
             }
@@ -169,10 +183,20 @@ impl Engine {
         let handle = self.find(reference)?;
         let helper = handle.running_helper("a resize")?;
         if !handle.live().record.terminal {
-            return Err(EngineError::NotAvailable("the container has no terminal".into()));
+            return Err(EngineError::NotAvailable(
+                "the container has no terminal".into(),
+            ));
         }
-        let size = TerminalSize { rows: size.rows, cols: size.cols };
-        helper.done(Call::Resize { target: Target::Container, size }).await?;
+        let size = TerminalSize {
+            rows: size.rows,
+            cols: size.cols,
+        };
+        helper
+            .done(Call::Resize {
+                target: Target::Container,
+                size,
+            })
+            .await?;
         Ok(())
     }
 
@@ -205,21 +229,31 @@ impl Engine {
         };
         handle.notify();
         self.end_execs(handle);
-        let (engine, id) = (self.clone(), handle.id);
+        let (engine, ended, id) = (self.clone(), handle.clone(), handle.id);
         self.background(async move {
             // The exit record may go only when the row holds what it says.
             if let Ok(Ok(())) = saved.await {
                 faults::point("exited.after");
-                let run_dir = engine.paths.run_dir(id);
-                if let Err(error) = super::paths::remove_tree(&run_dir) {
-                    tracing::warn!(%error, path = %run_dir.display(), "cannot remove it");
-                }
+                engine.remove_run_dir_of(&ended, run);
             } else {
                 tracing::error!(%id, "an exit could not be recorded; its record stays on disk");
             }
         });
         if auto_remove {
             self.schedule_auto_remove(handle);
+        }
+    }
+
+    /// Removes what the helper of an ended run left, unless the next start has begun: the directory
+    /// is then that one's. The lock keeps the next start from beginning in between.
+    fn remove_run_dir_of(&self, handle: &Handle, run: u64) {
+        let run_dir = self.paths.run_dir(handle.id);
+        let live = handle.live();
+        if live.run != run || live.record.state != ContainerState::Exited {
+            return;
+        }
+        if let Err(error) = super::paths::remove_tree(&run_dir) {
+            tracing::warn!(%error, path = %run_dir.display(), "cannot remove it");
         }
     }
 
@@ -275,7 +309,14 @@ impl Handle {
 }
 
 async fn send_signal(helper: &Helper, signal: i32, all: bool) -> Result<(), EngineError> {
-    match helper.done(Call::Signal { target: Target::Container, signal, all }).await {
+    match helper
+        .done(Call::Signal {
+            target: Target::Container,
+            signal,
+            all,
+        })
+        .await
+    {
         // It has just ended: then the signal has nothing left to do.
         Err(HelperError::Gone) => Ok(()),
         Err(HelperError::Step(f)) if f.errno == rustix::io::Errno::SRCH.raw_os_error() => Ok(()),
@@ -294,7 +335,10 @@ pub(crate) fn read_exit_record(path: &std::path::Path) -> Option<ExitRecord> {
 fn exit_data(exit: &Exit) -> serde_json::Value {
     let mut data = match &exit.status {
         ExitStatus::Exited { code } => serde_json::json!({ "exit_code": code }),
-        ExitStatus::Signaled { signal, signal_name } => {
+        ExitStatus::Signaled {
+            signal,
+            signal_name,
+        } => {
             serde_json::json!({ "signal": signal, "signal_name": signal_name })
         }
         ExitStatus::Unknown { detail } => serde_json::json!({ "unknown": detail }),

@@ -85,7 +85,7 @@ pub enum EngineError {
     #[error("{}", .failure.detail)]
     StartFailed {
         /// The step.
-        failure: Failure,
+        failure: Box<Failure>,
         /// 125, 126 or 127.
         exit_code: i32,
         /// The container or exec that was recorded, when one was.
@@ -145,7 +145,11 @@ impl EngineError {
     /// A failed start as an error, with what was recorded of it.
     pub fn start_failed(error: StartError, program: &str, id: Option<String>) -> Self {
         let (failure, exit_code) = describe_start(error, program);
-        EngineError::StartFailed { failure, exit_code, id }
+        EngineError::StartFailed {
+            failure: Box::new(failure),
+            exit_code,
+            id,
+        }
     }
 }
 
@@ -165,13 +169,22 @@ pub fn describe_start(error: StartError, program: &str) -> (Failure, i32) {
         StartError::Io(e) => (helper_failure(format!("cannot start a helper: {e}")), 125),
         StartError::Lost(detail) => {
             let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
-            (helper_failure(format!("the helper ended before the program ran{detail}")), 125)
+            (
+                helper_failure(format!("the helper ended before the program ran{detail}")),
+                125,
+            )
         }
     }
 }
 
 fn helper_failure(detail: String) -> Failure {
-    Failure { step: "helper".into(), errno: None, syscall: None, path: None, detail }
+    Failure {
+        step: "helper".into(),
+        errno: None,
+        syscall: None,
+        path: None,
+        detail,
+    }
 }
 
 /// 127 when the program does not exist, 126 when it cannot be executed, else 125.
@@ -179,23 +192,33 @@ fn exit_code(failure: &StepFailure) -> i32 {
     if failure.step != Step::Exec {
         return 125;
     }
-    if failure.errno == Errno::NOENT.raw_os_error() { 127 } else { 126 }
+    if failure.errno == Errno::NOENT.raw_os_error() {
+        127
+    } else {
+        126
+    }
 }
 
 /// A step's failure in words.
 pub fn describe_step(failure: &StepFailure, program: &str) -> Failure {
     let errno = (failure.errno != 0).then(|| errno_name(failure.errno));
-    let detail = match (&failure.detail, failure.step) {
-        (Some(detail), _) => detail.clone(),
-        (None, Step::Exec) => match Errno::from_raw_os_error(failure.errno) {
-            Errno::NOENT => format!("'{program}' was not found in the container"),
-            Errno::ACCESS => format!("'{program}' may not be executed"),
-            Errno::NOEXEC => format!("'{program}' is not a program this machine can run"),
-            other => format!("'{program}' cannot be executed: {other}"),
-        },
-        (None, step) => {
-            let why = Errno::from_raw_os_error(failure.errno);
-            let path = failure.path.as_ref().map(|p| format!(" {p}")).unwrap_or_default();
+    let why = Errno::from_raw_os_error(failure.errno);
+    let detail = match (failure.step, &failure.detail) {
+        (Step::Exec, _) if why == Errno::NOENT => {
+            format!("'{program}' was not found in the container")
+        }
+        (Step::Exec, _) if why == Errno::ACCESS => format!("'{program}' may not be executed"),
+        (Step::Exec, _) if why == Errno::NOEXEC => {
+            format!("'{program}' is not a program this machine can run")
+        }
+        (_, Some(detail)) => detail.clone(),
+        (Step::Exec, None) => format!("'{program}' cannot be executed: {why}"),
+        (step, None) => {
+            let path = failure
+                .path
+                .as_ref()
+                .map(|p| format!(" {p}"))
+                .unwrap_or_default();
             format!("step {}: {}{path}: {why}", step.name(), failure.syscall)
         }
     };

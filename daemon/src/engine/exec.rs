@@ -49,7 +49,13 @@ impl Engine {
             let Some((key, digest)) = options.idempotency else {
                 return engine.exec_new(&handle, config, Vec::new()).await;
             };
-            let lock = engine.idempotency.lock().await.entry(key.clone()).or_default().clone();
+            let lock = engine
+                .idempotency
+                .lock()
+                .await
+                .entry(key.clone())
+                .or_default()
+                .clone();
             let _guard = lock.lock().await;
             let result = match engine.store.idempotent(&key).await? {
                 Some((request, subject)) if request == digest => engine.find_exec(&subject),
@@ -63,7 +69,9 @@ impl Engine {
                         request: digest,
                         subject: id.to_string(),
                     };
-                    engine.exec_with_id(id, &handle, config, vec![remember]).await
+                    engine
+                        .exec_with_id(id, &handle, config, vec![remember])
+                        .await
                 }
             };
             engine.idempotency.lock().await.remove(&key);
@@ -78,7 +86,8 @@ impl Engine {
         config: ExecConfig,
         writes: Vec<Write>,
     ) -> Result<Arc<ExecHandle>, EngineError> {
-        self.exec_with_id(ExecId::generate(), handle, config, writes).await
+        self.exec_with_id(ExecId::generate(), handle, config, writes)
+            .await
     }
 
     async fn exec_with_id(
@@ -118,7 +127,8 @@ impl Engine {
         config: &ExecConfig,
     ) -> Result<ExecPlan, EngineError> {
         let container = self.config(handle).await?;
-        let prepared = spec::exec_process(config, &container, &spec::SpecContext { id: &handle.id })?;
+        let prepared =
+            spec::exec_process(config, &container, &spec::SpecContext { id: &handle.id })?;
         let envelope = ExecEnvelope {
             id: id.to_string(),
             log: LogPlan {
@@ -136,7 +146,11 @@ impl Engine {
             timeout_ms: prepared.timeout_ms,
         };
         littlebox_plan::exec_plan(&prepared.process, envelope).map_err(|e| {
-            EngineError::Config(ConfigError { pointer: String::new(), detail: e.to_string(), hint: None })
+            EngineError::Config(ConfigError {
+                pointer: String::new(),
+                detail: e.to_string(),
+                hint: None,
+            })
         })
     }
 
@@ -150,7 +164,11 @@ impl Engine {
             record.state = ExecState::Running;
             record.pid = Some(pid);
         }
-        self.save_exec(exec, Some(("exec.started", serde_json::json!({ "pid": pid }))), Vec::new());
+        self.save_exec(
+            exec,
+            Some(("exec.started", serde_json::json!({ "pid": pid }))),
+            Vec::new(),
+        );
     }
 
     fn exec_failed(&self, exec: &Arc<ExecHandle>, error: StartError) -> EngineError {
@@ -167,12 +185,21 @@ impl Engine {
         exec.ended.send_replace(true);
         let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
         self.save_exec(exec, Some(("exec.failed", data)), Vec::new());
-        EngineError::StartFailed { failure, exit_code, id: Some(exec.id.to_string()) }
+        EngineError::StartFailed {
+            failure: Box::new(failure),
+            exit_code,
+            id: Some(exec.id.to_string()),
+        }
     }
 
     /// The helper says that an exec has ended; its output is complete.
     pub(crate) fn exec_exited(&self, handle: &Arc<Handle>, id: &str, record: &ExitRecord) {
-        let found = handle.live().execs.iter().find(|e| e.id.to_string() == id).cloned();
+        let found = handle
+            .live()
+            .execs
+            .iter()
+            .find(|e| e.id.to_string() == id)
+            .cloned();
         let Some(exec) = found else {
             tracing::warn!(container = %handle.id, exec = id, "an unknown exec has ended");
             return;
@@ -184,7 +211,11 @@ impl Engine {
     fn exec_ended(&self, exec: &Arc<ExecHandle>, exit: lbctl::types::Exit, at: i64) {
         let unannounced = exec.record().state == ExecState::Starting;
         if unannounced {
-            self.save_exec(exec, Some(("exec.started", serde_json::json!({}))), Vec::new());
+            self.save_exec(
+                exec,
+                Some(("exec.started", serde_json::json!({}))),
+                Vec::new(),
+            );
         }
         {
             let mut record = exec.record();
@@ -209,8 +240,10 @@ impl Engine {
     pub(crate) fn end_execs(&self, handle: &Arc<Handle>) {
         let execs = handle.live().execs.clone();
         for exec in execs {
-            let running =
-                matches!(exec.record().state, ExecState::Starting | ExecState::Running);
+            let running = matches!(
+                exec.record().state,
+                ExecState::Starting | ExecState::Running
+            );
             if running {
                 self.settle_exec(&exec);
             }
@@ -265,7 +298,12 @@ impl Engine {
         {
             let mut live = handle.live();
             let finished = |e: &Arc<ExecHandle>| *e.ended.borrow();
-            let mut excess = live.execs.iter().filter(|e| finished(e)).count().saturating_sub(KEPT);
+            let mut excess = live
+                .execs
+                .iter()
+                .filter(|e| finished(e))
+                .count()
+                .saturating_sub(KEPT);
             live.execs.retain(|e| {
                 let drop_it = excess > 0 && finished(e);
                 if drop_it {
@@ -287,7 +325,11 @@ impl Engine {
         drop(self.store.submit(writes, false));
         for exec in dropped {
             let log = self.paths.exec_log(handle.id, exec.id);
-            for path in [log.with_extension("log.1"), log, self.paths.exec_exit_record(handle.id, exec.id)] {
+            for path in [
+                log.with_extension("log.1"),
+                log,
+                self.paths.exec_exit_record(handle.id, exec.id),
+            ] {
                 if let Err(error) = std::fs::remove_file(&path)
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
@@ -308,7 +350,9 @@ impl Engine {
             return Ok(exec.record().exec(exec.id));
         };
         let mut ended = exec.ended.subscribe();
-        let done = tokio::time::timeout(wait, ended.wait_for(|e| *e)).await.is_ok();
+        let done = tokio::time::timeout(wait, ended.wait_for(|e| *e))
+            .await
+            .is_ok();
         let mut shown = exec.record().exec(exec.id);
         if done && shown.failure.is_none() {
             shown.output = Some(self.inline_output(exec).await?);
@@ -318,9 +362,14 @@ impl Engine {
 
     async fn inline_output(&self, exec: &ExecHandle) -> Result<InlineOutput, EngineError> {
         let path = self.paths.exec_log(exec.container.id, exec.id);
-        let read = |source| EngineError::Io { op: "read", path: path.clone(), source };
-        let mut follower =
-            Follower::open(&self.watcher, path.clone(), From::Start).await.map_err(read)?;
+        let read = |source| EngineError::Io {
+            op: "read",
+            path: path.clone(),
+            source,
+        };
+        let mut follower = Follower::open(&self.watcher, path.clone(), From::Start)
+            .await
+            .map_err(read)?;
         let (mut stdout, mut stderr, mut truncated) = (Vec::new(), Vec::new(), false);
         loop {
             match follower.next(Mode::Snapshot).await.map_err(read)? {
@@ -351,11 +400,18 @@ impl Engine {
     pub async fn signal_exec(&self, exec: &ExecHandle, signal: i32) -> Result<(), EngineError> {
         let helper = running(exec)?;
         let target = Target::Exec(exec.id.to_string());
-        match helper.done(Call::Signal { target, signal, all: false }).await {
+        match helper
+            .done(Call::Signal {
+                target,
+                signal,
+                all: false,
+            })
+            .await
+        {
             Ok(_) => Ok(()),
-            Err(HelperError::Step(_) | HelperError::Gone) => {
-                Err(EngineError::ExecEnded { id: exec.id.to_string() })
-            }
+            Err(HelperError::Step(_) | HelperError::Gone) => Err(EngineError::ExecEnded {
+                id: exec.id.to_string(),
+            }),
             Err(e) => Err(e.into()),
         }
     }
@@ -366,8 +422,16 @@ impl Engine {
         if !exec.record().terminal {
             return Err(EngineError::NotAvailable("the exec has no terminal".into()));
         }
-        let size = TerminalSize { rows: size.rows, cols: size.cols };
-        helper.done(Call::Resize { target: Target::Exec(exec.id.to_string()), size }).await?;
+        let size = TerminalSize {
+            rows: size.rows,
+            cols: size.cols,
+        };
+        helper
+            .done(Call::Resize {
+                target: Target::Exec(exec.id.to_string()),
+                size,
+            })
+            .await?;
         Ok(())
     }
 }
@@ -388,7 +452,9 @@ fn runnable(handle: &Handle) -> Result<Helper, EngineError> {
 
 /// The helper of an exec that runs.
 fn running(exec: &ExecHandle) -> Result<Helper, EngineError> {
-    let ended = || EngineError::ExecEnded { id: exec.id.to_string() };
+    let ended = || EngineError::ExecEnded {
+        id: exec.id.to_string(),
+    };
     if *exec.ended.borrow() {
         return Err(ended());
     }
@@ -423,7 +489,7 @@ fn state_name(state: ExecState) -> &'static str {
 
 fn start_error(error: HelperError) -> StartError {
     match error {
-        HelperError::Step(failure) => StartError::Step(failure),
+        HelperError::Step(failure) => StartError::Step(*failure),
         HelperError::Gone | HelperError::Protocol => StartError::Lost(None),
         HelperError::Io(e) => StartError::Io(e),
     }
@@ -432,7 +498,12 @@ fn start_error(error: HelperError) -> StartError {
 /// Writes the given input to an exec's stdin and closes it.
 async fn feed(helper: &Helper, id: ExecId, input: String) {
     let target = Target::Exec(id.to_string());
-    if let Ok(stdin) = helper.descriptor(Call::OpenStdin { target: target.clone() }).await {
+    if let Ok(stdin) = helper
+        .descriptor(Call::OpenStdin {
+            target: target.clone(),
+        })
+        .await
+    {
         // On a thread of its own: the pipe may be full for as long as the program lives.
         let written = tokio::task::spawn_blocking(move || write_all_blocking(stdin, &input)).await;
         tracing::trace!(?written, "an exec's input");
@@ -448,8 +519,10 @@ fn write_all_blocking(fd: std::os::fd::OwnedFd, input: &str) -> std::io::Result<
         match file.write(rest) {
             Ok(n) => rest = &rest[n..],
             Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
-                let mut fds =
-                    [rustix::event::PollFd::new(&file, rustix::event::PollFlags::OUT)];
+                let mut fds = [rustix::event::PollFd::new(
+                    &file,
+                    rustix::event::PollFlags::OUT,
+                )];
                 rustix::event::poll(&mut fds, None)?;
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
@@ -461,12 +534,16 @@ fn write_all_blocking(fd: std::os::fd::OwnedFd, input: &str) -> std::io::Result<
 
 fn inline(stdout: Vec<u8>, stderr: Vec<u8>, truncated: bool) -> InlineOutput {
     match (String::from_utf8(stdout), String::from_utf8(stderr)) {
-        (Ok(stdout), Ok(stderr)) => {
-            InlineOutput { stdout, stderr, encoding: OutputEncoding::Utf8, truncated }
-        }
+        (Ok(stdout), Ok(stderr)) => InlineOutput {
+            stdout,
+            stderr,
+            encoding: OutputEncoding::Utf8,
+            truncated,
+        },
         (stdout, stderr) => {
             let encode = |bytes: Result<String, std::string::FromUtf8Error>| {
-                let bytes = bytes.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes);
+                let bytes =
+                    bytes.map_or_else(std::string::FromUtf8Error::into_bytes, String::into_bytes);
                 base64::engine::general_purpose::STANDARD.encode(bytes)
             };
             InlineOutput {

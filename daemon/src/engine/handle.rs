@@ -58,8 +58,10 @@ pub struct Clients {
 impl Handle {
     /// A container in memory; the helper comes later.
     pub fn new(record: Record) -> Arc<Self> {
-        let ended = !matches!(record.state, ContainerState::Created | ContainerState::Starting)
-            && !lifecycle::is_live(record.state);
+        let ended = !matches!(
+            record.state,
+            ContainerState::Created | ContainerState::Starting
+        ) && !lifecycle::is_live(record.state);
         Arc::new(Self {
             id: record.id,
             operation: tokio::sync::Mutex::new(()),
@@ -124,7 +126,9 @@ impl Handle {
     pub fn client(self: &Arc<Self>) -> ClientGuard {
         self.live().clients.open += 1;
         self.notify();
-        ClientGuard { handle: self.clone() }
+        ClientGuard {
+            handle: self.clone(),
+        }
     }
 }
 
@@ -155,9 +159,10 @@ impl Live {
                 Ok(())
             }
             Ok(_) => Err(EngineError::ContainerNotFound(self.record.name.to_string())),
-            Err(illegal) => {
-                Err(EngineError::Illegal { name: self.record.name.to_string(), illegal })
-            }
+            Err(illegal) => Err(EngineError::Illegal {
+                name: self.record.name.to_string(),
+                illegal,
+            }),
         }
     }
 }

@@ -63,7 +63,10 @@ impl Engine {
         let config = self.config(handle).await?;
         let (record, execs) = {
             let live = handle.live();
-            (live.record.clone(), live.execs.iter().map(|e| e.id).collect())
+            (
+                live.record.clone(),
+                live.execs.iter().map(|e| e.id).collect(),
+            )
         };
         let mut container = record.container((*config).clone(), execs);
         container.upper_dir = Some(self.paths.upper(handle.id).to_string_lossy().into_owned());
@@ -93,7 +96,9 @@ impl Engine {
                 continue;
             }
             if items.len() == limit {
-                next = items.last().map(|last: &ContainerSummary| last.id.to_string());
+                next = items
+                    .last()
+                    .map(|last: &ContainerSummary| last.id.to_string());
                 break;
             }
             items.push(live.record.summary());
@@ -144,8 +149,10 @@ fn explained(plan: &LaunchPlan, launched: Option<&Launched>, failure: Option<Fai
     let steps = littlebox_plan::explain::explain(plan)
         .into_iter()
         .map(|step| {
-            let timings =
-                launched.iter().flat_map(|l| &l.timings).filter(|t| t.step == step.step);
+            let timings = launched
+                .iter()
+                .flat_map(|l| &l.timings)
+                .filter(|t| t.step == step.step);
             let start_ns = timings.clone().map(|t| t.start_ns).min();
             let name = step.step.name();
             PlanStep {
@@ -167,7 +174,11 @@ fn explained(plan: &LaunchPlan, launched: Option<&Launched>, failure: Option<Fai
             container: n.container,
         })
         .collect();
-    let total_ns = launched
-        .and_then(|l| l.timings.iter().map(|t| t.start_ns + t.duration_ns).max());
-    Plan { steps, namespaces, total_ns }
+    let total_ns =
+        launched.and_then(|l| l.timings.iter().map(|t| t.start_ns + t.duration_ns).max());
+    Plan {
+        steps,
+        namespaces,
+        total_ns,
+    }
 }

@@ -28,9 +28,9 @@ pub use create::{CreateOptions, Created};
 pub use end::StopOptions;
 pub use error::{EngineError, describe_step};
 pub use exec::ExecOptions;
+use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
-use handle::Live;
 use paths::Paths;
 use record::Record;
 
@@ -94,7 +94,10 @@ impl Engine {
         if self.closing.load(Ordering::Relaxed) {
             return Err(EngineError::ShuttingDown);
         }
-        self.tasks.spawn(operation).await.unwrap_or(Err(EngineError::Task))
+        self.tasks
+            .spawn(operation)
+            .await
+            .unwrap_or(Err(EngineError::Task))
     }
 
     /// Runs work that nobody waits for; a shutdown does.
@@ -115,11 +118,15 @@ impl Engine {
     }
 
     fn containers(&self) -> std::sync::RwLockReadGuard<'_, Containers> {
-        self.containers.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.containers
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn containers_mut(&self) -> std::sync::RwLockWriteGuard<'_, Containers> {
-        self.containers.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.containers
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// All containers, oldest first.
@@ -198,7 +205,10 @@ impl Engine {
         let name = handle.live().record.name.clone();
         let mut containers = self.containers_mut();
         if let Some(id) = containers.by_name.get(&name) {
-            return Err(EngineError::NameInUse { name: name.to_string(), id: *id });
+            return Err(EngineError::NameInUse {
+                name: name.to_string(),
+                id: *id,
+            });
         }
         containers.by_name.insert(name, handle.id);
         containers.by_id.insert(handle.id, handle.clone());
@@ -212,7 +222,10 @@ impl Engine {
             if *id == handle.id {
                 return Ok(());
             }
-            return Err(EngineError::NameInUse { name: name.to_string(), id: *id });
+            return Err(EngineError::NameInUse {
+                name: name.to_string(),
+                id: *id,
+            });
         }
         containers.by_name.remove(&live.record.name);
         containers.by_name.insert(name.clone(), handle.id);

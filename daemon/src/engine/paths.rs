@@ -27,7 +27,11 @@ impl Paths {
         make_dir(&state.join("trash"))?;
         make_dir(&run.join("c"))?;
         let instance = instance(&state);
-        Ok(Self { state, run, cgroup: cgroup_parent.join(instance) })
+        Ok(Self {
+            state,
+            run,
+            cgroup: cgroup_parent.join(instance),
+        })
     }
 
     /// The database.

@@ -179,9 +179,10 @@ impl ExecRecord {
 pub fn exit_of(record: &ExitRecord) -> Exit {
     let status = match record.status {
         ProcessExit::Code(code) => ExitStatus::Exited { code },
-        ProcessExit::Signal(signal) => {
-            ExitStatus::Signaled { signal, signal_name: signal_name(signal) }
-        }
+        ProcessExit::Signal(signal) => ExitStatus::Signaled {
+            signal,
+            signal_name: signal_name(signal),
+        },
     };
     Exit {
         status,
@@ -195,7 +196,9 @@ pub fn exit_of(record: &ExitRecord) -> Exit {
 /// An end that nobody saw.
 pub fn unknown_exit(detail: impl Into<String>) -> Exit {
     Exit {
-        status: ExitStatus::Unknown { detail: detail.into() },
+        status: ExitStatus::Unknown {
+            detail: detail.into(),
+        },
         oom_killed: false,
         timed_out: false,
         output_truncated: false,

@@ -31,18 +31,25 @@ impl Engine {
         if !force {
             let live = handle.live();
             lifecycle::next(live.record.state, Transition::Remove).map_err(|illegal| {
-                EngineError::Illegal { name: live.record.name.to_string(), illegal }
+                EngineError::Illegal {
+                    name: live.record.name.to_string(),
+                    illegal,
+                }
             })?;
         }
         let (engine, removed) = (self.clone(), handle.clone());
         // A task of its own: when the caller's time is up, only the waiting ends.
         let removal = tokio::spawn(async move {
             let task = engine.clone();
-            engine.detached(async move { task.end_and_remove(&removed, force).await }).await
+            engine
+                .detached(async move { task.end_and_remove(&removed, force).await })
+                .await
         });
         let limit = wait.unwrap_or(Duration::MAX);
         match tokio::time::timeout(limit, removal).await {
-            Ok(result) => result.unwrap_or(Err(EngineError::Task)).map(|()| (handle, true)),
+            Ok(result) => result
+                .unwrap_or(Err(EngineError::Task))
+                .map(|()| (handle, true)),
             Err(_elapsed) => Ok((handle, false)),
         }
     }
@@ -55,8 +62,10 @@ impl Engine {
         loop {
             if force && lifecycle::is_live(handle.state()) {
                 let reference = handle.id.to_string();
-                let options =
-                    StopOptions { grace: Some(Duration::ZERO), ..StopOptions::default() };
+                let options = StopOptions {
+                    grace: Some(Duration::ZERO),
+                    ..StopOptions::default()
+                };
                 match self.stop(&reference, options).await {
                     // It has ended, or another start or removal came first: look again.
                     Ok(_) | Err(EngineError::Illegal { .. }) => {}
@@ -134,7 +143,10 @@ impl Engine {
     /// Removes a container's directories. Renames first, so that a half-removed tree is never
     /// taken for a container's.
     pub(crate) async fn remove_files(&self, id: ContainerId) {
-        let (dir, trash) = (self.paths.container(id), self.paths.trash().join(id.to_string()));
+        let (dir, trash) = (
+            self.paths.container(id),
+            self.paths.trash().join(id.to_string()),
+        );
         let run_dir = self.paths.run_dir(id);
         let removed = tokio::task::spawn_blocking(move || {
             match std::fs::rename(&dir, &trash) {
@@ -171,7 +183,11 @@ impl Engine {
                         let live = handle.live();
                         live.removed || live.run != run || lifecycle::is_live(live.record.state)
                     };
-                    if stale { Ok(()) } else { removal.remove_locked(&handle).await }
+                    if stale {
+                        Ok(())
+                    } else {
+                        removal.remove_locked(&handle).await
+                    }
                 })
                 .await;
             if let Err(error) = result {
@@ -223,7 +239,10 @@ impl Engine {
                 }
                 live.record.generation += 1;
                 let told = event(&live.record, kind, serde_json::json!({ "old_name": old }));
-                let extra = SaveExtra { durable: true, ..SaveExtra::default() };
+                let extra = SaveExtra {
+                    durable: true,
+                    ..SaveExtra::default()
+                };
                 engine.save(&live, Some(told), extra)
             };
             committed.await.unwrap_or(Err(StoreError::Closed))?;

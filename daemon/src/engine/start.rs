@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lbctl::types::{ContainerConfig, ContainerId, ContainerState};
 use littlebox_helper::protocol::{
-    Event, Launched, LaunchPlan, LogPlan, NamespaceKind, RootfsPlan, RootfsSource,
+    Event, LaunchPlan, Launched, LogPlan, NamespaceKind, RootfsPlan, RootfsSource,
 };
 use littlebox_plan::Envelope;
 use tokio::sync::watch;
@@ -74,7 +74,11 @@ impl Engine {
             }
         }
         let built = match self.plan_launch(handle, config, prepared) {
-            Ok((plan, fds)) => self.supervisor.launch(plan, &fds).await.map_err(Refusal::Start),
+            Ok((plan, fds)) => self
+                .supervisor
+                .launch(plan, &fds)
+                .await
+                .map_err(Refusal::Start),
             Err(error) => Err(Refusal::Engine(error)),
         };
         faults::point("launched.before");
@@ -102,6 +106,8 @@ impl Engine {
         }
         self.make_directories(handle.id)?;
         let run_dir = self.paths.run_dir(handle.id);
+        // What an earlier run left there is recorded: its exit was saved before this start.
+        super::paths::remove_tree(&run_dir).map_err(EngineError::io("remove", run_dir.clone()))?;
         super::paths::make_leaf(&run_dir).map_err(EngineError::io("make", run_dir.clone()))?;
         for source in &prepared.create_sources {
             std::fs::create_dir_all(source).map_err(EngineError::io("make", source.clone()))?;
@@ -137,7 +143,11 @@ impl Engine {
         envelope.hidden = self.hidden(&prepared.root);
         envelope.inject = prepared.inject.filter(|_| faults::enabled());
         littlebox_plan::launch_plan(&prepared.spec, envelope).map_err(|e| {
-            EngineError::Config(ConfigError { pointer: String::new(), detail: e.to_string(), hint: None })
+            EngineError::Config(ConfigError {
+                pointer: String::new(),
+                detail: e.to_string(),
+                hint: None,
+            })
         })
     }
 
@@ -163,7 +173,11 @@ impl Engine {
         if let RootfsSource::Overlay { volatile, .. } = &mut source {
             *volatile = false;
         }
-        Ok(RootfsPlan { source, read_only: false, propagation: Default::default() })
+        Ok(RootfsPlan {
+            source,
+            read_only: false,
+            propagation: Default::default(),
+        })
     }
 
     /// The daemon's own directories, where they lie below the container's root: container paths
@@ -184,7 +198,12 @@ impl Engine {
 
     pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
         let base = self.paths.container(id);
-        for dir in [base.clone(), base.join("work"), base.join("log"), base.join("execs")] {
+        for dir in [
+            base.clone(),
+            base.join("work"),
+            base.join("log"),
+            base.join("execs"),
+        ] {
             super::paths::make_leaf(&dir).map_err(EngineError::io("make", dir.clone()))?;
         }
         // The upper directory's mode becomes that of the container's `/`.
@@ -206,11 +225,16 @@ impl Engine {
         for (kind, source) in sources {
             let fd = match source {
                 NamespaceSource::New | NamespaceSource::Host => continue,
-                NamespaceSource::Container(reference) => self.open_container_ns(*kind, reference)?,
+                NamespaceSource::Container(reference) => {
+                    self.open_container_ns(*kind, reference)?
+                }
                 NamespaceSource::Pid(pid) => {
                     let path = format!("/proc/{pid}/ns/{}", kind.name());
                     open(Path::new(&path)).map_err(|e| {
-                        namespace_error(*kind, format!("process {pid} has no namespace to join: {e}"))
+                        namespace_error(
+                            *kind,
+                            format!("process {pid} has no namespace to join: {e}"),
+                        )
                     })?
                 }
             };
@@ -225,20 +249,27 @@ impl Engine {
         kind: NamespaceKind,
         reference: &str,
     ) -> Result<OwnedFd, EngineError> {
-        let other = self.find(reference).map_err(|e| namespace_error(kind, e.to_string()))?;
+        let other = self
+            .find(reference)
+            .map_err(|e| namespace_error(kind, e.to_string()))?;
         let record = other.record();
         let Some(process) = record.process else {
             return Err(namespace_error(
                 kind,
-                format!("container {} is {}; only a running one's namespaces can be joined",
-                    record.name, record.state),
+                format!(
+                    "container {} is {}; only a running one's namespaces can be joined",
+                    record.name, record.state
+                ),
             ));
         };
         let path = format!("/proc/{}/ns/{}", process.pid, kind.name());
         let fd = open(Path::new(&path)).map_err(EngineError::io("open", path))?;
         // The descriptor is of that container only if its process still lives now.
         if crate::procfs::start_time(process.pid).ok() != Some(process.start_time) {
-            return Err(namespace_error(kind, format!("container {} has just ended", record.name)));
+            return Err(namespace_error(
+                kind,
+                format!("container {} has just ended", record.name),
+            ));
         }
         Ok(fd)
     }
@@ -266,7 +297,10 @@ impl Engine {
             live.record.started_at = Some(now_ns());
             let data = serde_json::json!({ "pid": launched.pid });
             let started = event(&live.record, "container.started", data);
-            let extra = SaveExtra { launched: Some(launched_json), ..SaveExtra::default() };
+            let extra = SaveExtra {
+                launched: Some(launched_json),
+                ..SaveExtra::default()
+            };
             drop(self.save(&live, Some(started), extra));
         }
         handle.notify();
@@ -292,12 +326,22 @@ impl Engine {
     /// Drives a helper's connection. Not tracked: it ends with the helper, not with the daemon.
     pub(crate) fn listen(self: &Arc<Self>, handle: &Arc<Handle>, incoming: Incoming) {
         let run = handle.live().run;
-        let listener = ContainerListener { engine: self.clone(), handle: handle.clone(), run };
+        let listener = ContainerListener {
+            engine: self.clone(),
+            handle: handle.clone(),
+            run,
+        };
         tokio::spawn(incoming.run(listener));
     }
 
     async fn start_failed(self: &Arc<Self>, handle: &Arc<Handle>, refusal: Refusal) -> EngineError {
-        let program = handle.live().record.command.first().cloned().unwrap_or_default();
+        let program = handle
+            .live()
+            .record
+            .command
+            .first()
+            .cloned()
+            .unwrap_or_default();
         let (failure, code) = match refusal {
             Refusal::Start(error) => describe_start(error, &program),
             Refusal::Engine(error) => (
@@ -336,7 +380,11 @@ impl Engine {
         if auto_remove {
             self.schedule_auto_remove(handle);
         }
-        EngineError::StartFailed { failure, exit_code: code, id: Some(handle.id.to_string()) }
+        EngineError::StartFailed {
+            failure: Box::new(failure),
+            exit_code: code,
+            id: Some(handle.id.to_string()),
+        }
     }
 }
 

@@ -107,8 +107,9 @@ impl Store {
             .run(&mut connection)
             .await
             .map_err(|e| StoreError::Migrate(e.to_string()))?;
-        let check: String =
-            sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut connection).await?;
+        let check: String = sqlx::query_scalar("PRAGMA quick_check(1)")
+            .fetch_one(&mut connection)
+            .await?;
         if check != "ok" {
             return Err(StoreError::Sql(format!("integrity check: {check}")));
         }
@@ -124,7 +125,11 @@ impl Store {
         let (queue, jobs) = mpsc::unbounded_channel();
         let (tell, last_seq) = watch::channel(newest);
         tokio::spawn(writer::run(connection, jobs, tell, event_retention));
-        Ok(Self { readers, queue, last_seq })
+        Ok(Self {
+            readers,
+            queue,
+            last_seq,
+        })
     }
 
     /// Queues writes as one unit of a transaction; the receiver tells when they are committed.
@@ -136,13 +141,19 @@ impl Store {
     ) -> oneshot::Receiver<Result<(), StoreError>> {
         let (tell, done) = oneshot::channel();
         // A closed queue drops `tell`, which the receiver sees as Closed.
-        let _ = self.queue.send(writer::Job { writes, durable, tell });
+        let _ = self.queue.send(writer::Job {
+            writes,
+            durable,
+            tell,
+        });
         done
     }
 
     /// Queues writes and waits for the commit.
     pub async fn commit(&self, writes: Vec<Write>, durable: bool) -> Result<(), StoreError> {
-        self.submit(writes, durable).await.unwrap_or(Err(StoreError::Closed))
+        self.submit(writes, durable)
+            .await
+            .unwrap_or(Err(StoreError::Closed))
     }
 
     /// Follows the newest committed event's number.
@@ -160,7 +171,9 @@ impl Store {
         for row in rows {
             let id: String = row.try_get("id")?;
             out.push(ContainerRow {
-                id: id.parse().map_err(|e| StoreError::Sql(format!("row {id}: {e}")))?,
+                id: id
+                    .parse()
+                    .map_err(|e| StoreError::Sql(format!("row {id}: {e}")))?,
                 name: row.try_get("name")?,
                 state: row.try_get("state")?,
                 detail: row.try_get("detail")?,
@@ -172,10 +185,12 @@ impl Store {
 
     /// The config a container was created with, as JSON.
     pub async fn config(&self, id: ContainerId) -> Result<Option<String>, StoreError> {
-        Ok(sqlx::query_scalar("SELECT config FROM containers WHERE id = ?")
-            .bind(id.to_string())
-            .fetch_optional(&self.readers)
-            .await?)
+        Ok(
+            sqlx::query_scalar("SELECT config FROM containers WHERE id = ?")
+                .bind(id.to_string())
+                .fetch_optional(&self.readers)
+                .await?,
+        )
     }
 
     /// What the helper told of the last start, as JSON.
@@ -190,13 +205,16 @@ impl Store {
 
     /// All execs, oldest first.
     pub async fn execs(&self) -> Result<Vec<ExecRow>, StoreError> {
-        let rows =
-            sqlx::query("SELECT id, detail FROM execs ORDER BY id").fetch_all(&self.readers).await?;
+        let rows = sqlx::query("SELECT id, detail FROM execs ORDER BY id")
+            .fetch_all(&self.readers)
+            .await?;
         let mut out = Vec::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
             out.push(ExecRow {
-                id: id.parse().map_err(|e| StoreError::Sql(format!("row {id}: {e}")))?,
+                id: id
+                    .parse()
+                    .map_err(|e| StoreError::Sql(format!("row {id}: {e}")))?,
                 detail: row.try_get("detail")?,
             });
         }
@@ -247,7 +265,8 @@ impl Store {
             .bind(key)
             .fetch_optional(&self.readers)
             .await?;
-        row.map(|r| Ok((r.try_get("request")?, r.try_get("subject")?))).transpose()
+        row.map(|r| Ok((r.try_get("request")?, r.try_get("subject")?)))
+            .transpose()
     }
 
     /// Whether the database answers.

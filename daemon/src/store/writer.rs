@@ -107,7 +107,13 @@ pub(super) async fn run(
     retention: u64,
 ) {
     let next_seq = *newest.borrow() + 1;
-    let mut writer = Writer { connection, next_seq, full_sync: true, retention, commits: 0 };
+    let mut writer = Writer {
+        connection,
+        next_seq,
+        full_sync: true,
+        retention,
+        commits: 0,
+    };
     let mut batch = Vec::new();
     while jobs.recv_many(&mut batch, BATCH).await > 0 {
         let results = writer.commit(&batch).await;
@@ -135,7 +141,10 @@ impl Writer {
             Err(_) => {
                 let mut results = Vec::with_capacity(batch.len());
                 for job in batch {
-                    results.push(self.transaction(std::slice::from_ref(job), job.durable).await);
+                    results.push(
+                        self.transaction(std::slice::from_ref(job), job.durable)
+                            .await,
+                    );
                 }
                 results
             }
@@ -170,8 +179,11 @@ impl Writer {
     /// `PRAGMA synchronous` may only change between transactions.
     async fn sync_mode(&mut self, durable: bool) -> Result<(), StoreError> {
         if self.full_sync != durable {
-            let pragma =
-                if durable { "PRAGMA synchronous=FULL" } else { "PRAGMA synchronous=NORMAL" };
+            let pragma = if durable {
+                "PRAGMA synchronous=FULL"
+            } else {
+                "PRAGMA synchronous=NORMAL"
+            };
             sqlx::query(pragma).execute(&mut self.connection).await?;
             self.full_sync = durable;
         }
@@ -185,7 +197,15 @@ async fn apply(
     next_seq: &mut u64,
 ) -> Result<(), StoreError> {
     match write {
-        Write::Container { id, name, state, config, detail, launched, generation } => {
+        Write::Container {
+            id,
+            name,
+            state,
+            config,
+            detail,
+            launched,
+            generation,
+        } => {
             let generation = i64::try_from(*generation).unwrap_or(i64::MAX);
             let query = if config.is_some() {
                 sqlx::query(
@@ -211,7 +231,10 @@ async fn apply(
         }
         Write::RemoveContainer { id, name, result } => {
             let id = id.to_string();
-            sqlx::query("DELETE FROM containers WHERE id = ?").bind(&id).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM containers WHERE id = ?")
+                .bind(&id)
+                .execute(&mut *tx)
+                .await?;
             sqlx::query(
                 "INSERT OR REPLACE INTO tombstones (id, name, removed_ns, result)
                  VALUES (?, ?, ?, ?)",
@@ -223,7 +246,12 @@ async fn apply(
             .execute(tx)
             .await?;
         }
-        Write::Exec { id, container, state, detail } => {
+        Write::Exec {
+            id,
+            container,
+            state,
+            detail,
+        } => {
             // The container may have been removed in the same moment.
             sqlx::query(
                 "INSERT INTO execs (id, container_id, state, detail)
@@ -238,9 +266,16 @@ async fn apply(
             .await?;
         }
         Write::RemoveExec(id) => {
-            sqlx::query("DELETE FROM execs WHERE id = ?").bind(id.to_string()).execute(tx).await?;
+            sqlx::query("DELETE FROM execs WHERE id = ?")
+                .bind(id.to_string())
+                .execute(tx)
+                .await?;
         }
-        Write::Idempotency { key, request, subject } => {
+        Write::Idempotency {
+            key,
+            request,
+            subject,
+        } => {
             sqlx::query(
                 "INSERT OR REPLACE INTO idempotency (key, request, subject, at_ns)
                  VALUES (?, ?, ?, ?)",
@@ -273,19 +308,21 @@ async fn apply(
 }
 
 /// Forgets what is too old: events over the retention, tombstones and keys over [`MEMORY`].
-async fn prune(
-    tx: &mut SqliteConnection,
-    next_seq: u64,
-    retention: u64,
-) -> Result<(), StoreError> {
+async fn prune(tx: &mut SqliteConnection, next_seq: u64, retention: u64) -> Result<(), StoreError> {
     let oldest = i64::try_from(next_seq.saturating_sub(retention)).unwrap_or(i64::MAX);
     let memory = i64::try_from(MEMORY.as_nanos()).unwrap_or(i64::MAX);
     let before = crate::time::now_ns() - memory;
-    sqlx::query("DELETE FROM events WHERE seq < ?").bind(oldest).execute(&mut *tx).await?;
+    sqlx::query("DELETE FROM events WHERE seq < ?")
+        .bind(oldest)
+        .execute(&mut *tx)
+        .await?;
     sqlx::query("DELETE FROM tombstones WHERE removed_ns < ?")
         .bind(before)
         .execute(&mut *tx)
         .await?;
-    sqlx::query("DELETE FROM idempotency WHERE at_ns < ?").bind(before).execute(tx).await?;
+    sqlx::query("DELETE FROM idempotency WHERE at_ns < ?")
+        .bind(before)
+        .execute(tx)
+        .await?;
     Ok(())
 }

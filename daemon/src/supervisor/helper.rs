@@ -16,7 +16,7 @@ use super::seqpacket::SeqPacket;
 pub enum HelperError {
     /// The helper tried and failed.
     #[error("step {} failed", .0.step.name())]
-    Step(StepFailure),
+    Step(Box<StepFailure>),
     /// The helper is gone.
     #[error("the helper is gone")]
     Gone,
@@ -66,7 +66,12 @@ impl Helper {
             gone: AtomicBool::new(false),
             pending: Mutex::new(HashMap::new()),
         });
-        (Self { shared: shared.clone() }, Incoming { shared })
+        (
+            Self {
+                shared: shared.clone(),
+            },
+            Incoming { shared },
+        )
     }
 
     /// Sends a request and waits for its answer.
@@ -88,7 +93,7 @@ impl Helper {
             };
         }
         match answer.await {
-            Ok((Reply::Failed(failure), _)) => Err(HelperError::Step(failure)),
+            Ok((Reply::Failed(failure), _)) => Err(HelperError::Step(Box::new(failure))),
             Ok(answer) => Ok(answer),
             Err(_closed) => Err(HelperError::Gone),
         }
@@ -104,7 +109,11 @@ impl Helper {
 
     /// [`Helper::done`] for requests that hand over one descriptor.
     pub async fn descriptor(&self, call: Call) -> Result<OwnedFd, HelperError> {
-        self.done(call).await?.into_iter().next().ok_or(HelperError::Protocol)
+        self.done(call)
+            .await?
+            .into_iter()
+            .next()
+            .ok_or(HelperError::Protocol)
     }
 }
 

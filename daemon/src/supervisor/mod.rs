@@ -9,13 +9,12 @@ mod zygote;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use littlebox_helper::protocol::{
-    CgroupPlan, First, FromHelper, LaunchPlan, Launched, NamespaceRef, NamespaceRelation,
-    Reply, RootfsPlan,
-    StepFailure,
+    CgroupPlan, First, FromHelper, LaunchPlan, Launched, NamespaceRef, NamespaceRelation, Reply,
+    RootfsPlan, StepFailure,
 };
 
 pub use helper::{Helper, HelperError, Incoming, Listener};
@@ -37,7 +36,10 @@ pub enum StartError {
 }
 
 fn how(detail: &Option<String>) -> String {
-    detail.as_ref().map(|d| format!(" ({d})")).unwrap_or_default()
+    detail
+        .as_ref()
+        .map(|d| format!(" ({d})"))
+        .unwrap_or_default()
 }
 
 /// Starts helpers.
@@ -51,7 +53,10 @@ impl Supervisor {
     /// Starts the zygote.
     pub async fn start(binary: HelperBinary) -> io::Result<Self> {
         let zygote = Zygote::spawn(&binary).await?;
-        Ok(Self { binary, zygote: tokio::sync::RwLock::new(zygote) })
+        Ok(Self {
+            binary,
+            zygote: tokio::sync::RwLock::new(zygote),
+        })
     }
 
     /// The zygote's PID, for the system page.
@@ -77,7 +82,9 @@ impl Supervisor {
         match reply {
             Reply::Launched(launched) => {
                 if received.is_empty() {
-                    return Err(StartError::Lost(Some("no pidfd came with the answer".into())));
+                    return Err(StartError::Lost(Some(
+                        "no pidfd came with the answer".into(),
+                    )));
                 }
                 let pidfd = received.swap_remove(0);
                 let (helper, incoming) = Helper::new(socket);
@@ -122,7 +129,7 @@ impl Supervisor {
     }
 
     /// Finds a running helper again by its directory.
-    pub fn reconnect(run_dir: &PathBuf) -> io::Result<(Helper, Incoming)> {
+    pub fn reconnect(run_dir: &Path) -> io::Result<(Helper, Incoming)> {
         let socket = SeqPacket::connect(run_dir, littlebox_helper::protocol::HELPER_SOCKET)?;
         Ok(Helper::new(socket))
     }

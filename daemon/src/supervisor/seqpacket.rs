@@ -37,7 +37,12 @@ impl SeqPacket {
             None,
         )?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok((Self { fd: crate::asyncfd::watch(ours)? }, theirs))
+        Ok((
+            Self {
+                fd: crate::asyncfd::watch(ours)?,
+            },
+            theirs,
+        ))
     }
 
     /// Connects to the path socket `name` in `dir`. The way through `/proc/self/fd` keeps the
@@ -56,7 +61,9 @@ impl SeqPacket {
         )?;
         let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
         rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
-        Ok(Self { fd: crate::asyncfd::watch(socket)? })
+        Ok(Self {
+            fd: crate::asyncfd::watch(socket)?,
+        })
     }
 
     /// Sends one message. Waits while the peer's queue is full.
@@ -108,14 +115,20 @@ impl Outgoing {
         if whole.len() > MESSAGE_LIMIT {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                format!("the launch plan has {} bytes; the most is {MESSAGE_LIMIT}", whole.len()),
+                format!(
+                    "the launch plan has {} bytes; the most is {MESSAGE_LIMIT}",
+                    whole.len()
+                ),
             ));
         }
         let memfd = rustix::fs::memfd_create("littlebox-message", MemfdFlags::CLOEXEC)?;
         let mut file = std::fs::File::from(memfd);
         file.write_all(&whole)?;
         let bytes = serde_json::to_vec(&Framed::<()>::Memfd(whole.len() as u64))?;
-        Ok(Self { bytes, memfd: Some(file.into()) })
+        Ok(Self {
+            bytes,
+            memfd: Some(file.into()),
+        })
     }
 }
 
@@ -125,7 +138,12 @@ fn send_now(fd: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::other("no room for descriptors"));
     }
-    rustix::net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    rustix::net::sendmsg(
+        fd,
+        &[IoSlice::new(bytes)],
+        &mut control,
+        SendFlags::NOSIGNAL,
+    )?;
     Ok(())
 }
 
@@ -154,14 +172,23 @@ fn recv_now<T: DeserializeOwned>(fd: &OwnedFd) -> io::Result<Option<(T, Vec<Owne
         if received.bytes == 0 {
             return Ok(None);
         }
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a truncated message"));
+        if received
+            .flags
+            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a truncated message",
+            ));
         }
         decode(&buffer[..received.bytes], fds).map(Some)
     })
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Result<(T, Vec<OwnedFd>)> {
+fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    mut fds: Vec<OwnedFd>,
+) -> io::Result<(T, Vec<OwnedFd>)> {
     let len = match serde_json::from_slice::<Framed<T>>(bytes)? {
         Framed::Inline(message) => return Ok((message, fds)),
         Framed::Memfd(len) => len,
@@ -171,7 +198,10 @@ fn decode<T: DeserializeOwned>(bytes: &[u8], mut fds: Vec<OwnedFd>) -> io::Resul
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a message without its memfd"))?;
     let len = usize::try_from(len).unwrap_or(usize::MAX);
     if len > MESSAGE_LIMIT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "an oversized message"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "an oversized message",
+        ));
     }
     let mut file = std::fs::File::from(memfd);
     file.rewind()?;

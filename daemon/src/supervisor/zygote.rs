@@ -78,7 +78,11 @@ impl Forking {
     pub async fn fate(&self) -> Option<String> {
         let mut state = self.state.clone();
         let ended = state.wait_for(|f| !matches!(f, Fork::Asked | Fork::Running));
-        let fork = tokio::time::timeout(Duration::from_secs(1), ended).await.ok()?.ok()?.clone();
+        let fork = tokio::time::timeout(Duration::from_secs(1), ended)
+            .await
+            .ok()?
+            .ok()?
+            .clone();
         match fork {
             Fork::Asked | Fork::Running => None,
             Fork::Failed(errno) => {
@@ -119,7 +123,9 @@ impl Zygote {
         let pid = child.id();
         let ready = tokio::time::timeout(Duration::from_secs(10), socket.recv::<ZygoteEvent>())
             .await
-            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the zygote did not get ready"))??;
+            .map_err(|_| {
+                io::Error::new(io::ErrorKind::TimedOut, "the zygote did not get ready")
+            })??;
         match ready {
             Some((ZygoteEvent::Ready { version, .. }, _)) if version == PROTOCOL_VERSION => {}
             Some((ZygoteEvent::Ready { version, .. }, _)) => {
@@ -128,12 +134,21 @@ impl Zygote {
                      install both from the same release"
                 )));
             }
-            _ => return Err(io::Error::other("littlebox-helper did not start as a zygote")),
+            _ => {
+                return Err(io::Error::other(
+                    "littlebox-helper did not start as a zygote",
+                ));
+            }
         }
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared::default());
         tokio::spawn(read(socket.clone(), shared.clone(), child));
-        Ok(Arc::new(Self { socket, shared, order: tokio::sync::Mutex::new(()), pid }))
+        Ok(Arc::new(Self {
+            socket,
+            shared,
+            order: tokio::sync::Mutex::new(()),
+            pid,
+        }))
     }
 
     /// Its PID.
