@@ -6,7 +6,9 @@ set -euo pipefail
 bin=${LITTLEBOX_BIN_DIR:?the directory of littleboxd, lbctl and littlebox-helper}
 [ "$(id -u)" -eq 0 ] || { echo "demo: building namespaces needs root (sudo make demo)" >&2; exit 1; }
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
 fail() { echo "demo: FAILED: $*" >&2; exit 1; }
 
@@ -44,7 +46,7 @@ echo
 echo "(the file /etc/written-in-the-container, written inside, does not exist out here)"
 
 say "3. Its namespaces beside the host's"
-lbctl run -d --name demo --hostname little host sleep 300 >/dev/null
+lbctl run -d --init --name demo --hostname little host sleep 300 >/dev/null
 show lbctl ns inspect demo
 echo
 inspect=$(curl -sf --unix-socket "$LITTLEBOX_SOCKET" http://localhost/v1/containers/demo)
@@ -52,7 +54,9 @@ mapfile -t cgroups < <(jq -r '.cgroups[]?' <<<"$inspect")
 mapfile -t processes < <(jq -r '.pid, .helper_pid' <<<"$inspect")
 processes+=("$(curl -sf --unix-socket "$LITTLEBOX_SOCKET" http://localhost/v1/system | jq -r .zygote_pid)")
 pid=${processes[0]}
-printf '$ ls -Li /proc/%s/ns    # the container, then this shell\n' "$pid"
+show ls -Li "/proc/$pid/ns"
+echo
+echo "type       container         host"
 kinds="mnt uts ipc net pid cgroup time user"
 api=$(curl -sf --unix-socket "$LITTLEBOX_SOCKET" http://localhost/v1/containers/demo/namespaces)
 for kind in $kinds; do
@@ -78,7 +82,7 @@ show lbctl rm demo
 kill "$daemon"
 wait "$daemon" || fail "the daemon ended with status $?"
 daemon=
-[ -z "$(find "$work/run" -mindepth 1 -not -name '*.lock' 2>/dev/null)" ] || fail "files are left in the run directory: $(find "$work/run" -mindepth 1)"
+[ -z "$(find "$work/run/c" -mindepth 1 2>/dev/null)" ] || fail "files are left in the run directory"
 [ ! -e "$LITTLEBOX_SOCKET" ] || fail "the socket is left"
 
 # What was noted while the container ran. The last cgroup directory may take a moment to go.
@@ -87,7 +91,7 @@ gone() {
   for p in "${processes[@]}"; do [ ! -e "/proc/$p" ] || { echo "process $p ($(tr '\0' ' ' <"/proc/$p/cmdline"))"; return 1; }; done
   for p in "${cgroups[@]}"; do [ ! -e "$p" ] || { echo "cgroup $p"; return 1; }; done
   ! grep -F "$work" /proc/self/mountinfo || return 1
-  ! ls -1 /sys/class/net | diff - <(echo "$links") || return 1
+  ls -1 /sys/class/net | diff - <(echo "$links") || return 1
 }
 for _ in $(seq 50); do
   left=$(gone) && break
