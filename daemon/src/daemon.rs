@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use sd_notify::NotifyState;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, App};
@@ -27,6 +27,8 @@ pub struct Inherited {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
     let began = Instant::now();
+    // From here on a signal asks for an orderly end, also one that comes before we are ready.
+    let mut signals = Signals::listen()?;
     let _lock = lock(&config)?;
     let engine = start(&config).await?;
     let found = reconcile::run(&engine).await?;
@@ -62,7 +64,7 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
         drain,
     ));
     ready(&config, began);
-    wait_for_signal().await?;
+    signals.wait().await;
     tracing::info!("shutting down; containers go on");
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tell(&engine, "daemon.stopping");
@@ -149,12 +151,24 @@ fn ready(config: &Config, began: Instant) {
     }
 }
 
-async fn wait_for_signal() -> anyhow::Result<()> {
-    let mut term = signal(SignalKind::terminate()).context("SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("SIGINT")?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// What asks the daemon to end.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            term: signal(SignalKind::terminate()).context("SIGTERM")?,
+            int: signal(SignalKind::interrupt()).context("SIGINT")?,
+        })
     }
-    Ok(())
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }
