@@ -41,8 +41,8 @@ struct container {
     bool net, full;
     char base[256], upper[300], work[300], merged[300], overlay[1200];
     char cgroups[MAX_CGROUPS][300];
-    int cgroup_procs[MAX_CGROUPS];
-    int cgroup_count;
+    int cgroup_tasks[MAX_CGROUPS];
+    int cgroup_count, cgroup_v2;
 };
 
 static uint64_t now(void) {
@@ -118,7 +118,9 @@ static void drop_privileges(void) {
 }
 
 static void inside(const struct container *c) {
-    for (int i = 0; i < c->cgroup_count; i++) MUST(write(c->cgroup_procs[i], "0", 1));
+    // v1: one thread that writes to `tasks` costs no grace period, unlike cgroup.procs.
+    for (int i = 0; i < c->cgroup_count; i++)
+        if (c->cgroup_tasks[i] >= 0) MUST(write(c->cgroup_tasks[i], "0", 1));
     MUST(unshare(CLONE_NEWCGROUP));
     MUST(sethostname("floor", 5));
     if (c->net) loopback_up();
@@ -144,23 +146,26 @@ static void inside(const struct container *c) {
 // ---- around it ----------------------------------------------------------------------------------
 
 static void make_cgroups(struct container *c, const char *name) {
-    // The hierarchies that littlebox uses, v1 one by one or the single v2 tree.
-    static const char *hierarchies[] = {"/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/cpu",
-        "/sys/fs/cgroup/cpuset", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/devices", "/sys/fs/cgroup/unified"};
-    c->cgroup_count = 0;
-    bool v2 = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
-    size_t count = v2 ? 1 : sizeof hierarchies / sizeof *hierarchies;
-    for (size_t i = 0; i < count; i++) {
-        const char *parent = v2 ? "/sys/fs/cgroup" : hierarchies[i];
-        // An empty cpuset takes no process: it would need its parent's cpus copied. Left out.
-        if (access(parent, F_OK) < 0 || strstr(parent, "cpuset")) continue;
-        char *path = c->cgroups[c->cgroup_count], file[340];
-        snprintf(path, sizeof c->cgroups[0], "%s/%s", parent, name);
+    // What littlebox uses without limits: v1 hierarchies one by one and the v2 tree beside them, or
+    // the v2 tree alone.
+    static const char *v1[] = {"cpuacct", "memory", "pids"};
+    bool pure = access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0;
+    char parent[64], file[340];
+    for (size_t i = 0; i < sizeof v1 / sizeof *v1 && !pure; i++) {
+        char *path = c->cgroups[c->cgroup_count];
+        snprintf(path, sizeof c->cgroups[0], "/sys/fs/cgroup/%s/%s", v1[i], name);
         if (mkdir(path, 0755) < 0) continue;
-        snprintf(file, sizeof file, "%s/cgroup.procs", path);
-        c->cgroup_procs[c->cgroup_count] = open(file, O_WRONLY | O_CLOEXEC);
-        if (c->cgroup_procs[c->cgroup_count] < 0) die(file);
-        c->cgroup_count++;
+        snprintf(file, sizeof file, "%s/tasks", path);
+        c->cgroup_tasks[c->cgroup_count] = open(file, O_WRONLY | O_CLOEXEC);
+        if (c->cgroup_tasks[c->cgroup_count++] < 0) die(file);
+    }
+    snprintf(parent, sizeof parent, "/sys/fs/cgroup%s", pure ? "" : "/unified");
+    char *path = c->cgroups[c->cgroup_count];
+    snprintf(path, sizeof c->cgroups[0], "%s/%s", parent, name);
+    if (mkdir(path, 0755) == 0) {
+        // Entered by CLONE_INTO_CGROUP.
+        c->cgroup_v2 = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+        c->cgroup_tasks[c->cgroup_count++] = -1;
     }
 }
 
@@ -177,6 +182,7 @@ static void prepare(struct container *c, long number) {
     MUST(mkdir(c->work, 0700));
     MUST(mkdir(c->merged, 0755));
     c->cgroup_count = 0;
+    c->cgroup_v2 = -1;
     if (c->full) make_cgroups(c, name);
 }
 
@@ -189,9 +195,10 @@ static void clean(struct container *c) {
     rmdir(c->merged);
     MUST(rmdir(c->base));
     for (int i = 0; i < c->cgroup_count; i++) {
-        close(c->cgroup_procs[i]);
+        if (c->cgroup_tasks[i] >= 0) close(c->cgroup_tasks[i]);
         MUST(rmdir(c->cgroups[i]));
     }
+    if (c->cgroup_v2 >= 0) close(c->cgroup_v2);
 }
 
 // One container from nothing to nothing.
@@ -205,6 +212,10 @@ static void life(struct container *c, long number, uint64_t *running, uint64_t *
         .flags = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWTIME | (c->net ? CLONE_NEWNET : 0),
         .exit_signal = SIGCHLD,
     };
+    if (c->cgroup_v2 >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)c->cgroup_v2;
+    }
     pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof args);
     if (pid < 0) die("clone3");
     if (pid == 0) inside(c);

@@ -41,7 +41,7 @@ pub struct Cgroup {
 struct CgroupDir {
     hierarchy: Hierarchy,
     path: PathBuf,
-    /// v2: the directory. v1: its `cgroup.procs`, opened for writing.
+    /// v2: the directory. v1: its `tasks`, opened for writing.
     fd: Option<OwnedFd>,
 }
 
@@ -219,7 +219,10 @@ impl CgroupDir {
         let (path, flags) = if self.hierarchy.is_unified() {
             (self.path.clone(), OFlags::PATH | OFlags::DIRECTORY)
         } else {
-            (self.path.join("cgroup.procs"), OFlags::WRONLY)
+            // Not `cgroup.procs`: a process with one thread that writes 0 to `tasks` moves itself
+            // whole, and the kernel (since 5.19) takes no global lock for it, where every write to
+            // `cgroup.procs` waits for an RCU grace period.
+            (self.path.join("tasks"), OFlags::WRONLY)
         };
         let fd = open(&path, flags | OFlags::CLOEXEC, Mode::empty());
         self.fd = Some(fd.fault_at("open", path.display())?);
