@@ -35,7 +35,12 @@ do_install() {
   done
   # An administrator's configuration is never overwritten.
   if [ ! -e "$confdir/config.toml" ]; then
-    as_root install -D -m 0644 -t "$confdir" config.toml
+    cp config.toml "$work/config.toml"
+    case $PREFIX in
+      /usr | /usr/local) ;; # where littleboxd looks by itself
+      *) sed -i "s|^#helper = .*|helper = \"$PREFIX/lib/littlebox/littlebox-helper\"|" "$work/config.toml" ;;
+    esac
+    as_root install -D -m 0644 -t "$confdir" "$work/config.toml"
   fi
 
   "$BIN/lbctl" completion bash >"$work/lbctl"

@@ -148,7 +148,6 @@ fn spawn(bin: &Path, dir: &Path) -> anyhow::Result<Child> {
         .arg(dir.join("state"))
         .arg("--run-dir")
         .arg(dir.join("run"))
-        .env("RUST_LOG", "warn")
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
