@@ -3,6 +3,7 @@
 //! It is started by littleboxd, and by nobody else. What it inherits on purpose: descriptor 0, and
 //! descriptor 2 for what it has to say when it panics.
 
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
@@ -48,7 +49,7 @@ fn run_zygote() -> ExitCode {
             supervise::run(connection)
         }
         Err(error) => {
-            eprintln!("littlebox-helper: zygote: {error}");
+            let _ = writeln!(io::stderr(), "littlebox-helper: zygote: {error}");
             ExitCode::FAILURE
         }
     }
@@ -66,6 +67,8 @@ fn prepare_process() -> std::io::Result<OwnedFd> {
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     // The kernel cuts it to 15 bytes.
     rustix::thread::set_name(c"littlebox-zygote")?;
+    // Nobody's directory is kept busy.
+    rustix::process::chdir("/")?;
     // EPERM when the daemon made this process a group leader: then it is none of its group.
     let _ = rustix::process::setsid();
     oom::protect();

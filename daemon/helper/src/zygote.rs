@@ -33,6 +33,18 @@ pub enum ZygoteError {
     Io(&'static str, Errno),
 }
 
+impl ZygoteError {
+    /// Whether the daemon went away while it was to be told something.
+    fn is_hang_up(&self) -> bool {
+        match self {
+            ZygoteError::Channel(ChannelError::Io { errno, .. }) => {
+                matches!(*errno, Errno::PIPE | Errno::CONNRESET)
+            }
+            ZygoteError::Channel(_) | ZygoteError::Io(..) => false,
+        }
+    }
+}
+
 impl fmt::Display for ZygoteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,9 +86,11 @@ pub fn run(control: OwnedFd) -> Result<Role, ZygoteError> {
         },
         Vec::new(),
     )?;
-    match zygote.serve()? {
-        None => Ok(Role::Finished),
-        Some(connection) => {
+    match zygote.serve() {
+        Ok(None) => Ok(Role::Finished),
+        Err(error) if error.is_hang_up() => Ok(Role::Finished),
+        Err(error) => Err(error),
+        Ok(Some(connection)) => {
             drop(zygote);
             sys::set_signal_mask(0).map_err(io("sigprocmask"))?;
             Ok(Role::Helper(connection))

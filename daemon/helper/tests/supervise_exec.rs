@@ -245,3 +245,35 @@ fn many_execs_one_after_the_other_leave_no_descriptor() {
     assert_eq!(fds(helper.pid), before);
     end(helper);
 }
+
+#[test]
+fn an_exec_over_the_memory_limit_is_told_as_such_and_the_next_one_is_not() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("sleep 1000");
+    plan.cgroup.resources.memory = Some(32 << 20);
+    plan.cgroup.resources.memory_and_swap = Some(32 << 20);
+    let (mut helper, _) = zygote.launch(&plan);
+    let greedy = "exec dd if=/dev/zero of=/dev/null bs=100M count=1";
+    helper.exec(&bed.exec_plan("greedy", greedy));
+    let record = helper.exec_exit("greedy");
+    assert_eq!(record.status, ProcessExit::Signal(9));
+    assert!(record.oom_killed);
+    helper.exec(&bed.exec_plan("killed", "kill -9 $$"));
+    let record = helper.exec_exit("killed");
+    assert_eq!(record.status, ProcessExit::Signal(9));
+    assert!(!record.oom_killed);
+    end(helper);
+    assert!(bed.exit_record().oom_killed);
+}
+
+#[test]
+fn an_exec_in_a_paused_container_is_refused() {
+    let (bed, _zygote, mut helper) = sleeper();
+    helper.done(Call::Freeze { frozen: true });
+    let failure = refusal(&mut helper, &bed.exec_plan("paused", "true"));
+    assert_eq!(failure.detail.as_deref(), Some("the container is paused"));
+    helper.done(Call::Freeze { frozen: false });
+    helper.exec(&bed.exec_plan("resumed", "true"));
+    assert_eq!(helper.exec_exit("resumed").status, ProcessExit::Code(0));
+    end(helper);
+}

@@ -149,7 +149,7 @@ impl Supervisor {
         if self.built.cgroup.is_frozen().unwrap_or(false)
             && let Err(error) = self.built.cgroup.set_frozen(false)
         {
-            eprintln!("littlebox {}: thaw: {error}", self.plan.id);
+            self.complain("thaw", &error);
         }
     }
 
@@ -160,6 +160,10 @@ impl Supervisor {
         }
         if !self.container_runs() {
             return Err(refused("the container has ended"));
+        }
+        // A process born in a frozen cgroup stops before it can say that it runs.
+        if self.built.cgroup.is_frozen().unwrap_or(false) {
+            return Err(refused("the container is paused"));
         }
         let log = LogWriter::open(&plan.log)
             .map_err(|error| run_dir::failure(error.syscall, error.errno, error.path))?;

@@ -1,6 +1,6 @@
 //! The supervisor: what it holds, what it waits for, what it does when something ends.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -96,6 +96,12 @@ impl Supervisor {
         self.flush_last_messages();
     }
 
+    /// Says what went wrong and has nobody to be told to. Not by `eprintln!`, which panics when the
+    /// daemon's standard error is gone; the helper outlives it.
+    pub(super) fn complain(&self, what: &str, error: &io::Error) {
+        let _ = writeln!(io::stderr(), "littlebox {}: {what}: {error}", self.plan.id);
+    }
+
     /// Whether the container's PID 1 runs.
     pub(super) fn container_runs(&self) -> bool {
         self.programs
@@ -112,7 +118,6 @@ impl Supervisor {
     /// Waits until something is ready.
     fn wait(&self, timeout: Option<Duration>) -> Vec<Source> {
         let (mut fds, sources) = self.watched();
-        // Rounded up by its own resolution: never a round too early for the deadline.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(0) | Err(Errno::INTR) => return Vec::new(),
@@ -224,7 +229,7 @@ impl Supervisor {
     /// PID 1 has ended: so has everything else of the container, at the latest now.
     fn end_everything(&mut self) {
         if let Err(error) = self.built.cgroup.kill_all() {
-            eprintln!("littlebox {}: kill of the cgroup: {error}", self.plan.id);
+            self.complain("kill of the cgroup", &error);
         }
         for exec in self.programs.iter().skip(1) {
             exec.kill();
@@ -265,7 +270,7 @@ impl Supervisor {
             && let Some(record) = container.exit_record(|| self.built.cgroup.oom_kills())
         {
             if let Err(error) = self.built.cgroup.remove() {
-                eprintln!("littlebox {}: removal of the cgroup: {error}", self.plan.id);
+                self.complain("removal of the cgroup", &error);
             }
             self.exit = Some(record.clone());
             self.settle(Kind::Container, record);
@@ -291,7 +296,7 @@ impl Supervisor {
         match written {
             Ok(()) => true,
             Err(error) => {
-                eprintln!("littlebox {}: exit record: {error}", self.plan.id);
+                self.complain("exit record", &error);
                 // Without its directory nobody can ever ask for it.
                 error.kind() == io::ErrorKind::NotFound
             }

@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -11,6 +12,8 @@ use crate::protocol::{EXIT_RECORD, ExitRecord, HELPER_SOCKET, Step, StepFailure}
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 16;
+/// How long the next try to accept is put off when there is no descriptor for it.
+const NO_DESCRIPTOR_PAUSE: Duration = Duration::from_millis(10);
 
 /// The directory and the socket that listens in it.
 #[derive(Debug)]
@@ -52,7 +55,12 @@ impl RunDir {
             match rustix::net::accept_with(&self.listener, flags) {
                 Ok(connection) if peer_is_trusted(connection.as_fd()) => return Some(connection),
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(_) => return None,
+                Err(Errno::AGAIN) => return None,
+                Err(_) => {
+                    // No descriptor left: the connection waits, and must not keep us busy.
+                    std::thread::sleep(NO_DESCRIPTOR_PAUSE);
+                    return None;
+                }
             }
         }
     }

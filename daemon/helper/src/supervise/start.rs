@@ -1,6 +1,7 @@
 //! A helper's beginning: its first message says what it is for.
 
 use std::ffi::CString;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -29,7 +30,7 @@ pub fn run(connection: OwnedFd) -> ExitCode {
     match serve_first(connection) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("littlebox-helper: first connection: {error}");
+            let _ = writeln!(io::stderr(), "littlebox-helper: first connection: {error}");
             ExitCode::FAILURE
         }
     }

@@ -95,16 +95,8 @@ impl Bed {
                 filesystem("/dev", "tmpfs", &["mode=755"]),
                 filesystem("/dev/pts", "devpts", &["newinstance", "ptmxmode=0666"]),
             ],
-            // Background jobs of a shell read it.
-            devices: vec![DevicePlan {
-                path: "/dev/null".into(),
-                kind: 'c',
-                major: 1,
-                minor: 3,
-                mode: 0o666,
-                uid: 0,
-                gid: 0,
-            }],
+            // Background jobs of a shell read null.
+            devices: vec![device("/dev/null", 3), device("/dev/zero", 5)],
             masked_paths: Vec::new(),
             readonly_paths: Vec::new(),
             sysctls: BTreeMap::new(),
@@ -162,6 +154,18 @@ fn log_plan(path: PathBuf) -> LogPlan {
         path,
         max_size: None,
         max_files: 0,
+    }
+}
+
+fn device(path: &str, minor: u32) -> DevicePlan {
+    DevicePlan {
+        path: path.into(),
+        kind: 'c',
+        major: 1,
+        minor,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
     }
 }
 
