@@ -77,6 +77,7 @@ impl Supervisor {
                 let cgroup = &self.built.cgroup;
                 let result = cgroup.set_frozen(frozen);
                 result.map_err(|error| io_failure(Step::Cgroup, "freeze", &error))?;
+                self.frozen = frozen;
                 Ok((Reply::Done, Vec::new()))
             }
             Call::Hostname => self.hostname(),
@@ -126,7 +127,7 @@ impl Supervisor {
             pidfd_send_signal(program.pidfd(), signal).map_err(Into::into)
         };
         sent.map_err(|error| io_failure(Step::Checks, "pidfd_send_signal", &error))?;
-        if signal == libc::SIGKILL {
+        if signal == libc::SIGKILL && *target == Target::Container {
             self.thaw_to_die();
         }
         Ok((Reply::Done, Vec::new()))
@@ -145,11 +146,13 @@ impl Supervisor {
     }
 
     /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer).
-    fn thaw_to_die(&self) {
-        if self.built.cgroup.is_frozen().unwrap_or(false)
-            && let Err(error) = self.built.cgroup.set_frozen(false)
-        {
-            self.complain("thaw", &error);
+    fn thaw_to_die(&mut self) {
+        if !self.built.cgroup.is_frozen().unwrap_or(false) {
+            return;
+        }
+        match self.built.cgroup.set_frozen(false) {
+            Ok(()) => self.frozen = false,
+            Err(error) => self.complain("thaw", &error),
         }
     }
 
@@ -162,7 +165,7 @@ impl Supervisor {
             return Err(refused("the container has ended"));
         }
         // A process born in a frozen cgroup stops before it can say that it runs.
-        if self.built.cgroup.is_frozen().unwrap_or(false) {
+        if self.frozen {
             return Err(refused("the container is paused"));
         }
         let log = LogWriter::open(&plan.log)

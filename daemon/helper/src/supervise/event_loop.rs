@@ -35,6 +35,8 @@ pub(super) struct Supervisor {
     pub(super) programs: Vec<Program>,
     /// The container's exit record, once everything is over.
     pub(super) exit: Option<ExitRecord>,
+    /// Whether this helper has frozen the cgroup.
+    pub(super) frozen: bool,
     run_dir: RunDir,
     connections: Vec<Connection>,
     next_connection: u64,
@@ -68,6 +70,7 @@ impl Supervisor {
             built,
             programs: vec![container],
             exit: None,
+            frozen: false,
             run_dir,
             next_connection: first.id + 1,
             connections: vec![first],

@@ -86,7 +86,12 @@ impl LogWriter {
                 (base, len)
             }
             Some(Tail::Fresh) | None => {
-                let base = end_of_rotated(&dir, name);
+                let rotates = plan.max_size.is_some();
+                let base = if rotates {
+                    end_of_rotated(&dir, name)
+                } else {
+                    LOG_START
+                };
                 rustix::fs::ftruncate(&file, 0).map_err(fail("ftruncate"))?;
                 write_header(&file, base).map_err(fail("write"))?;
                 (base, 0)
@@ -291,6 +296,9 @@ enum Tail {
 
 /// Reads a log file up to its last whole record; `None` when it is not a log.
 fn recover(file: &OwnedFd) -> Result<Option<Tail>, Errno> {
+    if rustix::fs::fstat(file)?.st_size == 0 {
+        return Ok(Some(Tail::Fresh));
+    }
     rustix::fs::seek(file, SeekFrom::Start(0))?;
     let mut reader = File::from(rustix::io::fcntl_dupfd_cloexec(file, 3)?);
     let mut buf = Vec::new();
