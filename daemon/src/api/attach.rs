@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
 use super::error::ApiError;
-use super::extract::Params;
+use super::extract::{Params, Path};
 use super::{App, AppState};
 use crate::engine::{ClientGuard, EngineError, ExecHandle, Handle};
 use crate::logs::{Chunk, Follower, From, Mode, Record};

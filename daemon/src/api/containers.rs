@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lbctl::types::{
@@ -13,17 +13,21 @@ use lbctl::types::{
 };
 
 use super::error::ApiError;
-use super::extract::{self, NoBody, OptionalJson, Params};
+use super::extract::{self, NoBody, OptionalJson, Params, Path};
 use super::{App, AppState};
 use crate::engine::{CreateOptions, Filter, Handle, StopOptions};
 use crate::spec::parse_signal;
 
 type Result<T = Response> = std::result::Result<T, ApiError>;
 
+fn etag(generation: u64) -> String {
+    format!("\"{generation}\"")
+}
+
 /// A container as an answer: the document, its ETag.
 async fn shown(app: &App, handle: &Arc<Handle>, status: StatusCode) -> Result {
     let container = app.engine.inspect(handle).await?;
-    let etag = format!("\"{}\"", container.summary.generation);
+    let etag = etag(container.summary.generation);
     Ok((status, [(header::ETAG, etag)], Json(container)).into_response())
 }
 
@@ -99,7 +103,7 @@ const FIELDS: [&str; 12] = [
 ];
 
 fn select(item: &lbctl::types::ContainerSummary, fields: &str) -> Result<serde_json::Value> {
-    let mut whole = serde_json::to_value(item)
+    let whole = serde_json::to_value(item)
         .map_err(|e| ApiError::new("internal", format!("a summary cannot be written: {e}")))?;
     let mut out = serde_json::Map::new();
     for field in fields.split(',') {
@@ -108,8 +112,8 @@ fn select(item: &lbctl::types::ContainerSummary, fields: &str) -> Result<serde_j
                 .hint(format!("choose from {}", FIELDS.join(", "))));
         }
         // An absent value (no pid while it does not run) stays absent.
-        if let Some(value) = whole.get_mut(field) {
-            out.insert(field.to_owned(), value.take());
+        if let Some(value) = whole.get(field) {
+            out.insert(field.to_owned(), value.clone());
         }
     }
     Ok(out.into())
@@ -138,7 +142,7 @@ pub async fn create(
     if let Some(wait) = wait {
         handle.wait(WaitFor::Exited, Some(wait)).await;
     }
-    let mut response = shown(&app, &handle, StatusCode::CREATED).await?;
+    let mut response = shown_or_last(&app, &handle, StatusCode::CREATED).await?;
     let location = format!("/v1/containers/{}", handle.id);
     if let Ok(value) = location.parse() {
         response.headers_mut().insert(header::LOCATION, value);
@@ -156,8 +160,10 @@ pub async fn inspect(
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
     let known = extract::etag(&headers, header::IF_NONE_MATCH)?;
-    if known == Some(handle.record().generation) {
-        return Ok(StatusCode::NOT_MODIFIED.into_response());
+    let generation = handle.record().generation;
+    if known == Some(generation) {
+        let etag = [(header::ETAG, etag(generation))];
+        return Ok((StatusCode::NOT_MODIFIED, etag).into_response());
     }
     shown(&app, &handle, StatusCode::OK).await
 }
@@ -214,7 +220,7 @@ pub async fn start(
     if let Some(wait) = wait {
         handle.wait(WaitFor::Exited, Some(wait)).await;
     }
-    shown(&app, &handle, StatusCode::OK).await
+    shown_or_last(&app, &handle, StatusCode::OK).await
 }
 
 fn stop_options(request: &StopRequest, wait: Option<Duration>) -> Result<StopOptions> {
@@ -283,7 +289,7 @@ pub async fn restart(
         .engine
         .restart(&reference, stop_options(&request, None)?)
         .await?;
-    shown(&app, &handle, StatusCode::OK).await
+    shown_or_last(&app, &handle, StatusCode::OK).await
 }
 
 /// `POST .../kill`.

@@ -1,7 +1,7 @@
 //! Execs as objects.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lbctl::types::{Exec, ExecConfig, ExecId, Page, SignalRequest, TermSize};
@@ -9,7 +9,7 @@ use lbctl::types::{Exec, ExecConfig, ExecId, Page, SignalRequest, TermSize};
 use super::AppState;
 use super::containers::signal as parse_signal;
 use super::error::ApiError;
-use super::extract::{self, Params};
+use super::extract::{self, Params, Path};
 use crate::engine::ExecOptions;
 
 type Result<T = Response> = std::result::Result<T, ApiError>;

@@ -13,6 +13,19 @@ use crate::time::parse_duration;
 /// The most bytes a JSON body may have.
 pub const BODY_LIMIT: usize = 1024 * 1024;
 
+/// The path's parameters. Bytes that are no UTF-8 are no reference to anything.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        path.map(|axum::extract::Path(value)| Self(value))
+            .map_err(|e| ApiError::new("invalid_reference", e.body_text()))
+    }
+}
+
 /// The query's parameters; each handler says which it knows.
 #[derive(Debug)]
 pub struct Params(Vec<(String, String)>);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use littlebox_helper::protocol::{Call, RootfsSource};
 use tokio::sync::mpsc;
 
 use super::error::ApiError;
-use super::extract::Params;
+use super::extract::{Params, Path};
 use super::{App, AppState};
 use crate::engine::{EngineError, Handle};
 use crate::files::{self, Bounds, FileError, IdView};

@@ -3,14 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use littlebox_helper::protocol::LogStream;
 use tokio::sync::watch;
 
 use super::error::ApiError;
-use super::extract::{Format, Params};
+use super::extract::{Format, Params, Path};
 use super::stream::{Gone, Sink, respond};
 use super::{App, AppState};
 use crate::engine::EngineError;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use lbctl::types::{
     ContainerNamespace, ContainerNamespaces, NamespaceDiff, NamespaceInfo, NamespaceNode,
     NamespaceTypeDiff,
@@ -12,7 +12,7 @@ use littlebox_helper::protocol::{Call, NamespaceKind, Reply};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::extract::Params;
+use super::extract::{Params, Path};
 use super::stats::blocking;
 use super::{App, AppState};
 use crate::engine::{EngineError, Handle};

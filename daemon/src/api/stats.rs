@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use lbctl::types::{Stats, Top};
 
 use super::AppState;
 use super::error::ApiError;
-use super::extract::{Format, Params};
+use super::extract::{Format, Params, Path};
 use super::stream::respond;
 use crate::engine::record::Record;
 use crate::engine::{EngineError, Handle};

@@ -215,6 +215,9 @@ impl Engine {
         patch: lbctl::types::ContainerPatch,
         expected: Option<u64>,
     ) -> Result<Arc<Handle>, EngineError> {
+        if let Some(labels) = &patch.labels {
+            crate::spec::check_labels(labels)?;
+        }
         let handle = self.find(reference)?;
         let engine = self.clone();
         self.detached(async move {

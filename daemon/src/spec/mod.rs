@@ -161,7 +161,7 @@ const READ_ONLY: [&str; 5] = [
 pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepared, ConfigError> {
     let root = root(&config.rootfs)?;
     check::command(&config.command, "/command")?;
-    labels(config)?;
+    check_labels(&config.labels)?;
     let namespaces = namespaces::sources(config)?;
     let user = process::user_plan(config)?;
     let terminal_size = process::terminal_size(config.terminal, config.terminal_size);
@@ -274,10 +274,13 @@ fn root(rootfs: &str) -> Result<RootSource, ConfigError> {
     Ok(RootSource::Dir(dir))
 }
 
-fn labels(config: &ContainerConfig) -> Result<(), ConfigError> {
-    check::at_most(config.labels.len(), 256, "/labels", "labels")?;
-    config
-        .labels
+/// Checks labels, of a new container or of a patch.
+///
+/// # Errors
+/// The first that is wrong, by its JSON pointer.
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    check::at_most(labels.len(), 256, "/labels", "labels")?;
+    labels
         .iter()
         .try_for_each(|(key, value)| check::label(key, value))
 }
