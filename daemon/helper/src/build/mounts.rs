@@ -222,6 +222,8 @@ fn links_for(fstype: &str) -> Links {
 /// A new filesystem, not attached anywhere.
 pub fn make(fstype: &str, options: &[&str], attrs: MountAttrs) -> Result<OwnedFd, Fault> {
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).fault_at("fsopen", fstype)?;
+    // What `mount` shows in its first column, as mount(8) would have set it.
+    fsconfig_set_string(context.as_fd(), "source", fstype).fault("fsconfig")?;
     for option in options {
         match option.split_once('=') {
             Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value),

@@ -158,6 +158,7 @@ impl Overlay<'_> {
         let context =
             fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).fault_at("fsopen", "overlay")?;
         let context = context.as_fd();
+        fsconfig_set_string(context, "source", "overlay").fault("fsconfig")?;
         let Layers {
             lower,
             upper,
