@@ -1,6 +1,7 @@
 //! `events`.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::EventOptions;
@@ -32,12 +33,16 @@ pub async fn events(ctx: &Context, args: EventsArgs) -> Result<i32, Failure> {
         no_follow: args.no_follow,
         filters: args.filter,
     };
+    if follow && options.since_seq.is_none() {
+        // Known before the first event comes, so that none is missed when the daemon restarts.
+        options.since_seq = Some(ctx.client.system().await?.last_event_seq);
+    }
     let mut patience = Patience::new();
     loop {
         match read(ctx, &mut options, &mut patience).await {
             // A daemon that ends may end its streams in peace. When none comes back, connecting
             // fails.
-            Ok(()) if follow && options.since_seq.is_some() => {}
+            Ok(()) if follow => tokio::time::sleep(Duration::from_millis(100)).await,
             Ok(()) => return Ok(0),
             Err(Failure::Client(e)) if follow && patience.again(&e).await => {}
             Err(e) => return Err(e),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lbctl::client::ClientError;
-use lbctl::types::{ContainerPatch, KillRequest, Name, StopRequest, WaitFor, WaitResult};
+use lbctl::types::{ContainerPatch, KillRequest, Name, Problem, StopRequest, WaitFor, WaitResult};
 
 use super::error::Failure;
 use super::retry::Patience;
@@ -41,16 +41,23 @@ impl StopArgs {
     }
 }
 
-/// Stops containers: the stop signal, time, SIGKILL.
+/// Stops containers: the stop signal, time, SIGKILL. One that does not run is stopped already.
 pub async fn stop(ctx: &Context, args: StopArgs) -> Result<i32, Failure> {
     let request = args.request();
     many::each_container(ctx, &args.containers.names, async |name| {
-        ctx.client
-            .stop_container(name, &request, None)
-            .await
-            .map(|(container, _)| container)
+        match ctx.client.stop_container(name, &request, None).await {
+            Ok((container, _)) => Ok(container),
+            Err(ClientError::Problem(p)) if is_at_rest(&p) => ctx.client.container(name).await,
+            Err(e) => Err(e),
+        }
     })
     .await
+}
+
+/// Whether a request was refused because the container does not run.
+fn is_at_rest(problem: &Problem) -> bool {
+    let state = problem.state.as_deref().unwrap_or_default();
+    problem.code == "invalid_state" && matches!(state, "created" | "exited" | "failed")
 }
 
 /// Stops and starts containers.

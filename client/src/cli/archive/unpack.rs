@@ -1,4 +1,4 @@
-//! tar archives on this side of `cp`.
+//! Out of an archive, trusting nothing.
 //!
 //! What comes out of a container is its own: names, links and modes may be chosen to hit this
 //! machine. So every name is resolved below the destination with `openat2(2)` and
@@ -7,90 +7,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
-use tar::{Archive, Builder, Entry, EntryType, Header};
-
-/// What to pack.
-#[derive(Debug)]
-pub struct Packing {
-    /// The file or directory; not followed when it is a link.
-    pub source: PathBuf,
-    /// Its name in the archive.
-    pub name: OsString,
-    /// Our owners; else everything is root's.
-    pub keep_owners: bool,
-}
-
-/// Writes a file or directory as a tar archive.
-pub fn pack(packing: &Packing, out: &mut impl Write) -> io::Result<()> {
-    let mut builder = Builder::new(out);
-    append(
-        &mut builder,
-        packing,
-        &packing.source,
-        Path::new(&packing.name),
-    )?;
-    builder.finish()
-}
-
-fn append(
-    builder: &mut Builder<impl Write>,
-    packing: &Packing,
-    path: &Path,
-    name: &Path,
-) -> io::Result<()> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    let metadata = path.symlink_metadata().map_err(named)?;
-    let mut header = Header::new_gnu();
-    header.set_metadata(&metadata);
-    if !packing.keep_owners {
-        header.set_uid(0);
-        header.set_gid(0);
-    }
-    let kind = metadata.file_type();
-    if kind.is_symlink() {
-        header.set_size(0);
-        let target = path.read_link().map_err(named)?;
-        return builder.append_link(&mut header, name, target);
-    }
-    if kind.is_file() {
-        let file = File::open(path).map_err(named)?;
-        // A file that grows meanwhile must not run into the next header; one that shrinks cannot
-        // be told any more.
-        return builder.append_data(&mut header, name, file.take(metadata.len()));
-    }
-    if !kind.is_dir() {
-        eprintln!(
-            "lbctl: left out: {} is neither file, directory nor link",
-            path.display()
-        );
-        return Ok(());
-    }
-    header.set_size(0);
-    builder.append_data(&mut header, name, io::empty())?;
-    let mut children: Vec<_> = path
-        .read_dir()
-        .map_err(named)?
-        .collect::<io::Result<_>>()
-        .map_err(named)?;
-    children.sort_by_key(std::fs::DirEntry::file_name);
-    for child in children {
-        append(
-            builder,
-            packing,
-            &child.path(),
-            &name.join(child.file_name()),
-        )?;
-    }
-    Ok(())
-}
+use tar::{Archive, Entry, EntryType, Header};
 
 /// Where to unpack.
 #[derive(Debug)]
@@ -337,7 +261,7 @@ fn bad(path: &Path, what: &str) -> io::Error {
 }
 
 /// The relative path of an entry, with its first name exchanged; `None` for the destination itself.
-fn target(name: &Path, rename: Option<&OsStr>) -> io::Result<Option<PathBuf>> {
+pub(super) fn target(name: &Path, rename: Option<&OsStr>) -> io::Result<Option<PathBuf>> {
     let mut components = Vec::new();
     let mut rooted_in_dot = false;
     for (i, component) in name.components().enumerate() {
@@ -360,144 +284,4 @@ fn target(name: &Path, rename: Option<&OsStr>) -> io::Result<Option<PathBuf>> {
     }
     path.extend(components);
     Ok(Some(path).filter(|p| !p.as_os_str().is_empty()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::symlink;
-
-    /// An archive of entries (name, type, link or contents).
-    fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
-        let mut builder = Builder::new(Vec::new());
-        for (name, kind, text) in entries {
-            let mut header = Header::new_gnu();
-            header.set_mode(0o4755);
-            header.set_uid(0);
-            header.set_gid(0);
-            header.set_mtime(1_000_000);
-            header.set_entry_type(*kind);
-            // Builder::append_data refuses the hostile names that these tests are about.
-            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-            let link = matches!(kind, EntryType::Symlink | EntryType::Link);
-            if link {
-                header.as_old_mut().linkname[..text.len()].copy_from_slice(text.as_bytes());
-            }
-            let data = if link { "" } else { text };
-            header.set_size(data.len() as u64);
-            header.set_cksum();
-            builder.append(&header, data.as_bytes()).unwrap();
-        }
-        builder.into_inner().unwrap()
-    }
-
-    fn unpack_into(dir: &Path, rename: Option<&str>, data: &[u8]) -> io::Result<Vec<String>> {
-        let rename = rename.map(OsString::from);
-        let directory = dir.to_owned();
-        unpack(
-            data,
-            &Unpacking {
-                directory,
-                rename,
-                keep_owners: false,
-            },
-        )
-    }
-
-    #[test]
-    fn names_are_exchanged_and_never_lead_out() {
-        let target = |name: &str, rename: Option<&str>| {
-            target(Path::new(name), rename.map(OsStr::new))
-                .map(|p| p.map(|p| p.display().to_string()))
-        };
-        assert_eq!(target("src/a", None).unwrap().as_deref(), Some("src/a"));
-        assert_eq!(
-            target("src/a", Some("dst")).unwrap().as_deref(),
-            Some("dst/a")
-        );
-        assert_eq!(target("src", Some("dst")).unwrap().as_deref(), Some("dst"));
-        assert_eq!(
-            target("./a", Some("dst")).unwrap().as_deref(),
-            Some("dst/a")
-        );
-        assert_eq!(target("./a/b", Some(".")).unwrap().as_deref(), Some("a/b"));
-        assert_eq!(target(".", Some(".")).unwrap(), None);
-        assert_eq!(target("./", Some("dst")).unwrap().as_deref(), Some("dst"));
-        for hostile in ["/etc/passwd", "../a", "a/../../b"] {
-            assert!(target(hostile, None).is_err(), "{hostile}");
-        }
-    }
-
-    #[test]
-    fn a_tree_comes_back_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let src = dir.path().join("src");
-        std::fs::create_dir_all(src.join("sub")).unwrap();
-        std::fs::write(src.join("sub/file"), "text").unwrap();
-        let mode = std::fs::Permissions::from_mode(0o640);
-        std::fs::set_permissions(src.join("sub/file"), mode).unwrap();
-        symlink("sub/file", src.join("link")).unwrap();
-        let long = "n".repeat(200);
-        std::fs::write(src.join(&long), "long").unwrap();
-        let mut data = Vec::new();
-        let packing = Packing {
-            source: src,
-            name: "src".into(),
-            keep_owners: false,
-        };
-        pack(&packing, &mut data).unwrap();
-        let to = dir.path().join("to");
-        std::fs::create_dir(&to).unwrap();
-        assert!(unpack_into(&to, Some("dst"), &data).unwrap().is_empty());
-        let file = to.join("dst/sub/file");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "text");
-        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o640);
-        assert_eq!(
-            to.join("dst/link").read_link().unwrap(),
-            Path::new("sub/file")
-        );
-        assert_eq!(
-            std::fs::read_to_string(to.join("dst").join(long)).unwrap(),
-            "long"
-        );
-    }
-
-    #[test]
-    fn links_in_an_archive_lead_nowhere() {
-        let dir = tempfile::tempdir().unwrap();
-        let (outside, to) = (dir.path().join("outside"), dir.path().join("to"));
-        std::fs::create_dir(&outside).unwrap();
-        std::fs::create_dir(&to).unwrap();
-        let link = outside.to_str().unwrap();
-        let through = archive(&[
-            ("d", EntryType::Symlink, link),
-            ("d/evil", EntryType::Regular, "x"),
-        ]);
-        assert!(unpack_into(&to, None, &through).is_err());
-        let over = archive(&[
-            ("f", EntryType::Symlink, &format!("{link}/evil")),
-            ("f", EntryType::Regular, "x"),
-        ]);
-        unpack_into(&to, None, &over).unwrap();
-        let hard = archive(&[("h", EntryType::Link, "d/secret")]);
-        assert!(unpack_into(&to, None, &hard).is_err());
-        assert_eq!(outside.read_dir().unwrap().count(), 0);
-        assert!(to.join("f").symlink_metadata().unwrap().is_file());
-    }
-
-    #[test]
-    fn setuid_bits_and_devices_are_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let data = archive(&[
-            ("su", EntryType::Regular, "x"),
-            ("null", EntryType::Char, ""),
-        ]);
-        let skipped = unpack_into(dir.path(), None, &data).unwrap();
-        assert_eq!(skipped, ["null (a device or pipe)"]);
-        assert_eq!(
-            dir.path().join("su").metadata().unwrap().mode() & 0o7777,
-            0o755
-        );
-        assert!(!dir.path().join("null").exists());
-    }
 }
