@@ -733,7 +733,9 @@ fn the_helpers_death_takes_the_container_with_it() {
         let bed = Bed::new("sleep 100");
         let container = bed.launch().unwrap();
         let cgroup = bed.plan.cgroup.path.as_ref().unwrap();
-        println!("\npid={}\ncgroup={}", container.built.launched.pid, cgroup.display());
+        println!("\npid={}", container.built.launched.pid);
+        println!("cgroup={}", cgroup.display());
+        println!("directory={}", bed.dir.path().display());
         std::mem::forget((container, bed));
         std::process::abort();
     }
@@ -759,6 +761,7 @@ fn the_helpers_death_takes_the_container_with_it() {
         littlebox_helper::sys::kill(pid, 0).is_err()
     });
     assert!(gone);
+    fs::remove_dir_all(value("directory=")).unwrap();
     // What a helper leaves when it dies can be found by its path and removed, with its parent.
     let path = std::path::PathBuf::from(value("cgroup="));
     let left = CgroupPlan {
@@ -769,6 +772,7 @@ fn the_helpers_death_takes_the_container_with_it() {
     assert!(!left.paths().is_empty());
     left.kill_all().unwrap();
     left.remove().unwrap();
+    build_support::remove_test_cgroups();
     assert!(left.paths().iter().all(|(_, path)| !path.exists()));
 }
 
@@ -830,4 +834,17 @@ fn the_machines_own_root_can_be_the_base() {
     };
     *lower = vec!["/".into()];
     assert_eq!(bed.output(), "/etc/passwd\n");
+}
+
+#[test]
+fn a_container_in_the_hosts_mount_namespace_mounts_nothing() {
+    let mut bed = Bed::new("");
+    bed.plan.namespaces.remove(&NamespaceKind::Mnt);
+    bed.plan.process.args = ["/bin/readlink", "/proc/self/ns/mnt"]
+        .map(str::to_owned)
+        .into();
+    let before = Leftovers::take();
+    let host = fs::read_link("/proc/self/ns/mnt").unwrap();
+    assert_eq!(bed.output().trim(), host.to_str().unwrap());
+    Leftovers::take().assert_same(&before, &bed.id);
 }

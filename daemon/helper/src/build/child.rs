@@ -152,9 +152,7 @@ impl Container<'_> {
             attach(tree.root(), host, std::path::Path::new("/"))
         })?;
         self.mount_all(&mut tree, steps)?;
-        steps.run_if(!plan.devices.is_empty(), Step::Devices, |_| {
-            devices::make(&tree, &plan.devices)
-        })?;
+        steps.run(Step::Devices, |_| devices::make(&tree, &plan.devices))?;
         let pty = self.console(&tree, steps)?;
         steps.run_if(!plan.sysctls.is_empty(), Step::Sysctls, |_| {
             sysctls::write(&plan.sysctls, self.namespaces)

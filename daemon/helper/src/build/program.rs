@@ -2,6 +2,7 @@
 //! inside to the program.
 
 use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
@@ -139,17 +140,20 @@ pub fn harden() -> Result<(), Fault> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable).fault("prctl(PR_SET_DUMPABLE)")
 }
 
-fn make_directory(path: &Path) -> Result<(), Fault> {
+fn open_root() -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = open("/", flags, Mode::empty()).fault_at("open", "/")?;
+    open("/", flags, Mode::empty()).fault_at("open", "/")
+}
+
+fn make_directory(path: &Path) -> Result<(), Fault> {
     let relative = path.strip_prefix("/").unwrap_or(path);
-    paths::ensure_dir(std::os::fd::AsFd::as_fd(&root), relative, Links::Inside).map(drop)
+    paths::ensure_dir(open_root()?.as_fd(), relative, Links::Inside).map(drop)
 }
 
 /// Enters the working directory as the user, and makes sure that it lies inside.
 fn enter(path: &Path) -> Result<(), Fault> {
     let flags = OFlags::PATH | OFlags::DIRECTORY;
-    let directory = paths::open_in(rustix::fs::CWD, path, flags, Links::Inside);
+    let directory = paths::open_in(open_root()?.as_fd(), path, flags, Links::Inside);
     let directory = directory
         .fault_at("openat2", path.display())
         .map_err(|fault| match fault.errno {

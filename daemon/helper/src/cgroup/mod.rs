@@ -173,8 +173,8 @@ impl Cgroup {
     /// when they were made: it may be in other namespaces by now. `0` is the writer itself.
     pub fn attach_self_v1(&self) -> Result<(), Fault> {
         for dir in self.dirs.iter().filter(|dir| !dir.hierarchy.is_unified()) {
-            if let Some(procs) = &dir.fd {
-                rustix::io::write(procs, b"0").fault_at("write", dir.path.display())?;
+            if let Some(tasks) = &dir.fd {
+                rustix::io::write(tasks, b"0").fault_at("write", dir.path.display())?;
             }
         }
         Ok(())
@@ -348,4 +348,71 @@ fn write_file(file: &Path, value: &str) -> rustix::io::Result<()> {
     fs::File::from(fd)
         .write_all(value.as_bytes())
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// This host without its v2 tree.
+    fn v1_layout() -> Layout {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let v1 = table.lines().filter(|line| !line.contains(" - cgroup2 "));
+        Layout::parse(&v1.collect::<Vec<_>>().join("\n"))
+    }
+
+    fn sleeper_in(cgroup: &Cgroup) -> Child {
+        let child = Command::new("sleep").arg("100").spawn().unwrap();
+        for dir in &cgroup.dirs {
+            fs::write(dir.path.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        child
+    }
+
+    #[test]
+    fn on_v1_the_freezer_pauses_and_kills() {
+        let layout = v1_layout();
+        if layout.with("freezer").is_none() {
+            // A pure v2 host has nothing of what this proves.
+            return;
+        }
+        let name = format!("littlebox-unit-{}", std::process::id());
+        let plan = CgroupPlan {
+            path: Some(Path::new("/").join(&name).join("leaf")),
+            resources: ResourcePlan {
+                pids: Some(10),
+                ..ResourcePlan::default()
+            },
+        };
+        let cgroup = Cgroup::create_in(&plan, &layout).unwrap();
+        assert!(cgroup.unified().is_none() && cgroup.has_v1());
+        let mut child = sleeper_in(&cgroup);
+        cgroup.set_frozen(true).unwrap();
+        assert!(cgroup.is_frozen().unwrap());
+        cgroup.kill_all().unwrap();
+        child.wait().unwrap();
+        cgroup.remove().unwrap();
+        let parent = CgroupPlan {
+            path: Some(Path::new("/").join(&name)),
+            ..plan
+        };
+        Cgroup::open(&parent).unwrap().remove().unwrap();
+        assert!(Cgroup::open(&parent).unwrap().dirs.is_empty());
+    }
+
+    #[test]
+    fn a_limit_without_its_controller_is_refused() {
+        let resources = ResourcePlan {
+            memory: Some(1 << 30),
+            ..ResourcePlan::default()
+        };
+        let plan = CgroupPlan {
+            path: Some("/x".into()),
+            resources,
+        };
+        let fault = Cgroup::create_in(&plan, &Layout::default()).unwrap_err();
+        assert!(fault.detail.unwrap().contains("memory"));
+    }
 }

@@ -140,14 +140,18 @@ impl Bed {
 }
 
 impl Drop for Bed {
-    /// The directories above the container's, which others may still be in.
     fn drop(&mut self) {
-        for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
-            let test = hierarchy.mount().join("littlebox-test");
-            let _ = fs::remove_dir(test.join(std::process::id().to_string()));
-            let _ = fs::remove_dir(test.join("second"));
-            let _ = fs::remove_dir(test);
-        }
+        remove_test_cgroups();
+    }
+}
+
+/// The directories above the containers'; others may still be in them.
+pub fn remove_test_cgroups() {
+    for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
+        let test = hierarchy.mount().join("littlebox-test");
+        let _ = fs::remove_dir(test.join(std::process::id().to_string()));
+        let _ = fs::remove_dir(test.join("second"));
+        let _ = fs::remove_dir(test);
     }
 }
 
