@@ -216,7 +216,10 @@ impl Engine {
             }
             live.helper = None;
             live.pidfd = None;
-            live.config = None;
+            // What removes itself is gone before the last who waits for it is answered with it.
+            if !live.record.auto_remove {
+                live.config = None;
+            }
             live.record.process = None;
             live.record.helper = None;
             live.record.cgroups.clear();

@@ -365,7 +365,10 @@ impl Engine {
             live.record.finished_at = Some(now_ns());
             live.record.process = None;
             live.record.helper = None;
-            live.config = None;
+            // What removes itself is gone before the last who waits for it is answered with it.
+            if !live.record.auto_remove {
+                live.config = None;
+            }
             live.ended.send_replace(true);
             let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
             let failed = event(&live.record, "container.start_failed", data);
