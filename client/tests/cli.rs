@@ -1,5 +1,7 @@
 //! The command line against a daemon played by the test: what real containers do not do at will.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod fake;
 
 use std::process::{Output, Stdio};

@@ -3,7 +3,8 @@
 #![allow(
     dead_code,
     missing_docs,
-    reason = "shared by test programs that each use a part"
+    clippy::unwrap_used,
+    reason = "tests, which each use a part"
 )]
 
 use std::future::Future;
