@@ -283,6 +283,7 @@ impl Client {
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes)?;
         validate::response(request.method.name(), &request.path, &head, &bytes);
+        validate::request(request, head.status);
         Ok(Response {
             asked: format!("{} {}", request.method.name(), request.path),
             head,

@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 pub mod bed;
+pub mod contract;
 pub mod daemon;
 pub mod http;
 pub mod oracle;

@@ -60,6 +60,7 @@ impl Ws {
             }
             Err(e) => panic!("{path}: {e}"),
         };
+        crate::validate::upgrade(path, &response);
         assert_eq!(
             response
                 .headers()
@@ -134,6 +135,7 @@ impl Ws {
             match message {
                 Message::Binary(bytes) => return self.output(&bytes),
                 Message::Text(text) => {
+                    crate::validate::frame(&text);
                     let control = serde_json::from_str(&text)
                         .unwrap_or_else(|e| panic!("control frame {text}: {e}"));
                     return Frame::Control(Box::new(control));
