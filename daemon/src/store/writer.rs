@@ -161,18 +161,38 @@ impl Writer {
         result
     }
 
+    /// Not by sqlx's own transactions: those count their depth, and a rollback that SQLite has
+    /// already made by itself (on a full disk, for one) leaves the count wrong for good.
     async fn try_transaction(&mut self, jobs: &[Job]) -> Result<(), StoreError> {
+        self.execute("BEGIN IMMEDIATE").await?;
+        match self.write_and_commit(jobs).await {
+            Ok(next_seq) => {
+                self.next_seq = next_seq;
+                Ok(())
+            }
+            Err(error) => {
+                // Refused where SQLite has rolled back already: then there is nothing to undo.
+                let _ = self.execute("ROLLBACK").await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_and_commit(&mut self, jobs: &[Job]) -> Result<u64, StoreError> {
         let mut next_seq = self.next_seq;
-        let mut tx = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         for write in jobs.iter().flat_map(|j| &j.writes) {
-            apply(&mut tx, write, &mut next_seq).await?;
+            apply(&mut self.connection, write, &mut next_seq).await?;
         }
         self.commits += 1;
         if self.commits.is_multiple_of(1024) {
-            prune(&mut tx, next_seq, self.retention).await?;
+            prune(&mut self.connection, next_seq, self.retention).await?;
         }
-        tx.commit().await?;
-        self.next_seq = next_seq;
+        self.execute("COMMIT").await?;
+        Ok(next_seq)
+    }
+
+    async fn execute(&mut self, statement: &'static str) -> Result<(), StoreError> {
+        sqlx::query(statement).execute(&mut self.connection).await?;
         Ok(())
     }
 
@@ -184,7 +204,7 @@ impl Writer {
             } else {
                 "PRAGMA synchronous=NORMAL"
             };
-            sqlx::query(pragma).execute(&mut self.connection).await?;
+            self.execute(pragma).await?;
             self.full_sync = durable;
         }
         Ok(())
