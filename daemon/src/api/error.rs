@@ -264,11 +264,11 @@ fn helper(error: HelperError) -> ApiError {
 /// A failed system call of the daemon's own.
 fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
     let errno = source.raw_os_error().unwrap_or(0);
-    let code = match Errno::from_raw_os_error(errno) {
-        Errno::NOSPC | Errno::DQUOT => "no_space",
-        Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN => "resources_exhausted",
+    let code = match Errno::from_io_error(source) {
+        Some(Errno::NOSPC | Errno::DQUOT) => "no_space",
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::AGAIN) => "resources_exhausted",
         // The process that was looked at has ended meanwhile.
-        Errno::NOENT | Errno::SRCH => {
+        Some(Errno::NOENT | Errno::SRCH) => {
             let mut problem = ApiError::new("invalid_state", detail).errno(errno);
             problem.0.state = Some("exited".into());
             return problem;

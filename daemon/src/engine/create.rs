@@ -149,7 +149,7 @@ impl Engine {
         config: &Arc<ContainerConfig>,
         prepared: Prepared,
         start: bool,
-        writes: Vec<Write>,
+        mut writes: Vec<Write>,
     ) -> Result<(), EngineError> {
         faults::point("create.before");
         // The row keeps the config without what the record owns and may change.
@@ -157,16 +157,20 @@ impl Engine {
         let committed = {
             let mut live = handle.live();
             let created = event(&live.record, "container.created", serde_json::json!({}));
-            if start {
+            let last = if start {
                 live.transition(Transition::Start)?;
-            }
+                writes.push(Write::Event(created));
+                event(&live.record, "container.starting", serde_json::json!({}))
+            } else {
+                created
+            };
             let extra = SaveExtra {
                 config: Some(config_json),
                 launched: None,
                 writes,
                 durable: true,
             };
-            self.save(&live, Some(created), extra)
+            self.save(&live, Some(last), extra)
         };
         let commit = async {
             let result = committed

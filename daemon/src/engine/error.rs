@@ -199,27 +199,36 @@ fn exit_code(failure: &StepFailure) -> i32 {
     }
 }
 
+fn because(why: Option<Errno>) -> String {
+    why.map(|why| format!(": {why}")).unwrap_or_default()
+}
+
 /// A step's failure in words.
 pub fn describe_step(failure: &StepFailure, program: &str) -> Failure {
     let errno = (failure.errno != 0).then(|| errno_name(failure.errno));
-    let why = Errno::from_raw_os_error(failure.errno);
+    // 0 is a check of the helper's own, and no errno: rustix refuses it.
+    let why = if failure.errno == 0 {
+        None
+    } else {
+        Some(Errno::from_raw_os_error(failure.errno))
+    };
     let detail = match (failure.step, &failure.detail) {
-        (Step::Exec, _) if why == Errno::NOENT => {
+        (Step::Exec, _) if why == Some(Errno::NOENT) => {
             format!("'{program}' was not found in the container")
         }
-        (Step::Exec, _) if why == Errno::ACCESS => format!("'{program}' may not be executed"),
-        (Step::Exec, _) if why == Errno::NOEXEC => {
+        (Step::Exec, _) if why == Some(Errno::ACCESS) => format!("'{program}' may not be executed"),
+        (Step::Exec, _) if why == Some(Errno::NOEXEC) => {
             format!("'{program}' is not a program this machine can run")
         }
         (_, Some(detail)) => detail.clone(),
-        (Step::Exec, None) => format!("'{program}' cannot be executed: {why}"),
+        (Step::Exec, None) => format!("'{program}' cannot be executed{}", because(why)),
         (step, None) => {
             let path = failure
                 .path
                 .as_ref()
                 .map(|p| format!(" {p}"))
                 .unwrap_or_default();
-            format!("step {}: {}{path}: {why}", step.name(), failure.syscall)
+            format!("step {}: {}{path}{}", step.name(), failure.syscall, because(why))
         }
     };
     Failure {

@@ -342,6 +342,13 @@ impl Engine {
             .first()
             .cloned()
             .unwrap_or_default();
+        // A helper that says why it failed has undone what it made; one that was lost has not.
+        if matches!(
+            refusal,
+            Refusal::Start(StartError::Lost(_) | StartError::Io(_))
+        ) {
+            self.remove_cgroup_of(handle.id).await;
+        }
         let (failure, code) = match refusal {
             Refusal::Start(error) => describe_start(error, &program),
             Refusal::Engine(error) => (
