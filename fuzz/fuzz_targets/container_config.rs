@@ -9,7 +9,9 @@ use littlebox_plan::Envelope;
 use littleboxd::spec::{SpecContext, prepare};
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(config) = serde_json::from_slice::<ContainerConfig>(data) else { return };
+    let Ok(config) = serde_json::from_slice::<ContainerConfig>(data) else {
+        return;
+    };
     let id = ContainerId::generate();
     let prepared = match prepare(&config, &SpecContext { id: &id }) {
         Ok(prepared) => prepared,
@@ -18,16 +20,22 @@ fuzz_target!(|data: &[u8]| {
             return;
         }
     };
-    let log = LogPlan { path: "/state/log".into(), max_size: None, max_files: 0 };
+    let log = LogPlan {
+        path: "/state/log".into(),
+        max_size: None,
+        max_files: 0,
+    };
     let mut envelope = Envelope::new(
         id.to_string(),
         "/run/c".into(),
-        RootfsSource::Bind { path: "/root".into() },
+        RootfsSource::Bind {
+            path: "/root".into(),
+        },
         log,
     );
     envelope.joins = NamespaceKind::ALL.into_iter().zip(0..).collect();
     if let Ok(plan) = littlebox_plan::launch_plan(&prepared.spec, envelope) {
         assert!(!plan.process.args.is_empty());
-        assert!(!littlebox_plan::explain(&plan).is_empty());
+        assert!(!littlebox_plan::explain::explain(&plan).is_empty());
     }
 });

@@ -11,14 +11,23 @@ fuzz_target!(|data: &[u8]| {
     let _ = from_slice::<ExitRecord>(data);
     if let Ok(first) = from_slice::<First>(data) {
         let bytes = to_vec(&first).expect("a message encodes");
-        assert_eq!(from_slice::<First>(&bytes).expect("its own encoding decodes"), first);
+        assert_eq!(
+            from_slice::<First>(&bytes).expect("its own encoding decodes"),
+            first
+        );
     }
     if let Ok(request) = from_slice::<Request>(data) {
         let bytes = to_vec(&request).expect("a message encodes");
-        assert_eq!(from_slice::<Request>(&bytes).expect("its own encoding decodes"), request);
+        assert_eq!(
+            from_slice::<Request>(&bytes).expect("its own encoding decodes"),
+            request
+        );
     }
     if let Ok(said) = from_slice::<FromHelper>(data) {
         let bytes = to_vec(&said).expect("a message encodes");
-        assert_eq!(from_slice::<FromHelper>(&bytes).expect("its own encoding decodes"), said);
+        assert_eq!(
+            from_slice::<FromHelper>(&bytes).expect("its own encoding decodes"),
+            said
+        );
     }
 });
