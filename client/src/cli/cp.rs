@@ -22,7 +22,7 @@ use super::archive::{self, Packing, Unpacking};
 use super::error::Failure;
 use super::{Context, show};
 
-/// `lbctl cp`.
+// `lbctl cp`.
 #[derive(Debug, Args)]
 pub struct CpArgs {
     /// Keep owners, and set-user-id and set-group-id bits

@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::retry::Patience;
 use super::{Context, output, sanitize};
 
-/// `lbctl events`.
+// `lbctl events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
     /// Those after this sequence number; 0 for all

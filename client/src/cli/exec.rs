@@ -17,7 +17,7 @@ use super::signals::Signals;
 use super::time::parse_duration;
 use super::{Context, output, terminal};
 
-/// `lbctl exec`.
+// `lbctl exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
     /// Do not wait for the program: print the exec's id and end
@@ -137,7 +137,7 @@ pub async fn exec(ctx: &Context, args: ExecArgs) -> Result<i32, Failure> {
     Ok(exit_code(&end))
 }
 
-/// `lbctl attach`.
+// `lbctl attach`.
 #[derive(Debug, Args)]
 pub struct AttachArgs {
     /// Show the output so far first
@@ -182,7 +182,7 @@ pub async fn attach(ctx: &Context, args: AttachArgs) -> Result<i32, Failure> {
     Ok(exit_code(&end))
 }
 
-/// `lbctl start`.
+// `lbctl start`.
 #[derive(Debug, Args)]
 pub struct StartArgs {
     /// Stay with the program, as run does

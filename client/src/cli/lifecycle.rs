@@ -11,7 +11,7 @@ use super::retry::Patience;
 use super::time::parse_duration;
 use super::{Context, many, output};
 
-/// Containers to act on.
+// Containers to act on.
 #[derive(Debug, Args)]
 pub struct Containers {
     /// Containers: names, ids or beginnings of ids
@@ -19,7 +19,7 @@ pub struct Containers {
     names: Vec<String>,
 }
 
-/// `lbctl stop` and `lbctl restart`.
+// `lbctl stop` and `lbctl restart`.
 #[derive(Debug, Args)]
 pub struct StopArgs {
     /// Signal that asks the program to end
@@ -69,7 +69,7 @@ pub async fn restart(ctx: &Context, args: StopArgs) -> Result<i32, Failure> {
     .await
 }
 
-/// `lbctl kill`.
+// `lbctl kill`.
 #[derive(Debug, Args)]
 pub struct KillArgs {
     /// Name or number
@@ -106,7 +106,7 @@ pub async fn resume(ctx: &Context, args: Containers) -> Result<i32, Failure> {
     many::each_container(ctx, &args.names, resume).await
 }
 
-/// `lbctl rm`.
+// `lbctl rm`.
 #[derive(Debug, Args)]
 pub struct RmArgs {
     /// Remove it also while it runs: its processes are killed
@@ -127,7 +127,7 @@ pub async fn rm(ctx: &Context, args: RmArgs) -> Result<i32, Failure> {
     .await
 }
 
-/// `lbctl rename`.
+// `lbctl rename`.
 #[derive(Debug, Args)]
 pub struct RenameArgs {
     /// Container
@@ -152,7 +152,7 @@ pub async fn rename(ctx: &Context, args: RenameArgs) -> Result<i32, Failure> {
     Ok(0)
 }
 
-/// `lbctl wait`.
+// `lbctl wait`.
 #[derive(Debug, Args)]
 pub struct WaitArgs {
     /// What to wait for

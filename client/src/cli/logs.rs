@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::retry::Patience;
 use super::{Context, output, sanitize};
 
-/// `lbctl logs`.
+// `lbctl logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
     /// Wait for more until the container ends

@@ -66,7 +66,10 @@ pub struct Cli {
     command: Command,
 }
 
+// Deferred: of some two hundred flags, only those of the command that was named are made. A doc
+// comment of an argument struct would then stand in for the one here: those have plain comments.
 #[derive(Debug, Subcommand)]
+#[command(defer = true)]
 enum Command {
     /// Make a container, start it, and stay with its program
     #[command(override_usage = "lbctl run [OPTIONS] ROOTFS [COMMAND [ARG...]]")]

@@ -9,7 +9,7 @@ use super::error::Failure;
 use super::table::{Column, Table};
 use super::{Context, output, sanitize};
 
-/// `lbctl ns`.
+// `lbctl ns`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct NsArgs {

@@ -21,7 +21,7 @@ const COMMAND_WIDTH: usize = 40;
 /// Why a start failed stands in the container itself, which is asked for; for so many at most.
 const FAILURES_ASKED: usize = 32;
 
-/// `lbctl ps`.
+// `lbctl ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
     /// All, not only those that live

@@ -18,7 +18,7 @@ const REMOVAL: Duration = Duration::from_secs(10);
 /// How long a program may take to end of SIGPIPE.
 const PIPE_GRACE: Duration = Duration::from_secs(1);
 
-/// `lbctl run`.
+// `lbctl run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Do not wait for the program: print the container's id and end
@@ -37,7 +37,7 @@ pub struct RunArgs {
     create: CreateArgs,
 }
 
-/// `lbctl create`.
+// `lbctl create`.
 #[derive(Debug, Args)]
 pub struct CreateOnlyArgs {
     #[command(flatten)]

@@ -11,7 +11,7 @@ use super::error::Failure;
 use super::table::{Column, Table};
 use super::{Context, many, output, plan, sanitize, time};
 
-/// `lbctl inspect`.
+// `lbctl inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
     /// Containers
@@ -26,7 +26,7 @@ pub async fn inspect(ctx: &Context, args: InspectArgs) -> Result<i32, Failure> {
     many::each_with(ctx, &args.containers, inspect, tell).await
 }
 
-/// One container.
+// One container.
 #[derive(Debug, Args)]
 pub struct OneContainer {
     /// Container
@@ -93,7 +93,7 @@ pub async fn diff(ctx: &Context, args: OneContainer) -> Result<i32, Failure> {
     output::print(&text).map(|()| 0)
 }
 
-/// `lbctl export`.
+// `lbctl export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
     /// Write to a file instead of stdout

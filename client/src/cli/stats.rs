@@ -14,7 +14,7 @@ use super::table::{Column, Table};
 use super::time::parse_duration;
 use super::{Context, output};
 
-/// `lbctl stats`.
+// `lbctl stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
     /// Measure once

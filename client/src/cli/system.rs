@@ -10,7 +10,7 @@ use clap_complete::Shell;
 use super::error::Failure;
 use super::{Cli, Context, output, sanitize};
 
-/// `lbctl system`.
+// `lbctl system`.
 #[derive(Debug, Args)]
 pub struct SystemArgs {
     #[command(subcommand)]
@@ -114,7 +114,7 @@ pub async fn version(ctx: &Context) -> Result<i32, Failure> {
     output::print(&lines.render()).map(|()| 0)
 }
 
-/// `lbctl completion`.
+// `lbctl completion`.
 #[derive(Debug, Args)]
 pub struct CompletionArgs {
     /// For which shell
@@ -143,7 +143,7 @@ pub fn completion(args: &CompletionArgs) -> Result<i32, Failure> {
     output::bytes(&script).map(|()| 0)
 }
 
-/// `lbctl man`.
+// `lbctl man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
     /// Existing directory to write to

@@ -19,6 +19,19 @@ fn the_command_line_is_consistent() {
 }
 
 #[test]
+fn every_command_says_in_its_help_what_the_list_says() {
+    let mut command = Cli::command();
+    let abouts = |c: &clap::Command| -> Vec<_> {
+        c.get_subcommands()
+            .map(|s| s.get_about().map(ToString::to_string))
+            .collect()
+    };
+    let listed = abouts(&command);
+    command.build();
+    assert_eq!(abouts(&command), listed);
+}
+
+#[test]
 fn nothing_is_asked_for_that_was_not_said() {
     let expected = ContainerConfig {
         rootfs: "host".into(),
