@@ -14,6 +14,7 @@ use crate::http::Client;
 pub struct Daemon {
     bin: PathBuf,
     dir: PathBuf,
+    run: tempfile::TempDir,
     child: Child,
 }
 
@@ -24,10 +25,14 @@ impl Daemon {
     /// It ends, or does not answer within 30 s.
     pub fn start(bin: &Path, dir: PathBuf) -> anyhow::Result<Self> {
         std::fs::create_dir(&dir)?;
-        let child = spawn(bin, &dir)?;
+        let run = tempfile::Builder::new()
+            .prefix("lb-bench.")
+            .tempdir_in(tmpfs())?;
+        let child = spawn(bin, &dir, run.path())?;
         let mut daemon = Daemon {
             bin: bin.to_owned(),
             dir,
+            run,
             child,
         };
         daemon.ready()?;
@@ -74,7 +79,7 @@ impl Daemon {
         self.child.kill()?;
         self.child.wait()?;
         let start = Instant::now();
-        self.child = spawn(&self.bin, &self.dir)?;
+        self.child = spawn(&self.bin, &self.dir, self.run.path())?;
         self.ready()?;
         Ok(start.elapsed())
     }
@@ -136,7 +141,16 @@ impl Drop for Daemon {
     }
 }
 
-fn spawn(bin: &Path, dir: &Path) -> anyhow::Result<Child> {
+/// Where a run directory belongs: exit records are synced, which costs nothing on a tmpfs.
+fn tmpfs() -> &'static str {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    ["/run", "/dev/shm"]
+        .into_iter()
+        .find(|dir| mounts.contains(&format!(" {dir} tmpfs ")))
+        .unwrap_or("/tmp")
+}
+
+fn spawn(bin: &Path, dir: &Path, run: &Path) -> anyhow::Result<Child> {
     let log = std::fs::File::options()
         .create(true)
         .append(true)
@@ -147,7 +161,7 @@ fn spawn(bin: &Path, dir: &Path) -> anyhow::Result<Child> {
         .arg("--state-dir")
         .arg(dir.join("state"))
         .arg("--run-dir")
-        .arg(dir.join("run"))
+        .arg(run)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

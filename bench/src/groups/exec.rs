@@ -26,9 +26,15 @@ pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let id = container["id"].as_str().context("no id")?.to_owned();
     let pid = container["pid"].as_u64().context("no pid")?;
     let lbctl = daemon.lbctl(&["exec", &id, "/bin/true"]);
-    let nsenter: Vec<String> = ["/usr/bin/nsenter", "-t", &pid.to_string(), "-a", "/bin/true"]
-        .map(str::to_owned)
-        .to_vec();
+    let nsenter: Vec<String> = [
+        "/usr/bin/nsenter",
+        "-t",
+        &pid.to_string(),
+        "-a",
+        "/bin/true",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     let (peers, mut notes) = peers::peers(bench.work.path(), &bench.root);
     let mut standing = Vec::new();
     for peer in &peers {
