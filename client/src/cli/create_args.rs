@@ -13,7 +13,7 @@ use super::error::Failure;
 use super::parse::{self, MaybePair, Pair};
 use super::{mounts, terminal};
 
-/// What a container is to be.
+// What a container is to be.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// Name; made up when absent
