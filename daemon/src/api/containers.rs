@@ -129,13 +129,13 @@ pub async fn create(
     let params = params.only(&["start", "wait", "dry_run"])?;
     let start = params.flag("start", false)?;
     let wait = params.duration("wait")?;
-    if params.flag("dry_run", false)? {
-        return Ok(Json(app.engine.dry_run(&body.value)?).into_response());
-    }
     if wait.is_some() && !start {
         return Err(ApiError::invalid("'wait' needs 'start'"));
     }
     let idempotency = extract::idempotency(&headers, &body.digest)?;
+    if params.flag("dry_run", false)? {
+        return Ok(Json(app.engine.dry_run(&body.value)?).into_response());
+    }
     let options = CreateOptions { start, idempotency };
     let created = app.engine.create(body.value, options).await?;
     let handle = created.handle;

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
+use super::strict::Strict;
 use crate::time::parse_duration;
 
 /// The most bytes a JSON body may have.
@@ -231,7 +232,7 @@ fn is_json(headers: &HeaderMap) -> bool {
 /// Parses JSON and points at what is wrong.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+    let value = serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|e| {
         let text = e.inner().to_string();
         if !e.inner().is_data() {
             return ApiError::invalid(format!("the body is no JSON: {text}"));

@@ -12,6 +12,7 @@ mod logs;
 mod namespaces;
 mod stats;
 mod stream;
+mod strict;
 mod system;
 
 use std::sync::Arc;
