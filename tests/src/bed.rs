@@ -180,10 +180,27 @@ impl Bed {
             .json()
     }
 
-    /// A busybox container that runs until it is killed.
+    /// A busybox container that runs until it is told to end.
     #[track_caller]
     pub fn sleeper(&self) -> Container {
-        self.start(&sleeper_config())
+        self.sleeper_with(json!({}))
+    }
+
+    /// The same with more of a configuration.
+    #[track_caller]
+    pub fn sleeper_with(&self, more: Value) -> Container {
+        let container = self.start(&with(sleeper_config(), more));
+        self.ready(&id(&container));
+        container
+    }
+
+    /// Waits until a container has said that it is ready: before it has set its traps, PID 1 of a
+    /// PID namespace is deaf to signals (pid_namespaces(7)).
+    #[track_caller]
+    pub fn ready(&self, container: &str) {
+        proc::until("the container says `ready`", || {
+            self.stdout(container).contains("ready")
+        });
     }
 
     /// Inspects.
@@ -632,11 +649,8 @@ pub fn busybox(command: &[&str]) -> Value {
 
 /// A configuration: busybox, and a program that ends at SIGTERM.
 pub fn sleeper_config() -> Value {
-    busybox(&[
-        "sh",
-        "-c",
-        "trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done",
-    ])
+    let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done";
+    busybox(&["sh", "-c", script])
 }
 
 /// `config` with the fields of `more`.

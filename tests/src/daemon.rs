@@ -48,8 +48,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// The configuration file's text.
     pub config: Option<String>,
-    /// More arguments.
-    pub args: Vec<String>,
+    /// `--log-format json` instead of `text`.
+    pub json_log: bool,
     /// The state directory is a tmpfs of so many bytes.
     pub state_size: Option<u64>,
     /// The socket is made by the test and handed over as systemd does it.
@@ -169,9 +169,9 @@ impl Daemon {
     /// Starts it without waiting.
     pub fn spawn(dirs: &Dirs, options: &Options) -> Self {
         let mut command = if options.socket_activation {
-            activated(dirs)
+            activated(dirs, options)
         } else {
-            plain(dirs)
+            plain(dirs, options)
         };
         if let Some(config) = &options.config {
             let path = dirs.base_path.join("config.toml");
@@ -184,7 +184,6 @@ impl Daemon {
             .open(&dirs.log)
             .unwrap();
         command
-            .args(&options.args)
             .stdout(Stdio::from(log.try_clone().unwrap()))
             .stderr(Stdio::from(log))
             .envs(options.env.iter().map(|(k, v)| (k, v)))
@@ -245,28 +244,32 @@ impl Daemon {
     }
 }
 
-fn arguments(command: &mut Command, dirs: &Dirs) {
+fn log_format(options: &Options) -> &'static str {
+    if options.json_log { "json" } else { "text" }
+}
+
+fn arguments(command: &mut Command, dirs: &Dirs, options: &Options) {
     command
         .arg("--state-dir")
         .arg(&dirs.state)
         .arg("--run-dir")
         .arg(dirs.run_path.join("run"))
-        .args(["--log-format", "text"]);
+        .args(["--log-format", log_format(options)]);
 }
 
-fn plain(dirs: &Dirs) -> Command {
+fn plain(dirs: &Dirs, options: &Options) -> Command {
     let mut command = Command::new(binary("littleboxd"));
     command
         .arg("--socket")
         .arg(&dirs.socket)
         .stdin(Stdio::null());
-    arguments(&mut command, dirs);
+    arguments(&mut command, dirs, options);
     command
 }
 
 /// A shell that does what systemd does (sd_listen_fds(3)): descriptor 3 listens, and the two
 /// variables say so to the process that it becomes.
-fn activated(dirs: &Dirs) -> Command {
+fn activated(dirs: &Dirs, options: &Options) -> Command {
     let script = "exec 3<&0 </dev/null; \
         export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=littleboxd.socket; exec \"$@\"";
     let _previous = fs::remove_file(&dirs.socket);
@@ -276,7 +279,7 @@ fn activated(dirs: &Dirs) -> Command {
         .args(["-c", script, "sh"])
         .arg(binary("littleboxd"))
         .stdin(Stdio::from(OwnedFd::from(listener)));
-    arguments(&mut command, dirs);
+    arguments(&mut command, dirs, options);
     command
 }
 

@@ -175,6 +175,8 @@ fn listeners(subject: &Subject) -> Facts {
         let listens = *flags == "00010000";
         let ours = subject.owns(Path::new(name));
         if (listens && ours) || (name.starts_with('@') && name.contains("littlebox")) {
+            // Bound under a temporary name with the daemon's PID, then renamed.
+            let name = name.split(".new.").next().unwrap_or(name);
             facts.insert(format!("listener {name}"));
         }
     }

@@ -269,7 +269,9 @@ fn output_over_its_limit_is_cut_and_said_to_be() {
     );
     let output = exec.output.expect("output");
     assert!(output.truncated);
-    assert_eq!(output.stdout.len(), 1024 * 1024);
+    // Cut between records.
+    let shown = output.stdout.len();
+    assert!((900_000..=1024 * 1024).contains(&shown), "{shown}");
     let raw = t
         .send(
             &Request::new(Method::Get, format!("/v1/execs/{}/output", exec.id))

@@ -78,9 +78,6 @@ fn a_killed_zygote_is_replaced_and_running_containers_do_not_notice() {
     let container = t.sleeper();
     let zygote = t.system().zygote_pid.expect("a zygote");
     proc::kill(zygote, Signal::KILL);
-    proc::until("a new zygote is there", || {
-        t.system().zygote_pid.is_some_and(|p| p != zygote)
-    });
     assert_eq!(t.exec(&id(&container), &["echo", "fine"]), "fine\n");
     assert_eq!(t.sh("echo new"), "new\n");
     proc::until("it is healthy", || t.get("/v1/health").status() == 200);

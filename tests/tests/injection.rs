@@ -98,14 +98,14 @@ fn a_helper_that_dies_at_each_step_is_a_failed_start_and_leaves_nothing() {
 #[test]
 fn a_failed_container_starts_when_its_fault_is_gone() {
     let t = Bed::builder().faults().build();
-    let label = json!({"labels": {"littlebox.test/inject": "mounts:12"}});
+    let label = json!({"labels": {"littlebox.test/inject": "mounts:1"}});
     let problem = t
         .post_json(
             "/v1/containers?start=true",
             &with(busybox(&["echo", "up"]), label),
         )
         .problem(422, "start_failed");
-    assert_eq!(problem.errno.as_deref(), Some("ENOMEM"));
+    assert_eq!(problem.errno.as_deref(), Some("EPERM"));
     let c = problem.id.expect("it is recorded");
     let patch =
         Request::new(Method::Patch, format!("/v1/containers/{c}")).json(&json!({"labels": {}}));
@@ -114,6 +114,27 @@ fn a_failed_container_starts_when_its_fault_is_gone() {
         .post(&format!("/v1/containers/{c}/start?wait=20s"))
         .expect(200);
     assert_eq!(t.stdout(&c), "up\n");
+    t.finish();
+}
+
+#[test]
+fn a_start_that_the_machine_has_no_means_for_is_503_or_507() {
+    let t = Bed::builder().faults().build();
+    for (errno, name, status, problem_code) in [
+        (12, "ENOMEM", 503, "resources_exhausted"),
+        (24, "EMFILE", 503, "resources_exhausted"),
+        (28, "ENOSPC", 507, "no_space"),
+    ] {
+        let label = json!({"labels": {"littlebox.test/inject": format!("clone:{errno}")}});
+        let problem = t
+            .post_json(
+                "/v1/containers?start=true",
+                &with(busybox(&["true"]), label),
+            )
+            .problem(status, problem_code);
+        assert_eq!(problem.step.as_deref(), Some("clone"));
+        assert_eq!(problem.errno.as_deref(), Some(name));
+    }
     t.finish();
 }
 

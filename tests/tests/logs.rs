@@ -189,7 +189,7 @@ fn following_across_rotations_misses_nothing() {
     let config = with(
         busybox(&[
             "awk",
-            "BEGIN{for(i=1;i<=20000;i++){printf \"%08d\n\",i; if(i%1000==0){fflush();system(\"sleep 0.02\")}}}",
+            "BEGIN{for(i=1;i<=20000;i++){printf \"%08d\\n\",i; if(i%1000==0){fflush();system(\"sleep 0.02\")}}}",
         ]),
         json!({"log": {"max_size": 65_536, "max_files": 100}}),
     );

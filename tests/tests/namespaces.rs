@@ -17,7 +17,7 @@ fn namespaces(t: &Bed, c: &str) -> BTreeMap<String, ContainerNamespace> {
 
 #[track_caller]
 fn sleeper_with(t: &Bed, more: Value) -> Container {
-    t.start(&with(sleeper_config(), more))
+    t.sleeper_with(more)
 }
 
 #[test]
@@ -122,18 +122,14 @@ fn a_namespace_is_joined_by_pid() {
 fn a_shared_network_namespace_shares_its_loopback_ports() {
     let t = Bed::new();
     let server = t.start(&with(
-        busybox(&[
-            "sh",
-            "-c",
-            "while :; do echo hello | nc -l -p 4321 -s 127.0.0.1; done",
-        ]),
+        busybox(&["sh", "-c", "nc -ll -p 4321 -e echo hello"]),
         json!({"name": "server"}),
     ));
     let (exit, out) = t.run(&with(
         busybox(&[
             "sh",
             "-c",
-            "for i in $(seq 100); do nc 127.0.0.1 4321 </dev/null && exit 0; sleep 0.05; done; exit 1",
+            "for i in $(seq 100); do out=$(nc 127.0.0.1 4321 </dev/null 2>/dev/null) && echo $out && exit 0; sleep 0.05; done; exit 1",
         ]),
         json!({"namespaces": {"net": "container:server"}}),
     ));
