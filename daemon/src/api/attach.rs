@@ -230,7 +230,10 @@ impl Session {
                 message = input.next(), if pending.is_none() => match message {
                     None | Some(Err(_) | Ok(Message::Close(_))) => return Err(Gone),
                     Some(Ok(Message::Binary(frame))) => {
-                        pending = self.input(frame)?.filter(|_| stdin.is_some());
+                        match self.input(&frame) {
+                            Ok(input) => pending = input.filter(|_| stdin.is_some()),
+                            Err(error) => return Ok(ServerControl::Error(error.into_problem())),
+                        }
                     }
                     Some(Ok(Message::Text(text))) => {
                         match self.control(&text).await {
@@ -251,12 +254,17 @@ impl Session {
     }
 
     /// Input from a binary frame; a frame of another channel ends the stream.
-    fn input(&self, frame: Bytes) -> Result<Option<Input>, Gone> {
+    fn input(&self, frame: &Bytes) -> Result<Option<Input>, ApiError> {
         match frame.first() {
             Some(channel) if *channel == Channel::Stdin as u8 && self.wants_stdin => {
                 Ok(Some(Input::Bytes(frame.slice(1..))).filter(|_| frame.len() > 1))
             }
-            _ => Err(Gone),
+            Some(channel) if *channel == Channel::Stdin as u8 => Err(ApiError::invalid(
+                "this stream was opened without 'stdin': it takes no input",
+            )),
+            _ => Err(ApiError::invalid(
+                "a binary frame from a client begins with channel 0, its stdin",
+            )),
         }
     }
 
