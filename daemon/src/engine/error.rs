@@ -228,7 +228,12 @@ pub fn describe_step(failure: &StepFailure, program: &str) -> Failure {
                 .as_ref()
                 .map(|p| format!(" {p}"))
                 .unwrap_or_default();
-            format!("step {}: {}{path}{}", step.name(), failure.syscall, because(why))
+            format!(
+                "step {}: {}{path}{}",
+                step.name(),
+                failure.syscall,
+                because(why)
+            )
         }
     };
     Failure {

@@ -24,6 +24,18 @@ pub enum Filter {
     Label(String, Option<String>),
 }
 
+/// Filters of different keys must all hold; of several states, names or ids one must. Labels must
+/// all be there.
+fn admitted(filters: &[Filter], record: &super::Record) -> bool {
+    filters.iter().all(|filter| match filter {
+        Filter::Label(..) => filter.matches(record),
+        Filter::State(_) | Filter::Name(_) | Filter::Id(_) => filters
+            .iter()
+            .filter(|other| std::mem::discriminant(*other) == std::mem::discriminant(filter))
+            .any(|other| other.matches(record)),
+    })
+}
+
 impl Filter {
     fn matches(&self, record: &super::Record) -> bool {
         match self {
@@ -74,7 +86,7 @@ impl Engine {
         Ok(container)
     }
 
-    /// One page of containers after `cursor`, oldest first, all filters holding.
+    /// One page of containers after `cursor`, oldest first, that the filters admit.
     pub fn list(
         &self,
         filters: &[Filter],
@@ -92,7 +104,7 @@ impl Engine {
         let mut next = None;
         for handle in range.map(|(_, handle)| handle) {
             let live = handle.live();
-            if !filters.iter().all(|f| f.matches(&live.record)) {
+            if !admitted(filters, &live.record) {
                 continue;
             }
             if items.len() == limit {

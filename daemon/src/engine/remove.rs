@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerId, WaitResult};
+use lbctl::types::{ContainerId, ContainerState, WaitResult};
 
 use super::{Engine, EngineError, Handle, SaveExtra, StopOptions, event};
 use crate::faults;
@@ -171,7 +171,13 @@ impl Engine {
         // Not tracked: a shutdown does not wait for a client; the next daemon removes it.
         tokio::spawn(async move {
             let run = handle.live().run;
-            if handle.live().record.attach {
+            let (announced, failed) = {
+                let live = handle.live();
+                let failed = live.record.state == ContainerState::Failed;
+                (live.record.attach, failed)
+            };
+            // Who asked for a start that failed was told so, and has nothing to attach to.
+            if announced && !failed {
                 handle.clients_gone().await;
             }
             let removal = engine.clone();
