@@ -80,6 +80,7 @@ fn follow_shows_what_happens_next() {
             "container.started"
         ]
     );
+    drop(stream);
     t.finish();
 }
 

@@ -27,6 +27,9 @@ fn file_header(size: usize, kind: tar::EntryType) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_size(size as u64);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(1_000_000_000);
     header.set_entry_type(kind);
     header
 }
