@@ -15,7 +15,7 @@ use crate::turns::{Contender, take_turns};
 /// A container that fails.
 pub fn measure(bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
     let daemon = Daemon::start(&bench.bin, bench.work.path().join("rate"))?;
-    let seconds = if bench.quick { 1.0 } else { 5.0 };
+    let seconds = if bench.quick { 1.0 } else { 3.0 };
     let root = &bench.root.path;
     for clients in [1, 2, 4, 8] {
         let floor = |flags: &'static [&'static str]| {
