@@ -228,7 +228,7 @@ impl Engine {
         let engine = self.clone();
         self.detached(async move {
             let _operation = handle.operation.lock().await;
-            let committed = {
+            let ((name, labels), committed) = {
                 let mut live = handle.live();
                 if live.removed {
                     return Err(EngineError::ContainerNotFound(live.record.name.to_string()));
@@ -237,7 +237,7 @@ impl Engine {
                 if expected.is_some_and(|e| e != current) {
                     return Err(EngineError::PreconditionFailed { current });
                 }
-                let old = live.record.name.to_string();
+                let before = (live.record.name.clone(), live.record.labels.clone());
                 let mut kind = "container.updated";
                 if let Some(name) = patch.name.filter(|n| *n != live.record.name) {
                     engine.rename(&handle, &mut live, name)?;
@@ -247,14 +247,21 @@ impl Engine {
                     live.record.labels = labels;
                 }
                 live.record.generation += 1;
+                let old = before.0.to_string();
                 let told = event(&live.record, kind, serde_json::json!({ "old_name": old }));
                 let extra = SaveExtra {
                     durable: true,
                     ..SaveExtra::default()
                 };
-                engine.save(&live, Some(told), extra)
+                (before, engine.save(&live, Some(told), extra))
             };
-            committed.await.unwrap_or(Err(StoreError::Closed))?;
+            if let Err(error) = committed.await.unwrap_or(Err(StoreError::Closed)) {
+                // What was refused may not be shown either.
+                let mut live = handle.live();
+                engine.rename(&handle, &mut live, name)?;
+                live.record.labels = labels;
+                return Err(error.into());
+            }
             handle.notify();
             Ok(handle.clone())
         })

@@ -495,9 +495,15 @@ fn a_full_disk() {
     };
     let labels = |n: usize| json!({"labels": {"filler": format!("{n}").repeat(1000)}});
     until_full(&|n| t.post_json("/v1/containers", &with(sleeper_config(), labels(n))));
+    let refused = std::cell::RefCell::new(String::new());
     until_full(&|n| {
-        t.send(&Request::new(Method::Patch, format!("/v1/containers/{c}")).json(&labels(n)))
+        *refused.borrow_mut() = format!("renamed-{n}");
+        let patch = with(labels(n), json!({"name": *refused.borrow()}));
+        t.send(&Request::new(Method::Patch, format!("/v1/containers/{c}")).json(&patch))
     });
+    // What was refused is not done.
+    t.get(&format!("/v1/containers/{}", refused.borrow()))
+        .problem(404, "container_not_found");
     // Its space is given back when it has no name and no descriptor left.
     drop(file);
     std::fs::remove_file(&filler).unwrap();
