@@ -132,6 +132,8 @@ impl Engine {
         let config = self.config(handle).await?;
         let prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
         let plan = self.unstarted_plan(handle.id, &config, prepared)?;
+        // Nobody waits for the commit of a start's timings: what was queued must be in before it is read.
+        self.store.commit(Vec::new(), false).await?;
         let launched = self.store.launched(handle.id).await?;
         let launched: Option<Launched> = launched.and_then(|t| serde_json::from_str(&t).ok());
         let failure = handle.record().failure;
