@@ -142,6 +142,16 @@ impl EngineError {
         move |source| EngineError::Io { op, path, source }
     }
 
+    /// `ENOENT` style, where a system call of the daemon's own failed.
+    pub fn errno(&self) -> Option<String> {
+        match self {
+            EngineError::Io { source, .. } | EngineError::Kernel { source, .. } => {
+                source.raw_os_error().map(errno_name)
+            }
+            _ => None,
+        }
+    }
+
     /// A failed start as an error, with what was recorded of it.
     pub fn start_failed(error: StartError, program: &str, id: Option<String>) -> Self {
         let (failure, exit_code) = describe_start(error, program);
@@ -166,7 +176,11 @@ pub fn describe_start(error: StartError, program: &str) -> (Failure, i32) {
             let code = exit_code(&failure);
             (describe_step(&failure, program), code)
         }
-        StartError::Io(e) => (helper_failure(format!("cannot start a helper: {e}")), 125),
+        StartError::Io(e) => {
+            let mut failure = helper_failure(format!("cannot start a helper: {e}"));
+            failure.errno = e.raw_os_error().map(errno_name);
+            (failure, 125)
+        }
         StartError::Lost(detail) => {
             let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
             (

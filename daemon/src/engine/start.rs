@@ -354,7 +354,7 @@ impl Engine {
             Refusal::Engine(error) => (
                 lbctl::types::Failure {
                     step: "prepare".into(),
-                    errno: None,
+                    errno: error.errno(),
                     syscall: None,
                     path: None,
                     detail: error.to_string(),

@@ -107,13 +107,14 @@ impl Helper {
         }
     }
 
-    /// [`Helper::done`] for requests that hand over one descriptor.
+    /// [`Helper::done`] for requests that hand over one descriptor. One that does not come had no
+    /// room in this process.
     pub async fn descriptor(&self, call: Call) -> Result<OwnedFd, HelperError> {
         self.done(call)
             .await?
             .into_iter()
             .next()
-            .ok_or(HelperError::Protocol)
+            .ok_or_else(|| HelperError::Io(rustix::io::Errno::MFILE.into()))
     }
 }
 

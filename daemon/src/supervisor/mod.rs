@@ -11,10 +11,11 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use littlebox_helper::protocol::{
-    CgroupPlan, First, FromHelper, LaunchPlan, Launched, NamespaceRef, NamespaceRelation, Reply,
-    RootfsPlan, StepFailure,
+    Call, CgroupPlan, First, FromHelper, LaunchPlan, Launched, NamespaceRef, NamespaceRelation,
+    Reply, Request, RootfsPlan, StepFailure, Target,
 };
 
 pub use helper::{Helper, HelperError, Incoming, Listener};
@@ -82,9 +83,9 @@ impl Supervisor {
         match reply {
             Reply::Launched(launched) => {
                 if received.is_empty() {
-                    return Err(StartError::Lost(Some(
-                        "no pidfd came with the answer".into(),
-                    )));
+                    // It came, but this process had no room for it.
+                    end_unwatched(&socket).await;
+                    return Err(StartError::Io(rustix::io::Errno::MFILE.into()));
                 }
                 let pidfd = received.swap_remove(0);
                 let (helper, incoming) = Helper::new(socket);
@@ -184,6 +185,26 @@ impl Supervisor {
             }
             Err(e) => Err(StartError::Io(e)),
         }
+    }
+}
+
+/// How long a container that cannot be watched may take to end.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Has a helper end a container that was launched and cannot be watched; without a single
+/// descriptor, as there are none. The helper is gone when its connection ends.
+async fn end_unwatched(socket: &SeqPacket) {
+    let call = Call::Signal {
+        target: Target::Container,
+        signal: rustix::process::Signal::KILL.as_raw(),
+        all: true,
+    };
+    if socket.send(&Request { seq: 1, call }, &[]).await.is_err() {
+        return;
+    }
+    let ended = async { while let Ok(Some(_)) = socket.recv::<FromHelper>().await {} };
+    if tokio::time::timeout(END_TIMEOUT, ended).await.is_err() {
+        tracing::error!("a container that could not be watched does not end");
     }
 }
 

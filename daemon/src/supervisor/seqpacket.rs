@@ -87,7 +87,8 @@ impl SeqPacket {
         }
     }
 
-    /// Receives one message; `None` when the peer is gone.
+    /// Receives one message; `None` when the peer is gone. Where this process had no room for a
+    /// descriptor, the message comes without any.
     pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             let mut guard = self.fd.readable().await?;
@@ -172,10 +173,13 @@ fn recv_now<T: DeserializeOwned>(fd: &OwnedFd) -> io::Result<Option<(T, Vec<Owne
         if received.bytes == 0 {
             return Ok(None);
         }
-        if received
-            .flags
-            .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-        {
+        // Without room for a descriptor (EMFILE) the kernel drops it and says CTRUNC (unix(7)). The
+        // message itself is whole, and a connection to a running container is worth more than
+        // what came beside one answer: whoever needs the descriptor misses it there.
+        if received.flags.contains(ReturnFlags::CTRUNC) {
+            fds.clear();
+        }
+        if received.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "a truncated message",

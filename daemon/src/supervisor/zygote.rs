@@ -200,6 +200,8 @@ async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, mut child: Child) {
     for (_, tell) in lock(&shared.running).drain() {
         tell.send_replace(Fork::ZygoteGone);
     }
+    // It may still run, when only the connection broke; nobody will ask it for anything again.
+    let _ = child.kill();
     let status = tokio::task::spawn_blocking(move || child.wait()).await;
     tracing::warn!(?status, "the zygote ended; the next start makes another");
 }
