@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use clap::Args;
 use lbctl::types::{
     CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, Name, Resources,
-    Rlimit,
+    Rlimit, TimeOffset, TimeOffsets,
 };
 
 use super::error::Failure;
 use super::parse::{self, MaybePair, Pair};
+use super::security_opt::{self, SecurityOpt};
 use super::{mounts, terminal};
 
 // What a container is to be.
@@ -127,6 +128,9 @@ struct NamespaceArgs {
     /// NIS domain name
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
+    /// What a clock is ahead of the host's, in seconds; CLOCK is monotonic or boottime
+    #[arg(long, value_name = "CLOCK=SECONDS", value_parser = parse::time_offset)]
+    time_offset: Vec<(String, TimeOffset)>,
     /// Namespaced kernel parameter
     #[arg(long, value_name = "K=V")]
     sysctl: Vec<Pair>,
@@ -181,6 +185,9 @@ struct SecurityArgs {
     /// All capabilities, nothing masked, /sys writable
     #[arg(long)]
     privileged: bool,
+    /// no-new-privileges[=BOOL], mask=PATH, unmask=PATH|ALL, systempaths=unconfined
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<SecurityOpt>,
 }
 
 impl CreateArgs {
@@ -195,7 +202,7 @@ impl CreateArgs {
             security,
             ..
         } = self;
-        Ok(ContainerConfig {
+        let mut config = ContainerConfig {
             name: self.name.clone(),
             rootfs,
             command,
@@ -218,6 +225,7 @@ impl CreateArgs {
             mounts: [&files.volume[..], &files.mount, &files.tmpfs].concat(),
             namespaces: spaces.namespaces()?,
             id_maps: spaces.id_maps(),
+            time_offsets: spaces.time_offsets(),
             resources: limits.resources(),
             rlimits: limits.ulimit.iter().cloned().collect(),
             sysctls: spaces
@@ -228,11 +236,15 @@ impl CreateArgs {
             capabilities: security.capabilities(),
             no_new_privileges: security.no_new_privileges,
             privileged: security.privileged,
+            masked_paths: None,
+            readonly_paths: None,
             oom_score_adj: limits.oom_score_adj,
             stop_signal: program.stop_signal.clone(),
             stop_timeout_s: program.stop_timeout,
             log: program.log()?,
-        })
+        };
+        security_opt::apply(&security.security_opt, &mut config);
+        Ok(config)
     }
 
     fn split_args(&self) -> Result<(String, Vec<String>), Failure> {
@@ -336,6 +348,20 @@ impl NamespaceArgs {
         any.then(|| IdMaps {
             uid: self.uidmap.clone(),
             gid: self.gidmap.clone(),
+        })
+    }
+}
+
+impl NamespaceArgs {
+    /// Of a clock that is given twice the last.
+    fn time_offsets(&self) -> Option<TimeOffsets> {
+        let last = |clock| {
+            let mut all = self.time_offset.iter().rev();
+            all.find(|(name, _)| name == clock).map(|(_, o)| *o)
+        };
+        (!self.time_offset.is_empty()).then(|| TimeOffsets {
+            monotonic: last("monotonic"),
+            boottime: last("boottime"),
         })
     }
 }

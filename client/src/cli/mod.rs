@@ -19,6 +19,7 @@ mod ps;
 mod retry;
 mod run;
 mod sanitize;
+mod security_opt;
 mod session;
 mod show;
 mod signals;

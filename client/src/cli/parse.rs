@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lbctl::types::{IdMap, Rlimit};
+use lbctl::types::{IdMap, Rlimit, TimeOffset};
 
 /// `K=V`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,40 @@ pub fn env_file(text: &str) -> Result<Vec<MaybePair>, String> {
         .collect()
 }
 
+/// `monotonic=SECONDS` or `boottime=SECONDS`, with a fraction and a sign where they are wanted.
+pub fn time_offset(text: &str) -> Result<(String, TimeOffset), String> {
+    let (clock, seconds) = text.split_once('=').ok_or("write CLOCK=SECONDS")?;
+    if !matches!(clock, "monotonic" | "boottime") {
+        return Err(format!(
+            "'{clock}' is not a clock of a time namespace; monotonic and boottime are"
+        ));
+    }
+    let wrong = || format!("'{seconds}' is no number of seconds like 3600, -10 or 0.5");
+    let (sign, digits) = match seconds.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, seconds),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let plain = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    if !plain(whole) || !plain(fraction) || fraction.len() > 9 {
+        return Err(wrong());
+    }
+    let secs: i64 = whole.parse().map_err(|_| wrong())?;
+    let nanos: u32 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
+    // Nanoseconds count forwards: -0.5 is one second back and a half forth.
+    let offset = match (sign, nanos) {
+        (-1, 1..) => TimeOffset {
+            secs: -secs - 1,
+            nanos: 1_000_000_000 - nanos,
+        },
+        (sign, nanos) => TimeOffset {
+            secs: sign * secs,
+            nanos,
+        },
+    };
+    Ok((clock.to_owned(), offset))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,6 +308,28 @@ mod tests {
         assert_eq!(network("none"), Ok("new".into()));
         assert_eq!(network("container:a"), Ok("container:a".into()));
         assert!(network("bridge").is_err());
+    }
+
+    #[test]
+    fn clocks_are_set_forwards_and_back() {
+        let set = |text: &str| time_offset(text).map(|(clock, o)| (clock, o.secs, o.nanos));
+        assert_eq!(set("monotonic=3600"), Ok(("monotonic".into(), 3600, 0)));
+        assert_eq!(set("boottime=1.05"), Ok(("boottime".into(), 1, 50_000_000)));
+        assert_eq!(
+            set("boottime=-0.5"),
+            Ok(("boottime".into(), -1, 500_000_000))
+        );
+        for bad in [
+            "realtime=1",
+            "boottime",
+            "boottime=",
+            "boottime=x",
+            "boottime=--1",
+            "boottime=1.",
+            "boottime=1.0123456789",
+        ] {
+            assert!(set(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -55,9 +55,9 @@ fn every_flag_becomes_configuration() {
                 -l k=v -l bare --stop-signal INT --stop-timeout 5 --log-opt max-size=1m --log-opt \
                 max-files=2 -v /s:/d:ro --tmpfs /t:size=1m --read-only --propagation rslave \
                 --network none --ns pid=host --uidmap 0:1:2 --gidmap 0:1:2 --hostname h \
-                --domainname d --sysctl net.a=1 -m 64m --memory-swap -1 --cpus 0.5 --cpu-weight 10 \
+                --domainname d --time-offset monotonic=-1 --sysctl net.a=1 -m 64m --memory-swap -1 --cpus 0.5 --cpu-weight 10 \
                 --cpuset-cpus 0 --pids-limit -1 --ulimit nofile=1:2 --oom-score-adj -5 --cap-add \
-                ALL --cap-drop MKNOD --no-new-privileges false --privileged dir:/r cmd";
+                ALL --cap-drop MKNOD --no-new-privileges false --privileged --security-opt mask=/m dir:/r cmd";
     let words: Vec<&str> = line.split_whitespace().collect();
     let made = serde_json::to_value(config(&words)).unwrap();
     let expected = serde_json::json!({
@@ -75,11 +75,12 @@ fn every_flag_becomes_configuration() {
         "namespaces": {"net": "new", "pid": "host"},
         "id_maps": {"uid": [{"container_id": 0, "host_id": 1, "size": 2}],
                     "gid": [{"container_id": 0, "host_id": 1, "size": 2}]},
+        "time_offsets": {"monotonic": {"secs": -1, "nanos": 0}},
         "resources": {"memory": 67_108_864, "memory_swap": -1, "cpus": 0.5, "cpu_weight": 10,
                       "cpuset_cpus": "0", "pids_limit": -1},
         "rlimits": {"nofile": {"soft": 1, "hard": 2}}, "sysctls": {"net.a": "1"},
         "capabilities": {"add": ["ALL"], "drop": ["MKNOD"]}, "no_new_privileges": false,
-        "privileged": true, "oom_score_adj": -5, "stop_signal": "INT", "stop_timeout_s": 5,
+        "privileged": true, "masked_paths": ["/m"], "oom_score_adj": -5, "stop_signal": "INT", "stop_timeout_s": 5,
         "log": {"max_size": 1_048_576, "max_files": 2},
     });
     assert_eq!(made, expected);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, Name};
+use super::{ContainerId, Name, TimeOffsets};
 
 /// Where a container is in its life (the table is in `daemon/src/lifecycle.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -118,6 +118,9 @@ pub struct ContainerConfig {
     /// For `user: new`; the whole range of the host when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_maps: Option<IdMaps>,
+    /// What the clocks of the new time namespace are ahead of the host's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time_offsets: Option<TimeOffsets>,
     /// Limits.
     pub resources: Resources,
     /// By name (`nofile`, `core`, ...).
@@ -134,6 +137,14 @@ pub struct ContainerConfig {
     pub no_new_privileges: Option<bool>,
     /// All capabilities, nothing masked, `/sys` writable.
     pub privileged: bool,
+    /// Container paths that read empty, instead of the default ones
+    /// ([`super::DEFAULT_MASKED_PATHS`], none when privileged).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub masked_paths: Option<Vec<String>>,
+    /// Container paths that cannot be written, instead of the default ones
+    /// ([`super::DEFAULT_READONLY_PATHS`], none when privileged).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readonly_paths: Option<Vec<String>>,
     /// -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,

@@ -13,11 +13,11 @@ pub mod fault;
 #[cfg(feature = "engine")]
 mod init;
 #[cfg(feature = "engine")]
-pub mod supervise;
-#[cfg(feature = "engine")]
 pub mod nsinfo;
 #[cfg(feature = "engine")]
 pub mod oom;
+#[cfg(feature = "engine")]
+pub mod supervise;
 #[cfg(feature = "engine")]
 pub mod sys;
 #[cfg(feature = "engine")]

@@ -59,6 +59,7 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
             ("The loopback interface of the new network namespace is brought up; a new one is down.".into(),
              vec!["ip link set lo up".into()])
         }),
+        Step::TimeNamespace => time_namespace(plan),
         Step::Propagation => filesystem::propagation(plan),
         Step::AttachRoot => filesystem::attach_root(),
         Step::Mounts => filesystem::mounts(plan),
@@ -68,6 +69,7 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
         Step::MaskedPaths => filesystem::masked_paths(plan),
         Step::PivotRoot => filesystem::pivot_root(),
         Step::ReadonlyRoot => filesystem::readonly_root(plan),
+        Step::Keyring => say("A session keyring of the program's own, without a name, comes instead of the daemon's: no key of the host is within reach."),
         Step::Session => program::session(plan),
         Step::User => program::user(plan),
         Step::Cwd => program::cwd(plan),
@@ -185,7 +187,11 @@ fn list(kinds: &[NamespaceKind]) -> String {
 
 fn clone(plan: &LaunchPlan) -> Explanation {
     let mut new = kinds(plan, |source| source == NamespacePlan::New);
-    new.retain(|kind| *kind != NamespaceKind::Cgroup);
+    new.retain(|kind| match kind {
+        NamespaceKind::Cgroup => false,
+        NamespaceKind::Time => plan.time_offsets.is_empty(),
+        _ => true,
+    });
     let options: Vec<&str> = new.iter().map(|kind| option(*kind)).collect();
     Some((
         format!(
@@ -265,6 +271,25 @@ fn hostname(plan: &LaunchPlan) -> Explanation {
             commands,
         )
     })
+}
+
+fn time_namespace(plan: &LaunchPlan) -> Explanation {
+    if plan.time_offsets.is_empty() {
+        return None;
+    }
+    let lines: Vec<String> = plan
+        .time_offsets
+        .iter()
+        .map(|(clock, offset)| format!("'{} {} {}'", clock.name(), offset.secs, offset.nanos))
+        .collect();
+    Some((
+        "A time namespace is made for the children of the first process, its clocks are set, and then it is entered: once a process is in it they are fixed.".into(),
+        vec![
+            "unshare --time sh".into(),
+            format!("printf '%s\\n' {} > /proc/$$/timens_offsets", lines.join(" ")),
+            "exec nsenter --time=/proc/$$/ns/time_for_children sh".into(),
+        ],
+    ))
 }
 
 fn sysctls(plan: &LaunchPlan) -> Explanation {

@@ -10,7 +10,7 @@ use littlebox_helper::protocol::{
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
 use crate::process::About;
-use crate::{Envelope, PlanError, cgroup, idmap, mount, process, sysctl, unsupported};
+use crate::{Envelope, PlanError, cgroup, clocks, idmap, mount, process, sysctl, unsupported};
 
 type Namespaces = BTreeMap<NamespaceKind, NamespacePlan>;
 
@@ -51,6 +51,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         run_dir: envelope.run_dir,
         uid_map,
         gid_map,
+        time_offsets: clocks::plan(linux, is_new)?,
         hostname: uts_name(
             spec.hostname().as_deref(),
             "hostname",

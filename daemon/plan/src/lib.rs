@@ -10,6 +10,7 @@
 
 pub mod capability;
 pub mod cgroup;
+pub mod clocks;
 mod envelope;
 pub mod explain;
 pub mod idmap;

@@ -64,10 +64,6 @@ fn linux(linux: &Linux) -> Result<(), PlanError> {
                 linux.personality().as_ref().is_some_and(foreign_domain),
             ),
             (
-                "timeOffsets",
-                linux.time_offsets().as_ref().is_some_and(|m| !m.is_empty()),
-            ),
-            (
                 "netDevices",
                 linux.net_devices().as_ref().is_some_and(|m| !m.is_empty()),
             ),

@@ -232,7 +232,7 @@ pub(super) fn check_machine(
             }));
         }
     }
-    Ok(())
+    super::machine::check(config)
 }
 
 fn root_error(path: &Path, what: &str) -> EngineError {

@@ -9,6 +9,7 @@ mod error;
 mod exec;
 mod handle;
 mod inspect;
+mod machine;
 pub mod paths;
 pub mod record;
 mod remove;

@@ -141,6 +141,11 @@ impl Engine {
         envelope.init = config.init;
         envelope.gate = config.attach;
         envelope.hidden = self.hidden(&prepared.root);
+        if prepared.default_masks {
+            envelope
+                .hidden
+                .extend_from_slice(super::machine::thermal_files());
+        }
         envelope.inject = prepared.inject.filter(|_| faults::enabled());
         littlebox_plan::launch_plan(&prepared.spec, envelope).map_err(|e| {
             EngineError::Config(ConfigError {

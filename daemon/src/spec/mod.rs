@@ -4,6 +4,8 @@
 //! state, and makes the spec from it, with littlebox's defaults. It is pure: no file is opened.
 
 mod check;
+mod clocks;
+mod hiding;
 mod mounts;
 mod names;
 mod namespaces;
@@ -53,6 +55,8 @@ pub struct Prepared {
     pub create_sources: Vec<PathBuf>,
     /// Make the working directory when it is missing.
     pub create_cwd: bool,
+    /// What is masked are the default paths: what only this machine has is to be masked with them.
+    pub default_masks: bool,
     /// The failure that the label `littlebox.test/inject` asks for. The caller honours it only
     /// when the daemon runs with test faults.
     pub inject: Option<Injection>,
@@ -129,31 +133,6 @@ const INPUT_LIMIT: usize = 1024 * 1024;
 /// The label with which tests provoke a failure.
 const INJECT_LABEL: &str = "littlebox.test/inject";
 
-/// Container paths that read empty: what tells of the host's hardware, keys and timing, and side
-/// channels (power, interrupts).
-const MASKED: [&str; 12] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-];
-/// Container paths that cannot be written: the kernel's own switches.
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
-
 /// Checks a container's configuration and makes its OCI runtime spec.
 ///
 /// # Errors
@@ -188,6 +167,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
         create_sources,
         create_cwd: true,
+        default_masks: hiding::is_default(config),
         inject: config
             .labels
             .get(INJECT_LABEL)
@@ -357,6 +337,7 @@ fn spec_linux(
         linux.set_uid_mappings(Some(uid));
         linux.set_gid_mappings(Some(gid));
     }
+    linux.set_time_offsets(clocks::for_spec(config, sources)?);
     linux.set_sysctl(sysctls(config, sources)?);
     linux.set_resources(Some(resources::for_spec(&config.resources)?));
     let propagation = config
@@ -365,11 +346,7 @@ fn spec_linux(
         .unwrap_or_else(|| "rprivate".to_owned());
     mounts::check_propagation(&propagation, "/propagation")?;
     linux.set_rootfs_propagation(Some(propagation));
-    let list = |paths: &[&str]| {
-        (!config.privileged).then(|| paths.iter().map(|p| (*p).to_owned()).collect())
-    };
-    linux.set_masked_paths(list(&MASKED));
-    linux.set_readonly_paths(list(&READ_ONLY));
+    hiding::set(&mut linux, config)?;
     Ok(linux)
 }
 

@@ -41,6 +41,8 @@ const REQUESTS: &[Wire] = wires! {
     "SignalRequest": t::SignalRequest,
     "StopRequest": t::StopRequest,
     "TermSize": t::TermSize,
+    "TimeOffset": t::TimeOffset,
+    "TimeOffsets": t::TimeOffsets,
 };
 
 /// Responses.

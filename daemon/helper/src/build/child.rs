@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{fchdir, pivot_root, umask};
 use rustix::system::{setdomainname, sethostname};
 
+use super::clocks;
 use super::mounts::{self, Context};
 use super::namespaces::{Namespaces, Origin, join_process};
 use super::program::{Program, give_up, harden};
@@ -76,6 +77,7 @@ impl Container<'_> {
         })?;
         self.enter_user_namespace(steps, report)?;
         self.enter_namespaces(steps)?;
+        self.enter_time_namespace(steps, report)?;
         let pty = match self.root.take() {
             Some(root) => self.build_mounts(root, steps)?,
             None => self.joined_terminal(steps)?,
@@ -131,6 +133,18 @@ impl Container<'_> {
         })?;
         let loopback = plan.loopback_up && is_new(NamespaceKind::Net);
         steps.run_if(loopback, Step::Loopback, |_| loopback_up())
+    }
+
+    fn enter_time_namespace(&self, steps: &mut Steps, report: &Report) -> Result<(), StepFailure> {
+        let wanted = self.namespaces.clocks_are_set();
+        let entered = steps.across_time_namespace(|| {
+            if wanted {
+                clocks::enter_own(&self.plan.time_offsets, report.wait_for_go()?)
+            } else {
+                Ok(())
+            }
+        });
+        steps.run_if(wanted, Step::TimeNamespace, |_| entered)
     }
 
     /// The mount namespace is the container's own: its whole tree.

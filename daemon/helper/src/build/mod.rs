@@ -5,6 +5,7 @@
 //!   cgroup, root (detached), bind sources, pipes
 //!   clone3 ------------------------------------> cgroup v1, namespaces, names
 //!   id maps, root through them ----- go -------> (only with a new user namespace)
+//!   file of the clocks' offsets ---- go -------> (only with offsets)
 //!   inodes, start time                           mounts, devices, terminal, masks
 //!   waits for the hang-up                        pivot_root, user, capabilities
 //!                  <---- terminal, timings ----- descriptors closed
@@ -13,11 +14,13 @@
 
 mod cgroup_mount;
 mod child;
+mod clocks;
 mod copy_up;
 mod devices;
 mod execute;
 mod guard;
 mod identity;
+mod keyring;
 mod limits;
 mod masks;
 mod mounts;
@@ -278,6 +281,14 @@ fn watch(
         };
         // A child that has died already has said why.
         let _ = report.go(root.as_ref().map(AsFd::as_fd));
+    }
+    if namespaces.clocks_are_set() {
+        steps.run(Step::TimeNamespace, |_| {
+            let offsets = clocks::open_offsets(child.pid)?;
+            // As above.
+            let _ = report.go(Some(offsets.as_fd()));
+            Ok::<_, Fault>(())
+        })?;
     }
     namespaces
         .enter_container_pid(child.pidfd.as_fd())

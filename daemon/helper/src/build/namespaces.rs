@@ -30,6 +30,8 @@ pub enum Origin {
 pub struct Namespaces {
     new: Vec<NamespaceKind>,
     joined: Vec<(NamespaceKind, OwnedFd)>,
+    /// The new time namespace is made by the child, because its clocks are set first.
+    clocks_are_set: bool,
 }
 
 /// The order of joining. The user namespace comes last: the helper is privileged over every
@@ -52,6 +54,7 @@ impl Namespaces {
         let mut namespaces = Namespaces {
             new: Vec::new(),
             joined: Vec::new(),
+            clocks_are_set: false,
         };
         for kind in JOIN_ORDER {
             match plan.namespaces.get(&kind) {
@@ -68,7 +71,14 @@ impl Namespaces {
                 }
             }
         }
+        namespaces.clocks_are_set =
+            !plan.time_offsets.is_empty() && namespaces.new.contains(&NamespaceKind::Time);
         Ok(namespaces)
+    }
+
+    /// Whether there is a new time namespace with clocks of its own (see [`super::clocks`]).
+    pub fn clocks_are_set(&self) -> bool {
+        self.clocks_are_set
     }
 
     /// Where one kind comes from.
@@ -91,13 +101,23 @@ impl Namespaces {
     }
 
     /// The flags of `clone3`. The cgroup namespace is not among them: its root is the cgroup of
-    /// the process that makes it, which must be inside the container's first.
+    /// the process that makes it, which must be inside the container's first. Nor is a time
+    /// namespace whose clocks are set.
     pub fn clone_flags(&self) -> u64 {
         self.new
             .iter()
-            .filter(|kind| **kind != NamespaceKind::Cgroup)
+            .filter(|kind| !self.is_made_by_child(**kind))
             .map(|k| clone_flag(*k))
             .sum()
+    }
+
+    fn is_made_by_child(&self, kind: NamespaceKind) -> bool {
+        self.origin(kind) == Origin::New
+            && match kind {
+                NamespaceKind::Cgroup => true,
+                NamespaceKind::Time => self.clocks_are_set,
+                _ => false,
+            }
     }
 
     /// What a process must join to be in the container, besides the PID namespace, which it is
@@ -169,17 +189,16 @@ impl Namespaces {
         }
     }
 
-    /// Reads again what the child makes only on its way: its cgroup namespace.
+    /// Reads again what the child makes only on its way: its cgroup namespace, and a time
+    /// namespace whose clocks are set.
     pub fn refresh(&self, inodes: &mut [NamespaceInodes], pid: u32) {
-        if self.origin(NamespaceKind::Cgroup) != Origin::New {
-            return;
-        }
         for entry in inodes
             .iter_mut()
-            .filter(|entry| entry.kind == NamespaceKind::Cgroup)
+            .filter(|entry| self.is_made_by_child(entry.kind))
         {
+            let path = format!("/proc/{pid}/ns/{}", entry.kind.name());
             // A program that has ended already has no namespaces any more.
-            entry.container = namespace_inode(&format!("/proc/{pid}/ns/cgroup")).unwrap_or(0);
+            entry.container = namespace_inode(&path).unwrap_or(0);
         }
     }
 

@@ -16,7 +16,7 @@ use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{execute, limits};
+use super::{execute, keyring, limits};
 use crate::fault::{Fault, OrFault};
 use crate::init;
 use crate::protocol::{ProcessPlan, Step, StepFailure};
@@ -39,6 +39,7 @@ impl Program<'_> {
     /// Becomes the program. Returns only on failure.
     pub fn start(self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
         let process = self.process;
+        steps.run(Step::Keyring, keyring::leave_session)?;
         steps.run(Step::Session, |_| self.new_session(!self.init))?;
         if process.create_cwd {
             let subject = Some(format!("make {}", process.cwd.display()));

@@ -89,8 +89,28 @@ pub fn decode_record(buf: &[u8], crc: impl Fn(&[u8]) -> u32) -> Decoded<'_> {
     let Some((header, rest)) = buf.split_first_chunk::<RECORD_HEADER_LEN>() else {
         return Decoded::Incomplete;
     };
-    let [l0, l1, l2, l3, c0, c1, c2, c3, t0, t1, t2, t3, t4, t5, t6, t7, stream, flags, z0, z1] =
-        *header;
+    let [
+        l0,
+        l1,
+        l2,
+        l3,
+        c0,
+        c1,
+        c2,
+        c3,
+        t0,
+        t1,
+        t2,
+        t3,
+        t4,
+        t5,
+        t6,
+        t7,
+        stream,
+        flags,
+        z0,
+        z1,
+    ] = *header;
     let len = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
     let stream = match stream {
         1 => LogStream::Stdout,

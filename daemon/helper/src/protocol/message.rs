@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{CgroupPlan, ExecPlan, LaunchPlan, NamespaceKind, RootfsPlan, Step, TerminalSize};
+use super::plan::{
+    CgroupPlan, ExecPlan, LaunchPlan, NamespaceKind, RootfsPlan, Step, TerminalSize,
+};
 
 /// How a message lies in its datagram.
 #[derive(Debug, Serialize, Deserialize)]

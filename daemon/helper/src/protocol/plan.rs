@@ -77,6 +77,38 @@ pub struct IdMapping {
     pub size: u32,
 }
 
+/// A clock that a time namespace has an offset of, by its name in `/proc/PID/timens_offsets`
+/// (time_namespaces(7)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeClock {
+    /// `CLOCK_MONOTONIC` and its coarse and raw kin.
+    Monotonic,
+    /// `CLOCK_BOOTTIME` and its kin; what `/proc/uptime` shows.
+    Boottime,
+}
+
+impl TimeClock {
+    /// The name in `/proc/PID/timens_offsets`.
+    pub fn name(self) -> &'static str {
+        match self {
+            TimeClock::Monotonic => "monotonic",
+            TimeClock::Boottime => "boottime",
+        }
+    }
+}
+
+/// What a clock of a time namespace is ahead of the host's: `secs` (behind when negative) and
+/// then `nanos`, under 1,000,000,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeOffset {
+    /// Seconds.
+    pub secs: i64,
+    /// Nanoseconds beside them.
+    #[serde(default)]
+    pub nanos: u32,
+}
+
 /// Everything a helper needs to build and supervise one container.
 ///
 /// Made only by the `littlebox-plan` crate from an OCI runtime spec and littlebox's envelope;
@@ -97,6 +129,9 @@ pub struct LaunchPlan {
     /// For a new user namespace.
     #[serde(default)]
     pub gid_map: Vec<IdMapping>,
+    /// For a new time namespace: what its clocks are ahead of the host's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub time_offsets: BTreeMap<TimeClock, TimeOffset>,
     /// For a new UTS namespace: sethostname(2), at most 64 bytes.
     #[serde(default)]
     pub hostname: Option<String>,
@@ -483,6 +518,8 @@ pub enum Step {
     Hostname,
     /// `lo` up.
     Loopback,
+    /// Own time namespace, where its clocks are set before it is entered.
+    TimeNamespace,
     /// Propagation of the inherited tree cut.
     Propagation,
     /// The root attached.
@@ -501,6 +538,8 @@ pub enum Step {
     PivotRoot,
     /// The root made read-only.
     ReadonlyRoot,
+    /// A session keyring of its own.
+    Keyring,
     /// New session, controlling terminal.
     Session,
     /// User database read, groups and ids set.
@@ -535,6 +574,7 @@ impl Step {
             Step::CgroupNamespace => "cgroup_namespace",
             Step::Hostname => "hostname",
             Step::Loopback => "loopback",
+            Step::TimeNamespace => "time_namespace",
             Step::Propagation => "propagation",
             Step::AttachRoot => "attach_root",
             Step::Mounts => "mounts",
@@ -544,6 +584,7 @@ impl Step {
             Step::MaskedPaths => "masked_paths",
             Step::PivotRoot => "pivot_root",
             Step::ReadonlyRoot => "readonly_root",
+            Step::Keyring => "keyring",
             Step::Session => "session",
             Step::User => "user",
             Step::Cwd => "cwd",
@@ -556,7 +597,7 @@ impl Step {
     }
 
     /// Every step, in the order of the helper's work.
-    pub const ALL: [Step; 29] = [
+    pub const ALL: [Step; 31] = [
         Step::Checks,
         Step::RunDir,
         Step::Cgroup,
@@ -569,6 +610,7 @@ impl Step {
         Step::CgroupNamespace,
         Step::Hostname,
         Step::Loopback,
+        Step::TimeNamespace,
         Step::Propagation,
         Step::AttachRoot,
         Step::Mounts,
@@ -578,6 +620,7 @@ impl Step {
         Step::MaskedPaths,
         Step::PivotRoot,
         Step::ReadonlyRoot,
+        Step::Keyring,
         Step::Session,
         Step::User,
         Step::Cwd,

@@ -195,6 +195,7 @@ fn slim(plan: LaunchPlan) -> LaunchPlan {
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
         sysctls: std::collections::BTreeMap::new(),
+        time_offsets: std::collections::BTreeMap::new(),
         ..plan
     };
     slim.process.args = Vec::new();

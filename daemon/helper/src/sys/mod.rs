@@ -2,11 +2,15 @@
 //!
 //! Every function is a thin wrapper: it takes borrowed descriptors, returns owned ones that are
 //! close-on-exec, and turns a negative result into [`rustix::io::Errno`].
-#![expect(unsafe_code, reason = "the system call layer: the one place where it is allowed")]
+#![expect(
+    unsafe_code,
+    reason = "the system call layer: the one place where it is allowed"
+)]
 
 mod closing;
 mod exec;
 mod fsids;
+mod keyring;
 mod mount;
 mod net;
 mod nsfs;
@@ -17,6 +21,7 @@ mod zygote;
 pub use closing::*;
 pub use exec::*;
 pub use fsids::*;
+pub use keyring::*;
 pub use mount::*;
 pub use net::*;
 pub use nsfs::*;
@@ -28,7 +33,11 @@ use rustix::io::Errno;
 
 /// The result of `libc::syscall`: a negative one means that errno is set.
 fn check(result: libc::c_long) -> rustix::io::Result<libc::c_long> {
-    if result < 0 { Err(last_errno()) } else { Ok(result) }
+    if result < 0 {
+        Err(last_errno())
+    } else {
+        Ok(result)
+    }
 }
 
 fn last_errno() -> Errno {

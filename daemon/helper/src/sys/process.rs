@@ -112,6 +112,15 @@ pub fn unshare_cgroup_namespace() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
+/// Makes a time namespace for this process' children to come (`unshare(CLONE_NEWTIME)`); it
+/// stays in its own.
+pub fn unshare_time_namespace() -> Result<()> {
+    // CLONE_NEWTIME of time_namespaces(7); libc lacks it on some targets.
+    const CLONE_NEWTIME: libc::c_int = 0x80;
+    // SAFETY: CLONE_NEWTIME changes nothing that memory safety depends on.
+    check(unsafe { libc::unshare(CLONE_NEWTIME) }.into()).map(drop)
+}
+
 /// Marks every descriptor from `first` on close-on-exec (close_range(2), kernel 5.11).
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;

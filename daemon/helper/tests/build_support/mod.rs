@@ -391,6 +391,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
         namespaces: BTreeMap::from(new.map(|kind| (kind, NamespacePlan::New))),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        time_offsets: BTreeMap::new(),
         hostname: Some("inside".to_owned()),
         domainname: Some("example".to_owned()),
         rootfs: RootfsPlan {

@@ -81,6 +81,7 @@ impl Bed {
             namespaces: BTreeMap::from(new.map(|kind| (kind, NamespacePlan::New))),
             uid_map: Vec::new(),
             gid_map: Vec::new(),
+            time_offsets: BTreeMap::new(),
             hostname: Some("box".to_owned()),
             domainname: None,
             rootfs: RootfsPlan {

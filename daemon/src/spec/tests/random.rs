@@ -2,7 +2,7 @@
 
 use lbctl::types::{
     CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, MountKind, Resources,
-    Rlimit, TermSize,
+    Rlimit, TermSize, TimeOffset, TimeOffsets,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -131,6 +131,32 @@ const SYSCTLS: &[&str] = &[
     "vm.x",
 ];
 
+/// What a configuration says of how closed the container is, and nothing else.
+fn isolation() -> impl Strategy<Value = ContainerConfig> {
+    let offset = || {
+        let secs = prop_oneof![any::<i64>(), -5_000_000_000i64..5_000_000_000];
+        of((secs, 0u32..2_000_000_000).prop_map(|(secs, nanos)| TimeOffset { secs, nanos }))
+    };
+    (
+        of(vec(path(), 0..3)),
+        of(vec(path(), 0..3)),
+        of(
+            (offset(), offset()).prop_map(|(monotonic, boottime)| TimeOffsets {
+                monotonic,
+                boottime,
+            }),
+        ),
+    )
+        .prop_map(
+            |(masked_paths, readonly_paths, time_offsets)| ContainerConfig {
+                masked_paths,
+                readonly_paths,
+                time_offsets,
+                ..ContainerConfig::default()
+            },
+        )
+}
+
 fn config() -> impl Strategy<Value = ContainerConfig> {
     let first = (
         text(&["host", "dir:/srv", "dir:/"]),
@@ -170,7 +196,7 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
         of((of(any::<u64>()), of(0u32..2000))),
         of(any::<(u16, u16)>()),
     );
-    (first, second, third).prop_map(|(a, b, c)| {
+    (first, second, third, isolation()).prop_map(|(a, b, c, closed)| {
         let flags = b.1;
         ContainerConfig {
             name: None,
@@ -208,13 +234,14 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
                 max_files,
             }),
             terminal_size: c.6.map(|(rows, cols)| TermSize { rows, cols }),
+            ..closed
         }
     })
 }
 
 /// A sensible request with one part of a random one, so that most are accepted.
 fn nearly_good() -> impl Strategy<Value = ContainerConfig> {
-    (config(), 0..12u8).prop_map(|(r, part)| {
+    (config(), 0..13u8).prop_map(|(r, part)| {
         let mut good = base();
         match part {
             0 => good.mounts = r.mounts,
@@ -230,7 +257,11 @@ fn nearly_good() -> impl Strategy<Value = ContainerConfig> {
                 good.namespaces = BTreeMap::from([("user".into(), "new".into())]);
             }
             9 => (good.env, good.working_dir) = (r.env, r.working_dir),
-            10 => (good.rootfs, good.command) = (r.rootfs, r.command),
+            10 => {
+                (good.masked_paths, good.readonly_paths) = (r.masked_paths, r.readonly_paths);
+                good.time_offsets = r.time_offsets;
+            }
+            11 => (good.rootfs, good.command) = (r.rootfs, r.command),
             _ => {
                 (good.terminal, good.terminal_size, good.init) =
                     (r.terminal, r.terminal_size, r.init)
