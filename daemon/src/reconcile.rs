@@ -122,8 +122,9 @@ async fn load_execs(engine: &Arc<Engine>) -> anyhow::Result<()> {
 /// Brings one container that should be live up to the truth. Says whether it lives.
 async fn settle(engine: &Arc<Engine>, handle: &Arc<Handle>) -> bool {
     match adopt(engine, handle).await {
-        Ok(true) => return true,
-        Ok(false) => {}
+        Ok(Adopted::Alive) => return true,
+        Ok(Adopted::Ended) => return false,
+        Ok(Adopted::Nobody) => {}
         Err(error) => tracing::debug!(id = %handle.id, %error, "no helper answers"),
     }
     let run = handle.live().run;
@@ -146,8 +147,19 @@ async fn settle(engine: &Arc<Engine>, handle: &Arc<Handle>) -> bool {
     false
 }
 
-/// Reconnects to a container's helper and takes over what it tells. `false`: it has none.
-pub(crate) async fn adopt(engine: &Arc<Engine>, handle: &Arc<Handle>) -> std::io::Result<bool> {
+/// What a reconnection found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Adopted {
+    /// The container lives and is watched again.
+    Alive,
+    /// It has ended, and its end is recorded.
+    Ended,
+    /// No helper of this container answers.
+    Nobody,
+}
+
+/// Reconnects to a container's helper and takes over what it tells.
+pub(crate) async fn adopt(engine: &Arc<Engine>, handle: &Arc<Handle>) -> std::io::Result<Adopted> {
     let run_dir = engine.paths.run_dir(handle.id);
     let (helper, incoming) = Supervisor::reconnect(&run_dir)?;
     // The status must be asked before events are let in, so that none meets a half-known state:
@@ -157,19 +169,18 @@ pub(crate) async fn adopt(engine: &Arc<Engine>, handle: &Arc<Handle>) -> std::io
     let asked = tokio::time::timeout(PATIENCE, helper.call(Call::Status)).await;
     let (status, mut fds) = match asked {
         Ok(Ok((Reply::Status(status), fds))) => (*status, fds),
-        _ => return Ok(false),
+        _ => return Ok(Adopted::Nobody),
     };
     if status.version != PROTOCOL_VERSION || status.id != handle.id.to_string() {
         tracing::warn!(id = %handle.id, version = status.version, "a helper of another version");
-        return Ok(false);
+        return Ok(Adopted::Nobody);
     }
     if let Some(record) = &status.exit {
         let run = handle.live().run;
         engine.exited(handle, run, record);
-        return Ok(false);
+        return Ok(Adopted::Ended);
     }
-    take_over(engine, handle, helper, &status, fds.pop());
-    Ok(true)
+    Ok(take_over(engine, handle, helper, &status, fds.pop()))
 }
 
 fn take_over(
@@ -178,9 +189,13 @@ fn take_over(
     helper: crate::supervisor::Helper,
     status: &Status,
     pidfd: Option<std::os::fd::OwnedFd>,
-) {
+) -> Adopted {
     let (run, stopping, grace) = {
         let mut live = handle.live();
+        if !lifecycle::is_live(live.record.state) {
+            // The listener has heard of its end since the status was written.
+            return Adopted::Ended;
+        }
         live.helper = Some(helper);
         live.pidfd = pidfd.map(Arc::new);
         engine.fill_identity(&mut live.record, &status.launched);
@@ -209,12 +224,12 @@ fn take_over(
     };
     let execs = handle.live().execs.clone();
     for exec in execs {
-        let running = matches!(
-            exec.record().state,
-            ExecState::Starting | ExecState::Running
-        );
-        if running && !status.running_execs.contains(&exec.id.to_string()) {
-            engine.settle_exec(&exec);
+        let state = exec.record().state;
+        let runs = status.running_execs.contains(&exec.id.to_string());
+        match state {
+            ExecState::Starting if runs => exec.record().state = ExecState::Running,
+            ExecState::Starting | ExecState::Running if !runs => engine.settle_exec(&exec),
+            _ => {}
         }
     }
     end_unknown_execs(handle, status);
@@ -223,6 +238,7 @@ fn take_over(
         engine.kill_after(handle, run, grace);
     }
     handle.notify();
+    Adopted::Alive
 }
 
 /// Execs that were started for a client who was never told: nobody can reach them.

@@ -194,7 +194,7 @@ impl Engine {
     }
 
     /// Takes back a container that could not be recorded.
-    async fn discard(&self, handle: &Arc<Handle>) {
+    async fn discard(self: &Arc<Self>, handle: &Arc<Handle>) {
         self.forget(handle);
         self.remove_files(handle.id).await;
         handle.notify();

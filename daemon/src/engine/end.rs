@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
-use littlebox_helper::protocol::{Call, CgroupPlan, EXIT_RECORD, ExitRecord, Target, TerminalSize};
+use littlebox_helper::protocol::{Call, EXIT_RECORD, ExitRecord, Target, TerminalSize};
 
 use super::record::{exit_of, unknown_exit};
 use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
+use crate::reconcile::Adopted;
 use crate::supervisor::{Helper, HelperError};
 use crate::time::now_ns;
 
@@ -269,9 +270,13 @@ impl Engine {
             return;
         }
         // It may live, and only the connection was given up.
-        if let Ok(true) = crate::reconcile::adopt(self, handle).await {
-            tracing::warn!(id = %handle.id, "reconnected to a helper after a lost connection");
-            return;
+        match crate::reconcile::adopt(self, handle).await {
+            Ok(Adopted::Alive) => {
+                tracing::warn!(id = %handle.id, "reconnected to a helper after a lost connection");
+                return;
+            }
+            Ok(Adopted::Ended) => return,
+            Ok(Adopted::Nobody) | Err(_) => {}
         }
         tracing::error!(id = %handle.id, "a helper was lost; its container is ended");
         let pidfd = handle.live().pidfd.clone();
@@ -285,17 +290,6 @@ impl Engine {
         }
         let exit = unknown_exit("its helper was lost; the container was ended with it");
         self.ended(handle, run, exit, now_ns());
-    }
-
-    /// Ends whatever is left in a container's cgroup and removes it.
-    pub(crate) async fn remove_cgroup_of(&self, id: lbctl::types::ContainerId) {
-        let plan = CgroupPlan {
-            path: Some(self.paths.container_cgroup(id)),
-            resources: Default::default(),
-        };
-        if let Err(error) = self.supervisor.remove_cgroup(plan).await {
-            tracing::warn!(%id, %error, "cannot remove a cgroup");
-        }
     }
 }
 

@@ -12,6 +12,7 @@ use littlebox_helper::protocol::{
     Call, ExecPlan, ExitRecord, LogPlan, LogStream, Reply, Target, TerminalSize,
 };
 use littlebox_plan::ExecEnvelope;
+use tokio::sync::oneshot;
 
 use super::error::describe_start;
 use super::record::{ExecRecord, exit_of, unknown_exit};
@@ -19,7 +20,7 @@ use super::{Engine, EngineError, ExecHandle, Handle};
 use crate::faults;
 use crate::logs::{Chunk, Follower, From, Mode};
 use crate::spec::{self, ConfigError};
-use crate::store::{NewEvent, Write};
+use crate::store::{NewEvent, StoreError, Write};
 use crate::supervisor::{Helper, HelperError, StartError};
 use crate::time::now_ns;
 
@@ -34,6 +35,9 @@ pub struct ExecOptions {
     /// The client's key and the digest of its request.
     pub idempotency: Option<(String, String)>,
 }
+
+/// Comes when a row is written.
+type Recorded = oneshot::Receiver<Result<(), StoreError>>;
 
 impl Engine {
     /// Starts a process in a running container.
@@ -102,12 +106,16 @@ impl Engine {
         let exec = ExecHandle::new(id, handle.clone(), new_record(handle, &config));
         self.insert_exec(&exec);
         faults::point("exec.before");
-        self.save_exec(&exec, None, writes);
+        drop(self.save_exec(&exec, None, writes));
         let started = helper.call(Call::Exec(Box::new(plan))).await;
         faults::point("exec.after");
         match started {
             Ok((Reply::ExecStarted { pid, .. }, _)) => {
-                self.exec_started(&exec, pid);
+                // Written, without an fsync: a client that was told of it finds it again when the
+                // daemon is killed, and a power cut ends the exec anyway.
+                if let Some(recorded) = self.exec_started(&exec, pid) {
+                    recorded.await.unwrap_or(Err(StoreError::Closed))?;
+                }
                 if let Some(input) = config.input {
                     let helper = helper.clone();
                     tokio::spawn(async move { feed(&helper, id, input).await });
@@ -154,21 +162,21 @@ impl Engine {
         })
     }
 
-    fn exec_started(&self, exec: &Arc<ExecHandle>, pid: u32) {
+    /// `None`: a quick program's end was told, and submitted, before this answer was read.
+    fn exec_started(&self, exec: &Arc<ExecHandle>, pid: u32) -> Option<Recorded> {
         {
             let mut record = exec.record();
-            // A quick program's end may have been told before this answer was read.
             if record.state != ExecState::Starting {
-                return;
+                return None;
             }
             record.state = ExecState::Running;
             record.pid = Some(pid);
         }
-        self.save_exec(
+        Some(self.save_exec(
             exec,
             Some(("exec.started", serde_json::json!({ "pid": pid }))),
             Vec::new(),
-        );
+        ))
     }
 
     fn exec_failed(&self, exec: &Arc<ExecHandle>, error: StartError) -> EngineError {
@@ -184,7 +192,7 @@ impl Engine {
         };
         exec.ended.send_replace(true);
         let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
-        self.save_exec(exec, Some(("exec.failed", data)), Vec::new());
+        drop(self.save_exec(exec, Some(("exec.failed", data)), Vec::new()));
         EngineError::StartFailed {
             failure: Box::new(failure),
             exit_code,
@@ -211,11 +219,11 @@ impl Engine {
     fn exec_ended(&self, exec: &Arc<ExecHandle>, exit: lbctl::types::Exit, at: i64) {
         let unannounced = exec.record().state == ExecState::Starting;
         if unannounced {
-            self.save_exec(
+            drop(self.save_exec(
                 exec,
                 Some(("exec.started", serde_json::json!({}))),
                 Vec::new(),
-            );
+            ));
         }
         {
             let mut record = exec.record();
@@ -233,7 +241,7 @@ impl Engine {
             "exit_code": exit.status.shell_code(),
             "timed_out": exit.timed_out,
         });
-        self.save_exec(exec, Some(("exec.exited", data)), Vec::new());
+        drop(self.save_exec(exec, Some(("exec.exited", data)), Vec::new()));
     }
 
     /// Settles execs of which nothing more will be heard: by their exit records, or as unknown.
@@ -270,7 +278,7 @@ impl Engine {
         exec: &ExecHandle,
         told: Option<(&'static str, serde_json::Value)>,
         mut writes: Vec<Write>,
-    ) {
+    ) -> Recorded {
         let name = exec.container.live().record.name.to_string();
         let record = exec.record();
         writes.push(Write::Exec {
@@ -289,7 +297,7 @@ impl Engine {
             })
         }));
         // Submitted under the record's lock: rows are written in the order of the changes.
-        drop(self.store.submit(writes, false));
+        self.store.submit(writes, false)
     }
 
     /// Forgets the oldest finished execs over the number that is kept.

@@ -9,6 +9,7 @@ mod error;
 mod exec;
 mod handle;
 mod inspect;
+mod leftovers;
 mod machine;
 pub mod paths;
 pub mod record;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerId, ContainerState, WaitResult};
+use lbctl::types::{ContainerState, WaitResult};
 
 use super::{Engine, EngineError, Handle, SaveExtra, StopOptions, event};
 use crate::faults;
@@ -138,31 +138,6 @@ impl Engine {
         // Nobody was promised an automatic removal: it needs no fsync of its own.
         let durable = !handle.live().record.auto_remove;
         self.store.commit(writes, durable).await
-    }
-
-    /// Removes a container's directories. Renames first, so that a half-removed tree is never
-    /// taken for a container's.
-    pub(crate) async fn remove_files(&self, id: ContainerId) {
-        let (dir, trash) = (
-            self.paths.container(id),
-            self.paths.trash().join(id.to_string()),
-        );
-        let run_dir = self.paths.run_dir(id);
-        let removed = tokio::task::spawn_blocking(move || {
-            match std::fs::rename(&dir, &trash) {
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-                Ok(()) => {
-                    faults::point("remove.files");
-                    super::paths::remove_tree(&trash)?;
-                }
-            }
-            super::paths::remove_tree(&run_dir)
-        })
-        .await;
-        if let Ok(Err(error)) = removed {
-            tracing::warn!(%id, %error, "cannot remove a container's files; the next start tries again");
-        }
     }
 
     /// Removes a container with `auto_remove` once its announced client has read everything.

@@ -390,6 +390,7 @@ impl Engine {
         handle.notify();
         let run_dir = self.paths.run_dir(handle.id);
         if let Err(error) = super::paths::remove_tree(&run_dir) {
+            // Its next start and its removal try again.
             tracing::warn!(%error, path = %run_dir.display(), "cannot remove a helper's directory");
         }
         if auto_remove {

@@ -66,6 +66,11 @@ fn without_cgroups_a_process_tree_is_measured() {
         .arg("30")
         .spawn()
         .unwrap();
+    // In the middle of its execve a process has no command line.
+    let command_line = format!("/proc/{}/cmdline", child.id());
+    while fs::read(&command_line).unwrap() != b"sleep\x0030\0" {
+        std::thread::yield_now();
+    }
     let processes = top(&BTreeMap::new(), std::process::id()).unwrap();
     let sleep = processes
         .iter()
