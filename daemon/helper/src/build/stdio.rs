@@ -1,8 +1,8 @@
 //! The program's stdin, stdout and stderr, and the helper's ends of them.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, open};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -15,9 +15,18 @@ pub struct ChildStdio {
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
-    /// The descriptors that were made for this program alone, so that they may be given to its
-    /// user; `/dev/null` is not.
-    own_stdin: bool,
+    whose: Whose,
+}
+
+/// Which descriptors may be given to the program's user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// All three: they were made for this program alone.
+    Own,
+    /// But for stdin, which is `/dev/null`.
+    OwnOutput,
+    /// They are the caller's: pipes and sockets alone, which somebody made for this program.
+    Caller,
 }
 
 /// Both ends, before the fork.
@@ -45,12 +54,16 @@ impl Prepared {
             let null = open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
             (None, null.fault_at("open", "/dev/null")?)
         };
-        let own_stdin = stdin.is_some();
+        let whose = if stdin.is_some() {
+            Whose::Own
+        } else {
+            Whose::OwnOutput
+        };
         let child = ChildStdio {
             stdin: above_stdio(childs_stdin)?,
             stdout: above_stdio(childs_stdout)?,
             stderr: above_stdio(childs_stderr)?,
-            own_stdin,
+            whose,
         };
         Ok(Prepared::Pipes(
             Stdio::Pipes {
@@ -70,6 +83,14 @@ fn output() -> Result<(OwnedFd, OwnedFd), Fault> {
     Ok((read, write))
 }
 
+fn is_pipe_or_socket(fd: &OwnedFd) -> Result<bool, Fault> {
+    let mode = fstat(fd).fault("fstat")?.st_mode;
+    Ok(matches!(
+        FileType::from_raw_mode(mode),
+        FileType::Fifo | FileType::Socket
+    ))
+}
+
 /// What lies at 0 to 2 would be overwritten while the three are put into place.
 fn above_stdio(fd: OwnedFd) -> Result<OwnedFd, Fault> {
     if fd.as_raw_fd() > 2 {
@@ -87,15 +108,29 @@ impl ChildStdio {
             stdin: copy()?,
             stdout: copy()?,
             stderr: copy()?,
-            own_stdin: true,
+            whose: Whose::Own,
+        })
+    }
+
+    /// This process' own.
+    pub fn inherited() -> Result<ChildStdio, Fault> {
+        let copy = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 3).fault("fcntl");
+        Ok(ChildStdio {
+            stdin: copy(std::io::stdin().as_fd())?,
+            stdout: copy(std::io::stdout().as_fd())?,
+            stderr: copy(std::io::stderr().as_fd())?,
+            whose: Whose::Caller,
         })
     }
 
     /// Gives the descriptors to a user, so that `/dev/stdout` can be opened by it. Not allowed in
     /// a user namespace that does not know their owner: then it is as it is.
     pub fn give_to(&self, uid: u32, gid: Option<u32>) -> Result<(), Fault> {
-        let stdin = self.own_stdin.then_some(&self.stdin);
+        let stdin = (self.whose != Whose::OwnOutput).then_some(&self.stdin);
         for fd in stdin.into_iter().chain([&self.stdout, &self.stderr]) {
+            if self.whose == Whose::Caller && !is_pipe_or_socket(fd)? {
+                continue;
+            }
             match fchown(fd, Some(Uid::from_raw(uid)), gid.map(Gid::from_raw)) {
                 Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {}
                 Err(errno) => return Err(Fault::of("fchown", errno)),
