@@ -480,7 +480,7 @@ pub struct CgroupPlan {
     #[serde(default)]
     pub resources: ResourcePlan,
     /// What becomes of a cgroup that is there already.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "ExistingCgroup::is_default")]
     pub existing: ExistingCgroup,
 }
 
@@ -495,6 +495,13 @@ pub enum ExistingCgroup {
     UseEmpty,
     /// systemd has made it, with a process that holds it: used as it is.
     Use,
+}
+
+impl ExistingCgroup {
+    /// Whether it is [`ExistingCgroup::Replace`].
+    pub fn is_default(&self) -> bool {
+        *self == ExistingCgroup::Replace
+    }
 }
 
 /// Limits in littlebox's own units; the helper's cgroup module translates to v1 or v2.
