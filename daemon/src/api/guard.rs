@@ -32,30 +32,40 @@ pub async fn check(request: Request, next: Next) -> Response {
 
 fn foreign(headers: &HeaderMap) -> Option<ApiError> {
     for name in [header::HOST, header::ORIGIN] {
-        let Some(value) = headers.get(&name) else {
-            continue;
-        };
-        let text = value.to_str().unwrap_or("?");
-        if !is_local(text) {
-            return Some(
-                ApiError::new(
-                    "forbidden",
-                    format!("the {name} '{text}' is not this machine"),
-                )
-                .hint("use http://localhost/ as the address on the Unix socket"),
-            );
+        // A second header of the name may be the one that somebody else believes.
+        for value in headers.get_all(&name) {
+            let text = value.to_str().unwrap_or("?");
+            if !is_local(text) {
+                return Some(
+                    ApiError::new(
+                        "forbidden",
+                        format!("the {name} '{text}' is not this machine"),
+                    )
+                    .hint("use http://localhost/ as the address on the Unix socket"),
+                );
+            }
         }
     }
     None
 }
 
 fn is_local(text: &str) -> bool {
-    let host = text.strip_prefix("http://").unwrap_or(text);
-    let host = match host.strip_prefix('[') {
-        Some(rest) => return rest.starts_with("::1]"),
-        None => host.split(':').next().unwrap_or_default(),
+    let text = text.strip_prefix("http://").unwrap_or(text);
+    // A colon inside brackets belongs to the address (RFC 3986, 3.2.2).
+    let host = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => {
+            if !port.bytes().all(|byte| byte.is_ascii_digit()) {
+                return false;
+            }
+            host
+        }
+        _ => text,
     };
-    matches!(host, "" | "localhost" | "127.0.0.1" | "littlebox")
+    let host = host.to_ascii_lowercase();
+    matches!(
+        host.as_str(),
+        "" | "localhost" | "127.0.0.1" | "[::1]" | "littlebox"
+    )
 }
 
 /// Logs the request with its peer, and puts the request's id into a problem document.
@@ -115,6 +125,9 @@ mod tests {
             "127.0.0.1:1",
             "[::1]:9",
             "http://localhost",
+            "[::1]",
+            "LocalHost",
+            "",
         ] {
             assert!(is_local(host), "{host}");
         }
@@ -123,6 +136,14 @@ mod tests {
             "localhost.evil.example",
             "https://localhost.evil",
             "10.0.0.1",
+            "[::1].evil.example",
+            "[::1]:80.evil",
+            "localhost:80@evil.example",
+            "localhost:evil",
+            "::1",
+            "null",
+            "localhost.",
+            "http://http://localhost",
         ] {
             assert!(!is_local(host), "{host}");
         }

@@ -18,6 +18,8 @@ use super::resolve::{failed, magic_path, shown};
 
 /// The most directories inside one another; each holds a descriptor per layer.
 const DEPTH: usize = 256;
+/// The most bytes of paths in one answer: the container decides how many there are.
+const NAMES: u64 = 64 * 1024 * 1024;
 
 /// Compares an overlay's upper directory with its lower ones (uppermost first), by path.
 ///
@@ -43,6 +45,7 @@ pub fn changes(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>, FileError
     };
     let mut comparison = Comparison {
         changes: Vec::new(),
+        bytes_left: NAMES,
     };
     comparison.level(&top, 0)?;
     comparison.changes.sort();
@@ -62,6 +65,7 @@ struct Level {
 
 struct Comparison {
     changes: Vec<Change>,
+    bytes_left: u64,
 }
 
 /// What the lower layers have under a name.
@@ -104,7 +108,7 @@ impl Comparison {
         let exists = !matches!(base, Base::Nothing);
         if is_whiteout(&level.upper, name, &stat) {
             if exists {
-                self.push(&path, ChangeKind::Deleted);
+                self.push(&path, ChangeKind::Deleted)?;
             }
             return Ok(());
         }
@@ -114,14 +118,14 @@ impl Comparison {
             } else {
                 ChangeKind::Added
             };
-            self.push(&path, kind);
+            self.push(&path, kind)?;
             return Ok(());
         }
         match &base {
-            Base::Nothing => self.push(&path, ChangeKind::Added),
+            Base::Nothing => self.push(&path, ChangeKind::Added)?,
             Base::Directory(old) if alike(old, &stat) => {}
             Base::Hidden => {}
-            Base::Directory(_) | Base::Other => self.push(&path, ChangeKind::Modified),
+            Base::Directory(_) | Base::Other => self.push(&path, ChangeKind::Modified)?,
         }
         let Some(upper) = open_directory(&level.upper, name, &path)? else {
             return Ok(());
@@ -151,17 +155,24 @@ impl Comparison {
         for name in hidden.difference(kept) {
             let path = [&level.path[..], &b"/"[..], name.to_bytes()].concat();
             if !matches!(base_of(level, name, &path)?, Base::Nothing) {
-                self.push(&path, ChangeKind::Deleted);
+                self.push(&path, ChangeKind::Deleted)?;
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, path: &[u8], kind: ChangeKind) {
+    fn push(&mut self, path: &[u8], kind: ChangeKind) -> Result<(), FileError> {
+        let left = self.bytes_left.checked_sub(path.len() as u64);
+        self.bytes_left = left.ok_or_else(|| FileError::Limit {
+            path: shown(path),
+            what: "bytes in the paths of all changes",
+            limit: NAMES,
+        })?;
         self.changes.push(Change {
             path: shown(path),
             kind,
         });
+        Ok(())
     }
 }
 

@@ -21,6 +21,10 @@ const DEPTH: usize = 256;
 /// The most bytes of a file whose size is not known before it was read (`/proc`, `/sys`).
 const UNSIZED: u64 = 16 * 1024 * 1024;
 const BUFFER: usize = 128 * 1024;
+/// The most bytes of names in one directory.
+const NAMES: u64 = 64 * 1024 * 1024;
+/// The most bytes of names of files with several links.
+const LINK_NAMES: usize = 32 * 1024 * 1024;
 
 /// What lies at a container path. The last component is not followed when it is a symbolic link
 /// (unless the path ends in `/`).
@@ -199,12 +203,20 @@ impl Frame {
         let directory = rustix::fs::openat(fd, c".", flags, Mode::empty())
             .map_err(|errno| failed("openat", &path, errno))?;
         let mut names = Vec::new();
+        let mut left = NAMES;
         let mut entries =
             Dir::read_from(&directory).map_err(|errno| failed("getdents64", &path, errno))?;
         while let Some(entry) = entries.read() {
             let entry = entry.map_err(|errno| failed("getdents64", &path, errno))?;
             let name = entry.file_name();
             if name != c"." && name != c".." {
+                left = left.checked_sub(name.count_bytes() as u64).ok_or_else(|| {
+                    FileError::Limit {
+                        path: shown(&path),
+                        what: "bytes in the names of one directory",
+                        limit: NAMES,
+                    }
+                })?;
                 names.push(name.to_owned());
             }
         }
@@ -235,6 +247,7 @@ struct Packer<'a, W: Write> {
     only: Option<(u64, u32, u32)>,
     /// Names of the files with several links that were written.
     links: HashMap<(u32, u32, u64), Vec<u8>>,
+    link_bytes: usize,
     /// What is written now lies in a filesystem of the kernel: sizes are not to be believed.
     pseudo: bool,
     buffer: Vec<u8>,
@@ -249,6 +262,7 @@ impl<'a, W: Write> Packer<'a, W> {
             ids,
             only,
             links: HashMap::new(),
+            link_bytes: 0,
             pseudo: false,
             buffer,
         }
@@ -335,6 +349,15 @@ impl<'a, W: Write> Packer<'a, W> {
         Ok(None)
     }
 
+    /// What the container has so many of must not fill the daemon's memory: the names that are too
+    /// much are written as files of their own.
+    fn remember_link(&mut self, key: (u32, u32, u64), path: &[u8]) {
+        self.link_bytes += path.len();
+        if self.link_bytes <= LINK_NAMES {
+            self.links.insert(key, path.to_vec());
+        }
+    }
+
     fn write(&mut self, entry: &Entry) -> Result<(), FileError> {
         self.out.entry(entry).map_err(FileError::Stream)
     }
@@ -347,7 +370,7 @@ impl<'a, W: Write> Packer<'a, W> {
                 entry.link = first.clone();
                 return self.write(&entry);
             }
-            self.links.insert(key, entry.path.clone());
+            self.remember_link(key, &entry.path);
         }
         if self.only.is_some_and(|only| mount_of(status) != only) {
             // A file that is mounted over another one.

@@ -15,6 +15,9 @@ use super::tar::{Entry, Kind, Reader, Time, bad};
 use super::{FileError, IdView};
 
 const BUFFER: usize = 128 * 1024;
+/// The most bytes of directories' names that wait for their times: what an archive says must not
+/// fill the memory. With more of them, one that is written into later has that time.
+const REMEMBERED: usize = 16 * 1024 * 1024;
 
 /// What an archive may have at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +68,7 @@ pub fn unpack(
         ids,
         parent: None,
         directories: Vec::new(),
+        remembered: 0,
         bytes_left: bounds.bytes,
         buffer: vec![0u8; BUFFER],
     };
@@ -72,7 +76,7 @@ pub fn unpack(
     while let Some(entry) = reader.next()? {
         unpacker.entry(entry, &mut reader, bounds)?;
     }
-    unpacker.finish();
+    unpacker.set_directory_times();
     Ok(())
 }
 
@@ -85,6 +89,8 @@ struct Unpacker<'a> {
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Directories and the times that they get when nothing more is written into them.
     directories: Vec<(Vec<u8>, Time)>,
+    /// Bytes of their names.
+    remembered: usize,
     bytes_left: u64,
     buffer: Vec<u8>,
 }
@@ -214,6 +220,10 @@ impl Unpacker<'_> {
         )?;
         self.set_attributes(&fd, entry, &place.path)?;
         self.directories.push((place.path.clone(), entry.mtime));
+        self.remembered += place.path.len();
+        if self.remembered > REMEMBERED {
+            self.set_directory_times();
+        }
         Ok(())
     }
 
@@ -417,8 +427,9 @@ impl Unpacker<'_> {
 
     /// Sets the directories' times, the innermost first. One that somebody inside has removed
     /// meanwhile needs none.
-    fn finish(self) {
-        for (path, time) in self.directories.iter().rev() {
+    fn set_directory_times(&mut self) {
+        self.remembered = 0;
+        for (path, time) in std::mem::take(&mut self.directories).iter().rev() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             if let Ok(fd) = open_in_root(self.root, &self.full(path), flags) {
                 let _ = rustix::fs::futimens(&fd, &timestamps(*time));

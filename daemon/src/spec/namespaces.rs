@@ -67,7 +67,8 @@ fn source(value: &str, pointer: &str) -> Result<NamespaceSource, ConfigError> {
     match value.split_once(':').ok_or_else(wrong)? {
         ("container", reference) => {
             let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-            let good = (1..=63).contains(&reference.len()) && reference.bytes().all(plain);
+            let named = reference.starts_with(|c: char| c.is_ascii_alphanumeric());
+            let good = named && reference.len() <= 63 && reference.bytes().all(plain);
             if good {
                 Ok(NamespaceSource::Container(reference.to_owned()))
             } else {

@@ -15,6 +15,8 @@ pub(in crate::files) struct Reader<'b, R> {
     /// Bytes of the present entry's content that were not read yet.
     content: u64,
     padding: usize,
+    /// Bytes that the present entry's extended headers may still have, all together.
+    extended_left: u64,
 }
 
 /// What extended headers say of the next entry.
@@ -37,6 +39,7 @@ impl<'b, R: Read> Reader<'b, R> {
             headers: 0,
             content: 0,
             padding: 0,
+            extended_left: 0,
         }
     }
 
@@ -44,6 +47,7 @@ impl<'b, R: Read> Reader<'b, R> {
     pub(in crate::files) fn next(&mut self) -> Result<Option<Entry>, FileError> {
         self.skip_content()?;
         let mut extension = Extension::default();
+        self.extended_left = self.bounds.header_bytes;
         while let Some(header) = self.header()? {
             let size = header
                 .entry_size()
@@ -186,17 +190,17 @@ impl<'b, R: Read> Reader<'b, R> {
         Ok(Some(header))
     }
 
-    /// The content of an extended header.
+    /// The content of an extended header. An entry may have several, and what they say is kept
+    /// until it comes: so the bound is for all of them.
     fn extended(&mut self, size: u64) -> Result<Vec<u8>, FileError> {
-        let limit = self.bounds.header_bytes;
-        let len = usize::try_from(size)
-            .ok()
-            .filter(|_| size <= limit)
-            .ok_or_else(|| FileError::Limit {
-                path: String::from("archive"),
-                what: "bytes in an extended header",
-                limit,
-            })?;
+        let too_long = || FileError::Limit {
+            path: String::from("archive"),
+            what: "bytes in an entry's extended headers",
+            limit: self.bounds.header_bytes,
+        };
+        let left = self.extended_left.checked_sub(size).ok_or_else(too_long)?;
+        let len = usize::try_from(size).map_err(|_| too_long())?;
+        self.extended_left = left;
         let mut bytes = vec![0u8; len + padding(size)];
         if self.read_full(&mut bytes)? != bytes.len() {
             return Err(bad("it ends in the middle of an extended header"));
