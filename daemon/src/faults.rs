@@ -1,11 +1,18 @@
-//! Failures that tests ask for. Without `LITTLEBOX_TEST_FAULTS=1` in the daemon's environment
-//! nothing here does anything.
+//! Failures and weaknesses that tests ask for. Without `LITTLEBOX_TEST_FAULTS=1` in the daemon's
+//! environment nothing here does anything.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use littlebox_helper::protocol::TEST_FAULTS;
+
 static ENABLED: LazyLock<bool> =
-    LazyLock::new(|| std::env::var_os("LITTLEBOX_TEST_FAULTS").is_some_and(|v| v == "1"));
+    LazyLock::new(|| std::env::var_os(TEST_FAULTS).is_some_and(|v| v == "1"));
+
+/// `LITTLEBOX_TEST_WEAKEN=NAME`: the daemon's own defence that is off. Those of the helper are
+/// turned off by container, with a label.
+static WEAKENED: LazyLock<Option<String>> =
+    LazyLock::new(|| std::env::var("LITTLEBOX_TEST_WEAKEN").ok());
 
 /// `LITTLEBOX_TEST_CRASH=POINT[:N]`: the name and how many passes are left.
 static CRASH: LazyLock<Option<(String, AtomicI64)>> = LazyLock::new(|| {
@@ -17,6 +24,29 @@ static CRASH: LazyLock<Option<(String, AtomicI64)>> = LazyLock::new(|| {
 /// Whether test faults are on at all.
 pub fn enabled() -> bool {
     *ENABLED
+}
+
+/// A defence of the daemon that a test may turn off, to see that the attack it stops is real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defence {
+    /// Helpers run from a sealed copy in memory (CVE-2019-5736).
+    SealedHelper,
+    /// Paths of copies are resolved inside the container's root (CVE-2018-15664).
+    FilesInRoot,
+}
+
+impl Defence {
+    fn name(self) -> &'static str {
+        match self {
+            Defence::SealedHelper => "sealed_helper",
+            Defence::FilesInRoot => "files_in_root",
+        }
+    }
+
+    /// Whether it stands. Always, outside of tests.
+    pub fn stands(self) -> bool {
+        !enabled() || WEAKENED.as_deref() != Some(self.name())
+    }
 }
 
 /// A place between two steps at which the power may go.

@@ -61,6 +61,13 @@ impl BedBuilder {
         self
     }
 
+    /// The umask that the daemon is started with.
+    #[must_use]
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.options.umask = Some(umask);
+        self
+    }
+
     /// Starts the daemon and takes the first snapshot.
     #[track_caller]
     pub fn build(self) -> Bed {

@@ -54,6 +54,8 @@ pub struct Options {
     pub state_size: Option<u64>,
     /// The socket is made by the test and handed over as systemd does it.
     pub socket_activation: bool,
+    /// The umask it is started with; else the test's own.
+    pub umask: Option<u32>,
 }
 
 /// The directories of one daemon; they go when this is dropped.
@@ -168,10 +170,10 @@ impl Daemon {
 
     /// Starts it without waiting.
     pub fn spawn(dirs: &Dirs, options: &Options) -> Self {
-        let mut command = if options.socket_activation {
-            activated(dirs, options)
-        } else {
-            plain(dirs, options)
+        let mut command = match (options.socket_activation, options.umask) {
+            (true, _) => activated(dirs, options),
+            (false, Some(umask)) => masked(dirs, options, umask),
+            (false, None) => plain(Command::new(binary("littleboxd")), dirs, options),
         };
         if let Some(config) = &options.config {
             let path = dirs.base_path.join("config.toml");
@@ -257,8 +259,16 @@ fn arguments(command: &mut Command, dirs: &Dirs, options: &Options) {
         .args(["--log-format", log_format(options)]);
 }
 
-fn plain(dirs: &Dirs, options: &Options) -> Command {
-    let mut command = Command::new(binary("littleboxd"));
+/// A shell that sets the umask and becomes the daemon.
+fn masked(dirs: &Dirs, options: &Options, umask: u32) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("umask {umask:04o}; exec \"$@\""), "sh"])
+        .arg(binary("littleboxd"));
+    plain(command, dirs, options)
+}
+
+fn plain(mut command: Command, dirs: &Dirs, options: &Options) -> Command {
     command
         .arg("--socket")
         .arg(&dirs.socket)

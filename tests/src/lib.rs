@@ -10,6 +10,7 @@
 // The harness is test code: a broken precondition is a failed test.
 #![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
+pub mod attacker;
 pub mod bed;
 pub mod contract;
 pub mod daemon;

@@ -9,6 +9,8 @@ pub mod cgroup;
 #[cfg(feature = "engine")]
 pub mod channel;
 #[cfg(feature = "engine")]
+mod defence;
+#[cfg(feature = "engine")]
 pub mod fault;
 #[cfg(feature = "engine")]
 mod init;

@@ -3,17 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use littlebox_helper::protocol::{CgroupPlan, ExistingCgroup, ResourcePlan};
+use littlebox_helper::protocol::{CgroupPlan, ResourcePlan};
 use oci_spec::runtime::{Linux, LinuxCpu, LinuxMemory, LinuxResources};
 
 use crate::PlanError;
 
 /// Plans the cgroup. `path` is the caller's; without it the spec's own is taken.
-pub(crate) fn plan(
-    linux: Option<&Linux>,
-    path: Option<PathBuf>,
-    existing: ExistingCgroup,
-) -> Result<CgroupPlan, PlanError> {
+pub(crate) fn plan(linux: Option<&Linux>, path: Option<PathBuf>) -> Result<CgroupPlan, PlanError> {
     let spec_path = linux.and_then(|l| l.cgroups_path().clone());
     let path = match (path, spec_path) {
         (Some(path), _) => Some(path),
@@ -30,11 +26,7 @@ pub(crate) fn plan(
             "limits need a cgroup; set linux.cgroupsPath",
         ));
     }
-    Ok(CgroupPlan {
-        path,
-        resources,
-        existing,
-    })
+    Ok(CgroupPlan { path, resources })
 }
 
 fn checked_path(path: &Path) -> Result<PathBuf, PlanError> {

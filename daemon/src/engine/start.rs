@@ -147,6 +147,7 @@ impl Engine {
                 .extend_from_slice(super::machine::thermal_files());
         }
         envelope.inject = prepared.inject.filter(|_| faults::enabled());
+        envelope.weaken = prepared.weaken.filter(|_| faults::enabled());
         littlebox_plan::launch_plan(&prepared.spec, envelope).map_err(|e| {
             EngineError::Config(ConfigError {
                 pointer: String::new(),

@@ -6,6 +6,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::FileError;
+use crate::faults::Defence;
 
 /// The most symbolic-link races that one resolution bears.
 const ATTEMPTS: u32 = 256;
@@ -19,7 +20,16 @@ pub(super) fn open_in_root(
     path: &[u8],
     flags: OFlags,
 ) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    // As a relative path it begins at `root`, whatever the flags are.
+    let start = path.iter().take_while(|byte| **byte == b'/').count();
+    let path = match &path[start..] {
+        b"" => b".",
+        relative => relative,
+    };
+    let resolve = match Defence::FilesInRoot.stands() {
+        true => ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        false => ResolveFlags::empty(),
+    };
     let mut attempt = 0;
     loop {
         attempt += 1;

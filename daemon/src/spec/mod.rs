@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use lbctl::types::{ContainerConfig, ContainerId, ExecConfig};
 use littlebox_helper::protocol::{
-    GATE_WINDOW, Injection, NamespaceKind, Step, TerminalSize, UserPlan,
+    Defence, GATE_WINDOW, Injection, NamespaceKind, Step, TerminalSize, UserPlan,
 };
 use oci_spec::runtime::{Linux, Process, Root, Spec};
 
@@ -60,6 +60,8 @@ pub struct Prepared {
     /// The failure that the label `littlebox.test/inject` asks for. The caller honours it only
     /// when the daemon runs with test faults.
     pub inject: Option<Injection>,
+    /// The defence that the label `littlebox.test/weaken` turns off; honoured as `inject` is.
+    pub weaken: Option<Defence>,
 }
 
 /// Where a namespace comes from.
@@ -132,6 +134,8 @@ const LOG_SIZE_MIN: u64 = 4096;
 const INPUT_LIMIT: usize = 1024 * 1024;
 /// The label with which tests provoke a failure.
 const INJECT_LABEL: &str = "littlebox.test/inject";
+/// The label with which tests turn one defence off.
+const WEAKEN_LABEL: &str = "littlebox.test/weaken";
 
 /// Checks a container's configuration and makes its OCI runtime spec.
 ///
@@ -172,6 +176,10 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
             .labels
             .get(INJECT_LABEL)
             .and_then(|text| injection(text)),
+        weaken: config
+            .labels
+            .get(WEAKEN_LABEL)
+            .and_then(|text| Defence::ALL.into_iter().find(|d| d.name() == text)),
     })
 }
 

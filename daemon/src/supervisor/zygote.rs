@@ -13,22 +13,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use littlebox_helper::protocol::{PROTOCOL_VERSION, ProcessExit, ZygoteEvent, ZygoteRequest};
+use littlebox_helper::protocol::{
+    PROTOCOL_VERSION, ProcessExit, TEST_FAULTS, ZygoteEvent, ZygoteRequest,
+};
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::sync::watch;
 
 use super::seqpacket::SeqPacket;
+use crate::faults::{self, Defence};
 use crate::spec::signal_name;
 
 /// The helper's program, sealed.
 #[derive(Debug)]
 pub struct HelperBinary {
-    memfd: OwnedFd,
+    program: OwnedFd,
 }
 
 impl HelperBinary {
     /// Copies the file at `path` into a memfd and seals it.
     pub fn load(path: &Path) -> io::Result<Self> {
+        if !Defence::SealedHelper.stands() {
+            let program = std::fs::File::open(path)?.into();
+            return Ok(Self { program });
+        }
         let bytes = std::fs::read(path)?;
         // MFD_EXEC: hosts with vm.memfd_noexec=1 refuse to execute others (memfd_create(2)).
         let base = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -36,12 +43,16 @@ impl HelperBinary {
             .or_else(|_| rustix::fs::memfd_create("littlebox-helper", base))?;
         let mut file = std::fs::File::from(memfd);
         file.write_all(&bytes)?;
-        let memfd = OwnedFd::from(file);
+        let program = OwnedFd::from(file);
+        // In a call of its own, because kernels before 6.3 do not know it. Without it, root in a
+        // container that opened the program by its magic link could make it one that nobody can
+        // execute any more.
+        let _ = rustix::fs::fcntl_add_seals(&program, SealFlags::EXEC);
         rustix::fs::fcntl_add_seals(
-            &memfd,
+            &program,
             SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
         )?;
-        Ok(Self { memfd })
+        Ok(Self { program })
     }
 }
 
@@ -112,12 +123,13 @@ impl Zygote {
     /// Executes the helper's binary as a zygote and waits until it is ready.
     pub async fn spawn(binary: &HelperBinary) -> io::Result<Arc<Self>> {
         let (socket, theirs) = SeqPacket::pair()?;
-        let child = Command::new(format!("/proc/self/fd/{}", binary.memfd.as_raw_fd()))
+        let child = Command::new(format!("/proc/self/fd/{}", binary.program.as_raw_fd()))
             .arg("zygote")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .env_clear()
+            .envs(faults::enabled().then_some((TEST_FAULTS, "1")))
             .current_dir("/")
             .spawn()?;
         let pid = child.id();

@@ -10,7 +10,7 @@ use super::paths::Links;
 use super::tree::{Tree, attach};
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{MountAttrs, MountPlan};
+use crate::protocol::{Defence, MountAttrs, MountPlan};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 
 /// On a pure v2 host one cgroup2 mount; else a tmpfs with one mount for each hierarchy that the
@@ -19,24 +19,26 @@ use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 /// root is its own cgroup.
 pub fn mount(tree: &mut Tree, mount: &MountPlan, cgroup: &Cgroup) -> Result<(), Fault> {
     let path = mount.destination.as_path();
+    let attrs = MountAttrs {
+        read_only: mount.attrs.read_only && Defence::ReadOnlyCgroup.stands(),
+        ..mount.attrs
+    };
     let target = tree.ensure_dir(path, Links::Inside)?;
     let hierarchies: Vec<&Hierarchy> = cgroup.hierarchies().collect();
     match hierarchies[..] {
         [] => Ok(()),
-        [only] if only.is_unified() => {
-            attach(mounts::make("cgroup2", &[], mount.attrs)?, target, path)
-        }
+        [only] if only.is_unified() => attach(mounts::make("cgroup2", &[], attrs)?, target, path),
         _ => {
             let writable = MountAttrs {
                 read_only: false,
-                ..mount.attrs
+                ..attrs
             };
             let tmpfs = mounts::make("tmpfs", &["mode=755", "size=64k"], writable)?;
             attach(&tmpfs, target, path)?;
             for hierarchy in hierarchies {
-                mount_hierarchy(&tmpfs, hierarchy, mount.attrs, path)?;
+                mount_hierarchy(&tmpfs, hierarchy, attrs, path)?;
             }
-            seal(&tmpfs, mount.attrs)
+            seal(&tmpfs, attrs)
         }
     }
 }

@@ -2,16 +2,14 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::Mode;
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{fchdir, getpid, pivot_root, umask};
+use rustix::process::{fchdir, pivot_root, umask};
 use rustix::system::{setdomainname, sethostname};
 
 use super::clocks;
-use super::detached::{Start, Status};
 use super::mounts::{self, Context};
 use super::namespaces::{Namespaces, Origin, join_process};
 use super::program::{Program, give_up, harden};
@@ -21,13 +19,11 @@ use super::stdio::ChildStdio;
 use super::steps::Steps;
 use super::terminal::{self, Pty};
 use super::tree::{Tree, attach};
-use super::{devices, hooks, identity, limits, masks, sysctls};
+use super::{devices, identity, limits, masks, sysctls};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
-use crate::protocol::{
-    LaunchPlan, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step, StepFailure,
-};
+use crate::protocol::{ExecPlan, LaunchPlan, NamespaceKind, Propagation, Step, StepFailure};
 use crate::sys::{self, MountAttr, mount_setattr};
 
 /// What the child of a launch has from the helper.
@@ -45,8 +41,6 @@ pub struct Container<'a> {
     pub sources: Vec<Option<OwnedFd>>,
     /// The program's pipes; `None`: a terminal.
     pub stdio: Option<ChildStdio>,
-    /// How the program is started.
-    pub start: Start<'a>,
 }
 
 /// Runs the child's part and never returns: at its end is the program, or a report of what failed.
@@ -85,7 +79,7 @@ impl Container<'_> {
         self.enter_namespaces(steps)?;
         self.enter_time_namespace(steps, report)?;
         let pty = match self.root.take() {
-            Some(root) => self.build_mounts(root, steps, report)?,
+            Some(root) => self.build_mounts(root, steps)?,
             None => self.joined_terminal(steps)?,
         };
         let stdio = hand_over_terminal(pty, self.stdio.take(), report)
@@ -94,7 +88,7 @@ impl Container<'_> {
             process: &plan.process,
             stdio,
             init: plan.init,
-            tie: self.start.tie_of_container(&plan.hooks),
+            dies_with_helper: true,
         };
         program.start(steps, report)
     }
@@ -121,7 +115,6 @@ impl Container<'_> {
     fn enter_namespaces(&self, steps: &mut Steps) -> Result<(), StepFailure> {
         let (plan, namespaces) = (self.plan, self.namespaces);
         let is_new = |kind| namespaces.origin(kind) == Origin::New;
-        let own_names = namespaces.origin(NamespaceKind::Uts) != Origin::Host;
         let join = namespaces.any_given() && !namespaces.needs_middle();
         let joined = steps.across_time_namespace(|| {
             if join {
@@ -135,7 +128,9 @@ impl Container<'_> {
             sys::unshare_cgroup_namespace().fault("unshare")
         })?;
         let named = plan.hostname.is_some() || plan.domainname.is_some();
-        steps.run_if(named && own_names, Step::Hostname, |_| set_names(plan))?;
+        steps.run_if(named && is_new(NamespaceKind::Uts), Step::Hostname, |_| {
+            set_names(plan)
+        })?;
         let loopback = plan.loopback_up && is_new(NamespaceKind::Net);
         steps.run_if(loopback, Step::Loopback, |_| loopback_up())
     }
@@ -157,14 +152,19 @@ impl Container<'_> {
         &mut self,
         root: OwnedFd,
         steps: &mut Steps,
-        report: &Report,
     ) -> Result<Option<Pty>, StepFailure> {
         let plan = self.plan;
         steps.run(Step::Propagation, |_| {
             cut_propagation(plan.rootfs.propagation)
         })?;
         let mut tree = Tree::new(root);
-        steps.run(Step::AttachRoot, |_| attach_root(&tree, plan))?;
+        // On top of the host's root, below nothing that has a name: paths of the host still
+        // resolve, because the root directory of this process is the mount underneath.
+        steps.run(Step::AttachRoot, |_| {
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            let host = rustix::fs::open("/", flags, Mode::empty()).fault_at("open", "/")?;
+            attach(tree.root(), host, std::path::Path::new("/"))
+        })?;
         self.mount_all(&mut tree, steps)?;
         steps.run(Step::Devices, |_| devices::make(&tree, &plan.devices))?;
         let pty = self.console(&tree, steps)?;
@@ -172,32 +172,11 @@ impl Container<'_> {
             sysctls::write(&plan.sysctls, self.namespaces)
         })?;
         steps.run(Step::MaskedPaths, |_| masks::apply(&tree, plan))?;
-        steps.run_if(plan.hooks.any_before_pivot(), Step::Hooks, |_| {
-            self.hooks_before_pivot(report)
-        })?;
         steps.run(Step::PivotRoot, |_| {
             change_root(&tree, plan.rootfs.propagation)
         })?;
         steps.run(Step::ReadonlyRoot, |_| tree.seal(plan.rootfs.read_only))?;
         Ok(pty)
-    }
-
-    /// The helper runs those of the host, this process those of the container.
-    fn hooks_before_pivot(&self, report: &Report) -> Result<(), Fault> {
-        let Start::Detached(detached) = self.start else {
-            return Err(Fault::refused(
-                "hooks are run by the OCI command line alone",
-            ));
-        };
-        let list = &self.plan.hooks;
-        report.say(&FromChild::BeforePivot, None).fault("sendmsg")?;
-        report.wait_for_go()?;
-        let pid = getpid().as_raw_nonzero().get().unsigned_abs();
-        let state = (detached.state)(Status::Creating, pid);
-        umask(Mode::from_raw_mode(0o022));
-        let done = hooks::run_all("createContainer", &list.create_container, &state);
-        umask(Mode::empty());
-        done
     }
 
     fn mount_all(&mut self, tree: &mut Tree, steps: &mut Steps) -> Result<(), StepFailure> {
@@ -248,7 +227,7 @@ impl Container<'_> {
 #[derive(Debug)]
 pub struct Exec<'a> {
     /// The plan.
-    pub process: &'a ProcessPlan,
+    pub plan: &'a ExecPlan,
     /// The container's PID 1.
     pub pidfd: std::os::fd::BorrowedFd<'a>,
     /// The container's cgroup.
@@ -259,14 +238,12 @@ pub struct Exec<'a> {
     pub maps: Option<super::IdMaps<'a>>,
     /// The program's pipes; `None`: a terminal.
     pub stdio: Option<ChildStdio>,
-    /// How the program is started.
-    pub start: Start<'a>,
 }
 
 impl Exec<'_> {
     /// Enters the container and becomes the program.
     pub fn enter(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
-        let process = self.process;
+        let process = &self.plan.process;
         if let Some(score) = process.oom_score_adj {
             limits::set_oom_score(score, &mut steps.warnings);
         } else if oom::is_protected() {
@@ -295,7 +272,7 @@ impl Exec<'_> {
             process,
             stdio,
             init: false,
-            tie: self.start.tie_of_exec(),
+            dies_with_helper: false,
         };
         program.start(steps, report)
     }
@@ -317,23 +294,6 @@ fn hand_over_terminal(
         (None, Some(pipes)) => Ok(pipes),
         (None, None) => Err(Fault::refused("the program has no stdio")),
     }
-}
-
-/// On top of the host's root, below nothing that has a name: paths of the host still resolve,
-/// because the root directory of this process is the mount underneath.
-///
-/// Hooks know the root by its path on the host, and mount into it: for them it is attached there.
-/// In a user namespace that path may not be reachable; then they find it as all others do.
-fn attach_root(tree: &Tree, plan: &LaunchPlan) -> Result<(), Fault> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let open = |path: &Path| open(path, flags, Mode::empty()).fault_at("open", path.display());
-    let host = match &plan.rootfs.source {
-        RootfsSource::Bind { path } if plan.hooks.any_before_pivot() => {
-            open(path).or_else(|_| open(Path::new("/")))
-        }
-        RootfsSource::Bind { .. } | RootfsSource::Overlay { .. } => open(Path::new("/")),
-    };
-    attach(tree.root(), host?, Path::new("/"))
 }
 
 fn set_names(plan: &LaunchPlan) -> Result<(), Fault> {

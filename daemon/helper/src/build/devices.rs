@@ -12,7 +12,10 @@ use rustix::io::Errno;
 use super::paths::{self, Links};
 use super::tree::{Tree, attach, clone_mount};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::DevicePlan;
+use crate::protocol::{Defence, DevicePlan};
+use crate::sys::{
+    MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, mount_setattr,
+};
 
 /// What programs expect beside the nodes.
 const LINKS: [(&str, &str); 6] = [
@@ -56,8 +59,8 @@ fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> 
             result => return result.map(|()| false),
         }
     }
-    let host = open_host_node(device)?;
-    attach(clone_mount(host, false)?, tree.ensure_file(path)?, path)?;
+    let host = host_node(path, file_type(device)?, (device.major, device.minor))?;
+    attach(host, tree.ensure_file(path)?, path)?;
     Ok(true)
 }
 
@@ -89,15 +92,29 @@ fn make_node(tree: &Tree, device: &DevicePlan) -> Result<(), Fault> {
     .fault_at("fchownat", path.display())
 }
 
-/// The host's node of the same name, if it is what the plan means.
-fn open_host_node(device: &DevicePlan) -> Result<OwnedFd, Fault> {
-    let path = device.path.as_path();
+/// The host's node, if it is the device that is meant, as a detached mount. The mount is
+/// read-only: the device is written to as ever, but mode, owner and times of the node are the
+/// host's, and root in a container must not change them.
+pub fn host_node(
+    path: &Path,
+    kind: FileType,
+    (major, minor): (u32, u32),
+) -> Result<OwnedFd, Fault> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let fd = openat(CWD, path, flags, Mode::empty()).fault_at("openat", path.display())?;
-    if is_device(fd.as_fd(), file_type(device)?, device.major, device.minor)? {
-        return Ok(fd);
+    if !is_device(fd.as_fd(), kind, major, minor)? {
+        return Err(Fault::refused("the host's node is another device").at(path.display()));
     }
-    Err(Fault::refused("the host's node is another device").at(path.display()))
+    let node = clone_mount(fd, false).map_err(|fault| fault.at(path.display()))?;
+    if Defence::ReadOnlyDevices.stands() {
+        let attr = MountAttr {
+            set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
+            propagation: libc::MS_PRIVATE,
+            ..MountAttr::default()
+        };
+        mount_setattr(node.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
+    }
+    Ok(node)
 }
 
 /// Whether a descriptor is this device.

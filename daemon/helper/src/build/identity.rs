@@ -11,7 +11,7 @@ use super::program::harden;
 use super::stdio::ChildStdio;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CapabilityPlan, IdMapping, UserPlan};
+use crate::protocol::{CapabilityPlan, Defence, IdMapping, UserPlan};
 use crate::users;
 
 /// Takes over the plan's user and groups. The capabilities stay permitted for the steps that
@@ -94,10 +94,15 @@ pub fn restrict(plan: &CapabilityPlan, warnings: &mut Warnings) -> Result<(), Fa
         ));
     }
     let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & permitted;
+    let inheritable = if Defence::Inheritable.stands() {
+        plan.inheritable
+    } else {
+        plan.permitted
+    };
     let wanted = CapabilitySets {
         effective: set(plan.effective & plan.permitted),
         permitted: set(plan.permitted),
-        inheritable: set(plan.inheritable),
+        inheritable: set(inheritable),
     };
     clear_ambient_capability_set().fault("prctl(PR_CAP_AMBIENT)")?;
     set_capabilities(None, wanted).fault("capset")?;

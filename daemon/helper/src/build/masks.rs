@@ -3,13 +3,14 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 
-use super::devices::is_device;
+use super::devices::{host_node, is_device};
 use super::mounts;
+use super::paths::{Links, open_in};
 use super::tree::{Tree, attach, clone_mount};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{LaunchPlan, MountAttrs};
+use crate::protocol::{Defence, LaunchPlan, MountAttrs};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 
 /// Applies both lists. What the container does not have is skipped.
@@ -86,18 +87,17 @@ fn empty_directory() -> Result<OwnedFd, Fault> {
 /// `/dev/null` of the container's fresh `/dev`, else of the host; in both no link of the image is
 /// in the way, and what was opened is checked before it covers anything (CVE-2025-31133).
 fn null_device(tree: &Tree) -> Result<OwnedFd, Fault> {
+    if !Defence::MaskDevice.stands() {
+        let null = Path::new("dev/null");
+        return open_in(tree.root(), null, OFlags::PATH, Links::Inside).fault("openat2");
+    }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let own = tree
         .fresh("/dev", "tmpfs")
-        .map(|dev| openat(dev, "null", flags, Mode::empty()));
-    let null = match own {
-        Some(Ok(fd)) => fd,
-        Some(Err(_)) | None => {
-            openat(CWD, "/dev/null", flags, Mode::empty()).fault_at("openat", "/dev/null")?
-        }
-    };
-    if is_device(null.as_fd(), FileType::CharacterDevice, 1, 3)? {
-        return Ok(null);
+        .and_then(|dev| openat(dev, "null", flags, Mode::empty()).ok());
+    match own {
+        Some(null) if is_device(null.as_fd(), FileType::CharacterDevice, 1, 3)? => Ok(null),
+        Some(_) => Err(Fault::refused("/dev/null is not the null device")),
+        None => host_node(Path::new("/dev/null"), FileType::CharacterDevice, (1, 3)),
     }
-    Err(Fault::refused("/dev/null is not the null device"))
 }

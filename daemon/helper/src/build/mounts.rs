@@ -1,9 +1,9 @@
 //! The mounts of the plan: bind sources opened by the helper, everything attached by the child.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, fstat};
+use rustix::fs::{CWD, FileType, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
@@ -141,9 +141,12 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
     let path = &mount.destination;
     let kind = FileType::from_raw_mode(fstat(source).fault("fstat")?.st_mode);
     if kind == FileType::Directory {
-        return attach(source, tree.ensure_dir(path, Links::Inside)?, path);
+        let target = tree.ensure_dir(path, Links::Inside)?;
+        refuse_proc(target.as_fd(), path)?;
+        return attach(source, target, path);
     }
     let target = tree.ensure_file(path)?;
+    refuse_proc(target.as_fd(), path)?;
     attach(source, target, path).map_err(|fault| {
         if fault.is(Errno::INVAL) {
             fault.because("a file cannot be mounted on a directory")
@@ -151,6 +154,17 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
             fault
         }
     })
+}
+
+/// Nothing but what the plan itself puts below `/proc` may be mounted there: a link of the image
+/// would else lay a volume over the files that programs believe (CVE-2019-16884).
+fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
+    /// `PROC_SUPER_MAGIC` of statfs(2).
+    const PROC_MAGIC: i64 = 0x9fa0;
+    if path.starts_with("/proc") || fstatfs(target).fault("fstatfs")?.f_type != PROC_MAGIC {
+        return Ok(());
+    }
+    Err(Fault::refused("the image has a link into /proc where a mount is to be").at(path.display()))
 }
 
 struct Wanted<'a> {
@@ -185,6 +199,7 @@ fn filesystem(
         Err(fault) => return Err(fault.at(path.display())),
     };
     let target = tree.ensure_dir(path, links_for(wanted.fstype))?;
+    refuse_proc(target.as_fd(), path)?;
     if wanted.copy_up {
         copy_up::copy(target.as_fd(), made.as_fd())
             .map_err(|fault| fault.because("the image's content does not fit the tmpfs"))?;

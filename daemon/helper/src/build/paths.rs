@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
 use rustix::io::Errno;
 
 use crate::fault::{Fault, OrFault};
+use crate::protocol::Defence;
 
 /// How the links on the way are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +49,11 @@ pub fn open_in(
     links: Links,
 ) -> rustix::io::Result<OwnedFd> {
     const ATTEMPTS: usize = 128;
-    let mut resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    if links == Links::Refused {
+    let mut resolve = ResolveFlags::empty();
+    if Defence::InRoot.stands() {
+        resolve |= ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    }
+    if links == Links::Refused && Defence::RealProc.stands() {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
     let path = if path.as_os_str().is_empty() {

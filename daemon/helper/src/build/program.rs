@@ -2,25 +2,24 @@
 //! inside to the program.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{
-    DumpableBehavior, Signal, fchdir, getcwd, getpid, ioctl_tiocsctty, set_dumpable_behavior,
+    DumpableBehavior, Signal, chdir, fchdir, getcwd, ioctl_tiocsctty, set_dumpable_behavior,
     set_parent_process_death_signal, setsid, umask,
 };
 
-use super::detached::{Detached, Status, Tie};
 use super::identity;
 use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{execute, gate, hooks, keyring, limits};
+use super::{execute, keyring, limits};
 use crate::fault::{Fault, OrFault};
 use crate::init;
-use crate::protocol::{ProcessPlan, Step, StepFailure};
+use crate::protocol::{Defence, ProcessPlan, Step, StepFailure};
 use crate::sys;
 
 /// What the process becomes.
@@ -32,18 +31,17 @@ pub struct Program<'a> {
     pub stdio: ChildStdio,
     /// Whether this process stays as a reaping init and the program is its child.
     pub init: bool,
-    /// What ties it to the helper.
-    pub tie: Tie<'a>,
+    /// Whether it is killed when the helper dies.
+    pub dies_with_helper: bool,
 }
 
 impl Program<'_> {
     /// Becomes the program. Returns only on failure.
     pub fn start(self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
         let process = self.process;
-        let own_keyring = self.tie.has_own_keyring();
-        steps.run_if(own_keyring, Step::Keyring, keyring::leave_session)?;
+        steps.run(Step::Keyring, keyring::leave_session)?;
         steps.run(Step::Session, |_| self.new_session(!self.init))?;
-        if process.create_cwd {
+        if process.create_cwd && Defence::CwdInside.stands() {
             let subject = Some(format!("make {}", process.cwd.display()));
             steps.run_on(Step::Cwd, subject, |_| make_directory(&process.cwd))?;
         }
@@ -71,42 +69,8 @@ impl Program<'_> {
         if self.init {
             self.split_off_init(steps)?;
         }
-        let Err(failure) = match self.tie {
-            Tie::None {
-                detached: Detached {
-                    gate: Some(gate), ..
-                },
-                ..
-            } => self.execute_when_asked(*gate, home, steps, report),
-            Tie::None { .. } | Tie::DiesWithHelper | Tie::Reaped => {
-                self.execute(home, steps, report)
-            }
-        };
+        let Err(failure) = self.execute(home, steps, report);
         give_up(failure, report)
-    }
-
-    /// Says that all is done, waits for somebody to ask for the start, and tells that one the rest.
-    fn execute_when_asked(
-        &self,
-        gate: BorrowedFd<'_>,
-        home: Option<String>,
-        steps: &mut Steps,
-        report: &Report,
-    ) -> Result<Infallible, StepFailure> {
-        steps.run(Step::Exec, |_| execute::find(self.process))?;
-        let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
-        report
-            .say(&FromChild::Ready { timings, warnings }, None)
-            .fault("sendmsg")
-            .map_err(|fault| fault.of_step(Step::CloseFds))?;
-        // This closes the report too, which is what the helper waits for. From here on there is
-        // nobody to tell: whoever asks for a start that cannot be finds no process.
-        let asked = sys::close_all_but(gate, 3 + self.tie.preserved())
-            .fault("close_range")
-            .and_then(|()| gate::wait(gate));
-        let Ok(asked) = asked else { sys::exit_now(1) };
-        let Err(failure) = self.execute(home, steps, &asked);
-        give_up(failure, &asked)
     }
 
     /// The point of no return: most descriptors are closed behind the backs of their owners, so
@@ -117,7 +81,6 @@ impl Program<'_> {
         steps: &mut Steps,
         report: &Report,
     ) -> Result<Infallible, StepFailure> {
-        self.start_hooks(steps)?;
         steps.run(Step::CloseFds, |_| self.leave_helper(report))?;
         let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
         report
@@ -125,22 +88,6 @@ impl Program<'_> {
             .fault("sendmsg")
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
         steps.run(Step::Exec, |_| Err(execute::execute(self.process, home)))
-    }
-
-    /// The `startContainer` hooks, as the program's user and with its capabilities.
-    fn start_hooks(&self, steps: &mut Steps) -> Result<(), StepFailure> {
-        let Tie::None { detached, hooks } = self.tie else {
-            return Ok(());
-        };
-        if hooks.is_empty() {
-            return Ok(());
-        }
-        let subject = Some("startContainer".to_owned());
-        steps.run_on(Step::Hooks, subject, |_| {
-            let pid = getpid().as_raw_nonzero().get().unsigned_abs();
-            let state = (detached.state)(Status::Created, pid);
-            hooks::run_all("startContainer", hooks, &state)
-        })
     }
 
     /// A session of its own: no terminal of the host can be reached (TIOCSTI), and signals of the
@@ -157,7 +104,7 @@ impl Program<'_> {
     /// This process stays behind as init; its child goes on to be the program.
     fn split_off_init(&self, steps: &mut Steps) -> Result<(), StepFailure> {
         steps.run_on(Step::Session, Some("init".to_owned()), |_| {
-            if matches!(self.tie, Tie::DiesWithHelper) {
+            if self.dies_with_helper {
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .fault("prctl(PR_SET_PDEATHSIG)")?;
             }
@@ -169,17 +116,18 @@ impl Program<'_> {
 
     /// Cuts what still ties this process to the helper, but for the report.
     fn leave_helper(&self, report: &Report) -> Result<(), Fault> {
-        if matches!(self.tie, Tie::DiesWithHelper) {
+        if self.dies_with_helper {
             // After the change of identity, which clears it (prctl(2)). Had the helper died
             // before this, the report that follows would fail.
             set_parent_process_death_signal(Some(Signal::KILL)).fault("prctl(PR_SET_PDEATHSIG)")?;
         }
         sys::set_signal_mask(0).fault("rt_sigprocmask")?;
+        if !Defence::ClosedDescriptors.stands() {
+            return Ok(());
+        }
         // Closed, not only flagged: the path of the program is resolved before execve closes
         // what is flagged, and must not find a descriptor of the host (CVE-2024-21626).
-        let end = 3 + self.tie.preserved();
-        sys::close_all_but(report, end).fault("close_range")?;
-        sys::keep_over_exec(3, end).fault("fcntl")
+        sys::close_all_but(report).fault("close_range")
     }
 }
 
@@ -193,7 +141,12 @@ pub fn give_up(failure: StepFailure, report: &Report) -> ! {
 /// Keeps other processes from attaching to this one while it is on its way into a container
 /// (CVE-2016-9962). A change of identity may undo it, see `fs.suid_dumpable`.
 pub fn harden() -> Result<(), Fault> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).fault("prctl(PR_SET_DUMPABLE)")
+    let dumpable = if Defence::NotDumpable.stands() {
+        DumpableBehavior::NotDumpable
+    } else {
+        DumpableBehavior::Dumpable
+    };
+    set_dumpable_behavior(dumpable).fault("prctl(PR_SET_DUMPABLE)")
 }
 
 fn open_root() -> Result<OwnedFd, Fault> {
@@ -208,6 +161,9 @@ fn make_directory(path: &Path) -> Result<(), Fault> {
 
 /// Enters the working directory as the user, and makes sure that it lies inside.
 fn enter(path: &Path) -> Result<(), Fault> {
+    if !Defence::CwdInside.stands() {
+        return chdir(path).fault_at("chdir", path.display());
+    }
     let flags = OFlags::PATH | OFlags::DIRECTORY;
     let directory = paths::open_in(open_root()?.as_fd(), path, flags, Links::Inside);
     let directory = directory

@@ -13,10 +13,12 @@
 //!        ◀──ZygoteEvent────                         ───────Reply | Event────▶
 //! ```
 
+mod defence;
 mod log;
 mod message;
 mod plan;
 
+pub use defence::*;
 pub use log::*;
 pub use message::*;
 pub use plan::*;

@@ -164,7 +164,7 @@ fn leave_pid_namespace() {
 }
 
 pub fn finish_exec(exec: ExecBuilt) -> (String, ProcessExit) {
-    let output = read_all(exec.stdio.as_ref().unwrap());
+    let output = read_all(&exec.stdio);
     (output, wait(&exec.pidfd))
 }
 
@@ -418,7 +418,6 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
                 pids: Some(512),
                 ..ResourcePlan::default()
             },
-            existing: ExistingCgroup::Replace,
         },
         log: LogPlan {
             path: dir.join("log"),
@@ -427,8 +426,8 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
         },
         loopback_up: true,
         gate: false,
-        hooks: HooksPlan::default(),
         inject: None,
+        weaken: None,
     }
 }
 

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, HooksPlan, LaunchPlan, LogPlan,
-    LogStream, MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
-    ProcessPlan, Propagation, RootfsPlan, RootfsSource, TerminalSize, UserPlan, UserRef,
+    CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, LaunchPlan, LogPlan, LogStream,
+    MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
+    ProcessPlan, Propagation, ResourcePlan, RootfsPlan, RootfsSource, TerminalSize, UserPlan,
+    UserRef,
 };
 use tempfile::TempDir;
 
@@ -105,13 +106,13 @@ impl Bed {
             stdin: false,
             cgroup: CgroupPlan {
                 path: Some(format!("/littlebox/test/{}", self.id).into()),
-                ..CgroupPlan::default()
+                resources: ResourcePlan::default(),
             },
             log: log_plan(self.log()),
             loopback_up: false,
             gate: false,
-            hooks: HooksPlan::default(),
             inject: None,
+            weaken: None,
         }
     }
 

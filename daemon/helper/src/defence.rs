@@ -1,0 +1,26 @@
+//! Defences that a test can turn off, one at a time, to see the attack succeed that each is for.
+//!
+//! A helper builds one container and has one thread, so the switch is the process': set once, from
+//! the plan, and inherited by every child. Two locks keep it out of reach: the daemon puts it into
+//! a plan only when it runs with test faults, and the helper obeys only when its zygote was started
+//! by such a daemon.
+
+use std::sync::OnceLock;
+
+use crate::protocol::{Defence, TEST_FAULTS};
+
+static OFF: OnceLock<Option<Defence>> = OnceLock::new();
+
+/// Turns one defence off for the rest of this process' life, in a test.
+pub fn weaken(defence: Option<Defence>) {
+    let allowed = || std::env::var_os(TEST_FAULTS).is_some_and(|value| value == "1");
+    // Set a second time only by tests that build several containers in one process.
+    let _ = OFF.set(defence.filter(|_| allowed()));
+}
+
+impl Defence {
+    /// Whether it stands. Always, outside of tests.
+    pub fn stands(self) -> bool {
+        OFF.get().copied().flatten() != Some(self)
+    }
+}

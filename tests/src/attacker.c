@@ -1,0 +1,196 @@
+/* What hostile programs do inside a container, fast and without a libc of the image's.
+ * Each command prints what it reached, and nothing else; `attacker.rs` compiles it statically. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static volatile sig_atomic_t ended;
+
+static void end(int signal) {
+    (void)signal;
+    ended = 1;
+}
+
+/* Every open descriptor below 65536, e.g. "0 1 2". */
+static int fds(void) {
+    for (int fd = 0; fd < 65536; fd++)
+        if (fcntl(fd, F_GETFD) >= 0)
+            printf("%d ", fd);
+    puts("");
+    return 0;
+}
+
+static int told(long result) {
+    puts(result < 0 ? strerrorname_np(errno) : "done");
+    return 0;
+}
+
+/* socket(2) through the 64-bit or the 32-bit entry of the kernel. */
+static int make_socket(char **argv, int entry32) {
+    long family = atol(argv[0]), type = atol(argv[1]), protocol = atol(argv[2]);
+    if (!entry32)
+        return told(socket(family, type, protocol));
+#ifdef __x86_64__
+    long result;
+    /* __NR_socket of the 32-bit table. */
+    __asm__ volatile("int $0x80"
+                     : "=a"(result)
+                     : "a"(359L), "b"(family), "c"(type), "d"(protocol)
+                     : "memory", "r8", "r9", "r10", "r11");
+    if (result < 0) {
+        errno = (int)-result;
+        result = -1;
+    }
+    return told(result);
+#else
+    puts("ENOSYS");
+    return 0;
+#endif
+}
+
+/* Types into the terminal that this process has, as if somebody had. */
+static int push_input(const char *text) {
+    int tty = open("/dev/tty", O_RDWR);
+    if (tty < 0)
+        return told(-1);
+    for (; *text; text++)
+        if (ioctl(tty, TIOCSTI, text) < 0)
+            return told(-1);
+    return told(0);
+}
+
+/* TIOCLINUX: paste the console's selection. */
+static int paste(void) {
+    char subcode = 3;
+    int tty = open("/dev/tty", O_RDWR);
+    return told(tty < 0 ? -1 : ioctl(tty, TIOCLINUX, &subcode));
+}
+
+/* Exchanges two names until it is told to end; prints how often. */
+static int exchange(const char *a, const char *b) {
+    unsigned long swaps = 0;
+    puts("ready");
+    fflush(stdout);
+    while (!ended) {
+        if (syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 2 /* RENAME_EXCHANGE */) < 0) {
+            perror("renameat2");
+            return 1;
+        }
+        swaps++;
+    }
+    printf("%lu\n", swaps);
+    return 0;
+}
+
+struct hunt {
+    unsigned long processes, refused, seen, attached, written, changed, canary;
+};
+
+/* One look at a process that is on its way into this container. */
+static int look(int pid, const char *canary, struct hunt *hunt) {
+    char path[4096], exe[256];
+    snprintf(path, sizeof path, "/proc/%d/exe", pid);
+    ssize_t len = readlink(path, exe, sizeof exe - 1);
+    if (len < 0) {
+        if (errno == EACCES || errno == EPERM)
+            hunt->refused++;
+        return errno != ENOENT && errno != ESRCH;
+    }
+    exe[len] = 0;
+    if (!strstr(exe, "helper"))
+        return 0;
+    hunt->seen++;
+    int fd = open(path, O_WRONLY);
+    if (fd >= 0) {
+        hunt->written += write(fd, "x", 1) == 1;
+        close(fd);
+    }
+    fd = open(path, O_PATH);
+    if (fd >= 0) {
+        char magic[64];
+        snprintf(magic, sizeof magic, "/proc/self/fd/%d", fd);
+        hunt->changed += chmod(magic, 0) == 0;
+        close(fd);
+    }
+    snprintf(path, sizeof path, "/proc/%d/root%s", pid, canary);
+    fd = open(path, O_RDONLY);
+    if (fd >= 0) {
+        hunt->canary++;
+        close(fd);
+    }
+    if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
+        hunt->attached++;
+        ptrace(PTRACE_INTERRUPT, pid, 0, 0);
+        waitpid(pid, 0, __WALL);
+        ptrace(PTRACE_DETACH, pid, 0, 0);
+    }
+    return 1;
+}
+
+/* The PID given last in this PID namespace (proc_loadavg(5)). */
+static int last_pid(void) {
+    char text[128] = "";
+    int fd = open("/proc/loadavg", O_RDONLY);
+    if (read(fd, text, sizeof text - 1) < 0)
+        perror("loadavg");
+    close(fd);
+    char *last = strrchr(text, ' ');
+    return last ? atoi(last) : 0;
+}
+
+/* Waits for each new process and looks into it from its first moment to its execve. */
+static int hunt(const char *canary) {
+    struct hunt hunt = {0};
+    int next = getpid() + 1;
+    puts("ready");
+    fflush(stdout);
+    while (!ended) {
+        if (kill(next, 0) < 0 && errno == ESRCH) {
+            /* Not there yet, or missed: then on with the newest. */
+            int last = last_pid();
+            if (last > next)
+                next = last;
+            continue;
+        }
+        hunt.processes++;
+        while (!ended && look(next, canary, &hunt)) {
+        }
+        next++;
+    }
+    printf("{\"processes\": %lu, \"refused\": %lu, \"seen\": %lu, \"attached\": %lu, "
+           "\"written\": %lu, \"changed\": %lu, \"canary\": %lu}\n",
+           hunt.processes, hunt.refused, hunt.seen, hunt.attached, hunt.written, hunt.changed,
+           hunt.canary);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    signal(SIGTERM, end);
+    if (argc == 2 && !strcmp(argv[1], "fds"))
+        return fds();
+    if (argc == 5 && !strcmp(argv[1], "socket"))
+        return make_socket(argv + 2, 0);
+    if (argc == 5 && !strcmp(argv[1], "socket32"))
+        return make_socket(argv + 2, 1);
+    if (argc == 3 && !strcmp(argv[1], "push-input"))
+        return push_input(argv[2]);
+    if (argc == 2 && !strcmp(argv[1], "paste"))
+        return paste();
+    if (argc == 4 && !strcmp(argv[1], "exchange"))
+        return exchange(argv[2], argv[3]);
+    if (argc == 3 && !strcmp(argv[1], "hunt"))
+        return hunt(argv[2]);
+    fputs("unknown command\n", stderr);
+    return 2;
+}

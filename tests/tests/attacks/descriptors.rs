@@ -1,0 +1,273 @@
+//! What a container can reach of the helper: its program, its descriptors, its processes.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use crate::prelude::*;
+
+/// From a descriptor of the helper to a path of the host: up until nothing is above.
+fn outside(n: u32, path: &Path) -> String {
+    format!("/proc/self/fd/{n}/../../../../../../..{}", path.display())
+}
+
+#[test]
+fn a_program_starts_with_descriptors_0_1_and_2_alone() {
+    // Row 2, CVE-2024-21626.
+    let t = Bed::new();
+    let more = json!({"mounts": [attacker::mount()]});
+    for config in [
+        json!({}),
+        json!({"terminal": true}),
+        json!({"stdin": true}),
+        json!({"init": true}),
+        json!({"user": "1000:1000"}),
+    ] {
+        let config = with(with(busybox(&["/attacker", "fds"]), more.clone()), config);
+        let (_, out) = t.run(&config);
+        assert_eq!(out.trim_end(), "0 1 2", "{config}");
+    }
+    let c = id(&t.sleeper_with(more));
+    for exec in [
+        json!({}),
+        json!({"terminal": true}),
+        json!({"stdin": true}),
+        json!({"user": "1000"}),
+    ] {
+        let exec = with(json!({"command": ["/attacker", "fds"]}), exec);
+        let exec = t.exec_with(&c, &exec);
+        let out = exec.output.expect("wait shows the output").stdout;
+        assert_eq!(out.trim_end(), "0 1 2");
+    }
+    t.finish();
+}
+
+#[test]
+fn a_working_directory_through_a_descriptor_does_not_leave_the_root() {
+    // Row 2, CVE-2024-21626. Each number, for a start and for an exec.
+    let t = Bed::new();
+    let canary = Canary::new();
+    let c = id(&t.sleeper());
+    let script = format!(
+        "cat {}",
+        outside(0, &canary.file()).replace("/proc/self/fd/0/", "")
+    );
+    for n in (3..32).chain([100, 255, 1023]) {
+        for dir in [format!("/proc/self/fd/{n}"), format!("/proc/1/fd/{n}")] {
+            let more = json!({"working_dir": dir, "auto_remove": true});
+            let config = with(busybox(&["sh", "-c", &script]), more);
+            let response = t.post_json("/v1/containers?start=true", &config);
+            assert_eq!(response.status(), 422, "{dir}: {}", response.text());
+            let exec = json!({"command": ["sh", "-c", script], "working_dir": dir});
+            let response = t.post_json(&format!("/v1/containers/{c}/execs?wait=10s"), &exec);
+            assert_eq!(response.status(), 422, "{dir}: {}", response.text());
+        }
+    }
+    t.finish();
+}
+
+#[test]
+fn without_its_check_a_working_directory_through_a_descriptor_reads_the_host() {
+    // The other side.
+    let t = weak_bed();
+    let canary = Canary::new();
+    let script = format!(
+        "cat {}",
+        outside(0, &canary.file()).replace("/proc/self/fd/0/", "")
+    );
+    let reached = (3..64).any(|n| {
+        let config = with(
+            busybox(&["sh", "-c", &script]),
+            json!({
+                "working_dir": format!("/proc/self/fd/{n}"),
+                "labels": without(Defence::CwdInside),
+                "namespaces": {"user": "host"},
+            }),
+        );
+        run_or_refusal(&t, &config).is_some_and(|out| out.contains(Canary::SECRET))
+    });
+    assert!(reached, "the attack is no attack");
+    t.finish();
+}
+
+#[test]
+fn a_program_named_through_a_descriptor_is_not_the_hosts() {
+    // Row 2, CVE-2024-21626: the descriptors are closed before the program is looked up.
+    let t = weak_bed();
+    let canary = Canary::new();
+    let evil = canary.path().join("echo");
+    fs::copy(busybox_root().join("bin/busybox"), &evil).unwrap();
+    let reaches = |labels: Value| {
+        (3..64).any(|n| {
+            let config = with(
+                busybox(&[&outside(n, &evil), "LEAKED"]),
+                json!({"labels": labels, "namespaces": {"user": "host"}}),
+            );
+            run_or_refusal(&t, &config).is_some_and(|out| out.contains("LEAKED"))
+        })
+    };
+    assert!(!reaches(json!({})));
+    assert!(
+        reaches(without(Defence::ClosedDescriptors)),
+        "the attack is no attack"
+    );
+    t.finish();
+}
+
+/// A container whose root holds a program with the helper as its interpreter, and what one that
+/// hunts for such processes had to say after so many execs of it.
+fn hunt_helpers(t: &Bed, execs: u64) -> Value {
+    let root = Root::new(t);
+    let script = root.0.join("bin/evil");
+    fs::write(&script, "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let container = t.start(&with(
+        root.config(&["/attacker", "hunt", "/nothing"]),
+        json!({"mounts": [attacker::mount()], "namespaces": {"user": "host"}}),
+    ));
+    let c = id(&container);
+    t.ready(&c);
+    for_race_time(execs, || {
+        let exec = json!({"command": ["/bin/evil"]});
+        let response = t.post_json(&format!("/v1/containers/{c}/execs?wait=5s"), &exec);
+        assert!(
+            matches!(response.status(), 201 | 422),
+            "{}",
+            response.text()
+        );
+    });
+    t.post_json(
+        &format!("/v1/containers/{c}/kill"),
+        &json!({"signal": "SIGTERM"}),
+    );
+    t.exit(&c);
+    let out = t.stdout(&c);
+    t.remove(&c);
+    serde_json::from_str(out.lines().last().unwrap()).unwrap()
+}
+
+#[test]
+fn the_helper_cannot_be_spoiled_from_inside() {
+    // Row 1, CVE-2019-5736: the program is the helper itself, which a racer tries to write to and
+    // to make unusable.
+    let t = Bed::new();
+    let hunt = hunt_helpers(&t, 200);
+    assert!(
+        hunt["seen"].as_u64() > Some(0),
+        "it never met a helper: {hunt}"
+    );
+    assert_eq!(
+        (&hunt["written"], &hunt["changed"]),
+        (&json!(0), &json!(0)),
+        "{hunt}"
+    );
+    // The next zygote is made of the same bytes.
+    proc::kill(t.system().zygote_pid.expect("a zygote"), Signal::KILL);
+    assert_eq!(t.sh("echo fine"), "fine\n");
+    t.finish();
+}
+
+#[test]
+fn a_helper_that_is_not_sealed_is_spoiled_from_inside() {
+    // The other side: the helper is a copy of the test's own. The kernel lets nobody write to a
+    // file while it is executed (ETXTBSY), and one zygote always is; its mode is fair game.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let helper = dir.path().join("littlebox-helper");
+    fs::copy(littlebox_tests::daemon::binary("littlebox-helper"), &helper).unwrap();
+    let t = Bed::builder()
+        .faults()
+        .env("LITTLEBOX_HELPER", helper.to_str().unwrap())
+        .env("LITTLEBOX_TEST_WEAKEN", "sealed_helper")
+        .build();
+    let spoiled = attacker::until_success(|| {
+        hunt_helpers(&t, 50);
+        fs::metadata(&helper).unwrap().permissions().mode() & 0o777 == 0
+    });
+    assert!(spoiled, "the attack is no attack");
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o755)).unwrap();
+    t.finish();
+}
+
+/// Id maps of a user namespace whose ids begin at this one of the host.
+fn user_namespace(first: u32) -> Value {
+    let map = json!([{"container_id": 0, "host_id": first, "size": 65_536}]);
+    json!({"namespaces": {"user": "new"}, "id_maps": {"uid": map, "gid": map}})
+}
+
+#[test]
+fn the_hosts_null_device_cannot_be_changed_from_inside() {
+    // Standard input is a null device, and where no nodes can be made the host's are bound: root in
+    // a container must not change the mode of the host's. The attack sets the mode that it has.
+    let t = weak_bed();
+    let host = fs::metadata("/dev/null").unwrap();
+    let host = format!("{}:{}", host.dev(), host.ino());
+    let script = format!(
+        "for f in /proc/self/fd/0 /dev/null; do \
+            test $(stat -L -c %d:%i $f) = {host} && chmod 0666 $f 2>/dev/null && echo CHANGED; \
+        done; cat; echo read"
+    );
+    for more in [
+        json!({"namespaces": {"user": "host"}}),
+        user_namespace(100_000),
+        user_namespace(0),
+    ] {
+        assert_eq!(t.sh_with(&script, more.clone()), "read\n", "{more}");
+        let c = id(&t.sleeper_with(more));
+        assert_eq!(t.exec(&c, &["sh", "-c", &script]), "read\n");
+    }
+    let weak = json!({"labels": without(Defence::ReadOnlyDevices)});
+    let out = t.sh_with(&script, with(user_namespace(0), weak));
+    assert_eq!(out, "CHANGED\nCHANGED\nread\n");
+    t.finish();
+}
+
+/// Execs in a container in which a process with CAP_SYS_PTRACE looks into each that comes.
+fn hunt_execs(t: &Bed, more: Value, canary: &Canary, execs: u64) -> Value {
+    let canary = canary.file();
+    let config = with(
+        busybox(&["/attacker", "hunt", canary.to_str().unwrap()]),
+        json!({
+            "mounts": [attacker::mount()],
+            "capabilities": {"add": ["SYS_PTRACE"]},
+        }),
+    );
+    let config = with(config, user_namespace(100_000));
+    let c = id(&t.start(&with(config, more)));
+    t.ready(&c);
+    let execs = for_race_time(execs, || {
+        t.exec(&c, &["true"]);
+    });
+    t.post_json(
+        &format!("/v1/containers/{c}/kill"),
+        &json!({"signal": "SIGTERM"}),
+    );
+    t.exit(&c);
+    let out = t.stdout(&c);
+    t.remove(&c);
+    let hunt: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let met = hunt["processes"].as_u64().unwrap();
+    assert!(met > execs / 10, "{execs} execs: {hunt}");
+    hunt
+}
+
+#[test]
+fn a_process_that_joins_by_exec_cannot_be_looked_into_or_traced() {
+    // Row 10, CVE-2016-9962.
+    let t = weak_bed();
+    let canary = Canary::new();
+    let hunt = hunt_execs(&t, json!({}), &canary, 200);
+    assert!(
+        hunt["refused"].as_u64() > Some(0),
+        "it never came in time: {hunt}"
+    );
+    for what in ["seen", "attached", "canary", "written", "changed"] {
+        assert_eq!(hunt[what], 0, "{what}: {hunt}");
+    }
+    let weak = json!({"labels": without(Defence::NotDumpable)});
+    let caught = attacker::until_success(|| {
+        let hunt = hunt_execs(&t, weak.clone(), &canary, 20);
+        hunt["seen"].as_u64() > Some(0) && hunt["attached"].as_u64() > Some(0)
+    });
+    assert!(caught, "the attack is no attack");
+    t.finish();
+}

@@ -1,0 +1,97 @@
+//! Users that an image or a request lies about.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use crate::prelude::*;
+
+/// Users and groups that would wrap to root, or to "no change" of setresuid(2), if somebody parsed
+/// them carelessly.
+const WRAPPING: [&str; 12] = [
+    "4294967296",
+    "4294967295",
+    "18446744073709551616",
+    "-1",
+    "-0",
+    "+0",
+    " 0",
+    "0x0",
+    "0 ",
+    "1e0",
+    "0:4294967296",
+    "0:-1",
+];
+
+#[test]
+fn an_id_that_does_not_fit_never_becomes_root() {
+    // Row 17, CVE-2024-40635.
+    let t = Bed::new();
+    let c = id(&t.sleeper());
+    for user in WRAPPING {
+        let config = with(busybox(&["id", "-u"]), json!({"user": user}));
+        assert_eq!(run_or_refusal(&t, &config), None, "{user:?}");
+        let exec = json!({"command": ["id", "-u"], "user": user});
+        let response = t.post_json(&format!("/v1/containers/{c}/execs?wait=10s"), &exec);
+        assert!(matches!(response.status(), 400 | 422), "{user:?}");
+    }
+    let group = with(busybox(&["id"]), json!({"groups": ["4294967296"]}));
+    assert_eq!(run_or_refusal(&t, &group), None);
+    t.finish();
+}
+
+#[test]
+fn a_passwd_that_is_a_pipe_a_device_a_link_or_huge_neither_hangs_nor_leaks() {
+    // Row 17, CVE-2024-9676, CVE-2026-47262. One side: without the checks the start would hang, or
+    // the machine's memory be gone.
+    let t = Bed::new();
+    let root = Root::new(&t);
+    let passwd = root.0.join("etc/passwd");
+    let config = with(root.config(&["id", "-u"]), json!({"user": "user"}));
+    let refused = |what: &str| assert_eq!(run_or_refusal(&t, &config), None, "{what}");
+
+    fs::remove_file(&passwd).unwrap();
+    littlebox_tests::roots::run(Command::new("mkfifo").arg(&passwd));
+    refused("a pipe");
+
+    for target in ["/dev/zero", "/proc/self/mem", "/dev/stdin", "passwd"] {
+        root.replace_by_link("etc/passwd", Path::new(target));
+        refused(target);
+    }
+    let canary = Canary::new();
+    let user = "user:x:4711:4711::/:/bin/sh\n";
+    fs::write(canary.path().join("passwd"), user).unwrap();
+    root.replace_by_link("etc/passwd", &canary.path().join("passwd"));
+    refused("the host's file");
+
+    fs::remove_file(&passwd).unwrap();
+    fs::File::create(&passwd).unwrap().set_len(1 << 30).unwrap();
+    refused("1 GiB");
+
+    for line in [
+        "user:x:4294967295:0::/:/bin/sh\n",
+        "user:x:4294967296:0::/:/bin/sh\n",
+        "user:x:-1:0::/:/bin/sh\n",
+        "user:x:1000:4294967295::/:/bin/sh\n",
+        "user:x::::/:/bin/sh\n",
+    ] {
+        fs::write(&passwd, line).unwrap();
+        refused(line);
+    }
+    drop(root);
+    t.finish();
+}
+
+#[test]
+fn a_passwd_through_a_link_inside_the_image_is_read() {
+    // What is refused above is not refused for being a link.
+    let t = Bed::new();
+    let root = Root::new(&t);
+    fs::rename(root.0.join("etc/passwd"), root.0.join("etc/real")).unwrap();
+    symlink("/etc/real", root.0.join("etc/passwd")).unwrap();
+    let config = with(root.config(&["id", "-u"]), json!({"user": "user"}));
+    assert_eq!(run_or_refusal(&t, &config).as_deref(), Some("1000\n"));
+    drop(root);
+    t.finish();
+}
