@@ -30,7 +30,7 @@ export CARGO_TARGET_DIR := $(TARGET)
 HOST_TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p')
 HOST_TRIPLE_VAR = $(shell echo $(HOST_TRIPLE) | tr 'a-z-' 'A-Z_')
 
-# Where a build's three programs stand side by side, as after an installation. Not target/release
+# Where a build's four programs stand side by side, as after an installation. Not target/release
 # itself: there cargo puts a dynamically linked helper whenever it likes.
 BIN_RELEASE := $(TARGET)/bin/release
 BIN_CI := $(TARGET)/bin/ci
@@ -56,12 +56,13 @@ define apt_install
 	fi
 endef
 
-# $(call build_helper,DIR): the helper is one static binary (it is copied into a sealed memfd and
-# runs inside foreign roots), so it has a build of its own.
-define build_helper
+# $(call build_static,DIR): helper and OCI runtime are static binaries (they are copied into a sealed
+# memfd and run inside foreign roots), so they have a build of their own.
+define build_static
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --profile helper \
-	  -p littlebox-helper --target $(HOST_TRIPLE)
-	install -D -m 0755 $(TARGET)/$(HOST_TRIPLE)/helper/littlebox-helper $(1)/littlebox-helper
+	  -p littlebox-helper -p littlebox-runtime --bins --target $(HOST_TRIPLE)
+	install -D -m 0755 -t $(1) $(TARGET)/$(HOST_TRIPLE)/helper/littlebox-helper \
+	  $(TARGET)/$(HOST_TRIPLE)/helper/littlebox-runtime
 endef
 
 .PHONY: help
@@ -84,13 +85,13 @@ build: ## Development build of everything
 .PHONY: release
 release: ## Release binaries, side by side in target/bin/release
 	$(CARGO) build --release --locked --workspace --exclude littlebox-tests --exclude littlebox-bench --bins
-	$(call build_helper,$(BIN_RELEASE))
+	$(call build_static,$(BIN_RELEASE))
 	install -m 0755 $(TARGET)/release/littleboxd $(TARGET)/release/lbctl $(BIN_RELEASE)/
 
 .PHONY: build-ci
 build-ci: ## What the tests run: release code paths without the link-time cost, in target/bin/ci
 	$(CARGO) build --profile ci --locked --workspace --bins --tests
-	$(call build_helper,$(BIN_CI))
+	$(call build_static,$(BIN_CI))
 	install -m 0755 $(TARGET)/ci/littleboxd $(TARGET)/ci/lbctl $(BIN_CI)/
 
 BENCH_ARGS ?=

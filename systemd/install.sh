@@ -26,7 +26,7 @@ do_install() {
   work=$(mktemp -d)
   trap 'rm -rf "$work"' RETURN
 
-  as_root install -D -m 0755 -t "$bindir" "$BIN/littleboxd" "$BIN/lbctl"
+  as_root install -D -m 0755 -t "$bindir" "$BIN/littleboxd" "$BIN/lbctl" "$BIN/littlebox-runtime"
   as_root install -D -m 0755 -t "$libdir" "$BIN/littlebox-helper"
 
   for unit in littleboxd.service littleboxd.socket; do
@@ -68,7 +68,7 @@ do_uninstall() {
   if on_running_systemd; then
     as_root systemctl disable --now littleboxd.service littleboxd.socket 2>/dev/null || true
   fi
-  as_root rm -f "$bindir/littleboxd" "$bindir/lbctl" "$libdir/littlebox-helper" \
+  as_root rm -f "$bindir/littleboxd" "$bindir/lbctl" "$bindir/littlebox-runtime" "$libdir/littlebox-helper" \
     "$unitdir/littleboxd.service" "$unitdir/littleboxd.socket" \
     "$bash_dir/lbctl" "$zsh_dir/_lbctl" "$fish_dir/lbctl.fish" \
     "$mandir"/man1/lbctl.1 "$mandir"/man1/lbctl-*.1

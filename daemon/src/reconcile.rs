@@ -353,7 +353,7 @@ async fn remove(path: &Path) {
 async fn remove_cgroup(engine: &Engine, path: &Path) {
     let plan = CgroupPlan {
         path: Some(path.to_owned()),
-        resources: Default::default(),
+        ..CgroupPlan::default()
     };
     if let Err(error) = engine.supervisor.remove_cgroup(plan).await {
         tracing::warn!(%error, path = %path.display(), "cannot remove a cgroup");

@@ -818,7 +818,7 @@ fn an_exec_has_stdin_and_its_own_exit() {
     let mut plan = bed.exec_plan("read x; exit $x");
     plan.stdin = true;
     let mut exec = build::exec(&container.built, &bed.plan, &plan).unwrap();
-    let Stdio::Pipes { stdin, .. } = &mut exec.stdio else {
+    let Some(Stdio::Pipes { stdin, .. }) = &mut exec.stdio else {
         panic!()
     };
     rustix::io::write(stdin.take().unwrap(), b"42\n").unwrap();

@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
 
-use littlebox_helper::protocol::{CgroupPlan, ResourcePlan};
+use littlebox_helper::protocol::{CgroupPlan, ExistingCgroup, ResourcePlan};
 use oci_spec::runtime::{Linux, LinuxCpu, LinuxMemory, LinuxResources};
 
 use crate::PlanError;
 
 /// Plans the cgroup. `path` is the caller's; without it the spec's own is taken.
-pub(crate) fn plan(linux: Option<&Linux>, path: Option<PathBuf>) -> Result<CgroupPlan, PlanError> {
+pub(crate) fn plan(
+    linux: Option<&Linux>,
+    path: Option<PathBuf>,
+    existing: ExistingCgroup,
+) -> Result<CgroupPlan, PlanError> {
     let spec_path = linux.and_then(|l| l.cgroups_path().clone());
     let path = match (path, spec_path) {
         (Some(path), _) => Some(path),
@@ -26,7 +30,11 @@ pub(crate) fn plan(linux: Option<&Linux>, path: Option<PathBuf>) -> Result<Cgrou
             "limits need a cgroup; set linux.cgroupsPath",
         ));
     }
-    Ok(CgroupPlan { path, resources })
+    Ok(CgroupPlan {
+        path,
+        resources,
+        existing,
+    })
 }
 
 fn checked_path(path: &Path) -> Result<PathBuf, PlanError> {

@@ -4,8 +4,22 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use littlebox_helper::protocol::{
-    Defence, Injection, LogPlan, NamespaceKind, RootfsSource, TerminalSize, UserPlan,
+    Defence, ExistingCgroup, Injection, LogPlan, NamespaceKind, RootfsSource, TerminalSize,
+    UserPlan,
 };
+
+/// On whose behalf a spec is planned.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Authority {
+    /// A client of the API: it decides about its container, and about nothing that is the host's or
+    /// another container's.
+    #[default]
+    Client,
+    /// The host's administrator, or an engine that acts as such: the OCI command line. Hooks are run,
+    /// and a namespace that is joined by its path may be given a host name and sysctls (a container
+    /// of a pod joins what the pod's first container has made).
+    Host,
+}
 
 /// What the caller decides about a container, beside its spec.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +35,10 @@ pub struct Envelope {
     /// The cgroup's path below each hierarchy's root. `None`: the spec's own `linux.cgroupsPath`,
     /// and without that no cgroup.
     pub cgroup_path: Option<PathBuf>,
+    /// What becomes of that cgroup when it is there already.
+    pub existing_cgroup: ExistingCgroup,
+    /// On whose behalf.
+    pub authority: Authority,
     /// For each joined namespace the index of its descriptor beside the launch message: one for
     /// every namespace to which the spec gives a path, and for those that the caller opened itself.
     pub joins: BTreeMap<NamespaceKind, usize>,
@@ -55,6 +73,8 @@ impl Envelope {
             rootfs,
             log,
             cgroup_path: None,
+            existing_cgroup: ExistingCgroup::default(),
+            authority: Authority::default(),
             joins: BTreeMap::new(),
             user: None,
             create_cwd: false,

@@ -67,6 +67,9 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
         Step::Terminal => filesystem::terminal(plan),
         Step::Sysctls => sysctls(plan),
         Step::MaskedPaths => filesystem::masked_paths(plan),
+        Step::Hooks => plan.hooks.any_before_pivot().then(|| {
+            ("The hooks that come before pivot_root run, with the container's state on their stdin.".into(), Vec::new())
+        }),
         Step::PivotRoot => filesystem::pivot_root(),
         Step::ReadonlyRoot => filesystem::readonly_root(plan),
         Step::Keyring => say("A session keyring of the program's own, without a name, comes instead of the daemon's: no key of the host is within reach."),

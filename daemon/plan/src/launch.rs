@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    DevicePlan, LaunchPlan, NamespaceKind, NamespacePlan, PROTOCOL_VERSION, Propagation,
+    DevicePlan, HooksPlan, LaunchPlan, NamespaceKind, NamespacePlan, PROTOCOL_VERSION, Propagation,
     RootfsPlan, RootfsSource,
 };
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
 use crate::process::About;
-use crate::{Envelope, PlanError, cgroup, clocks, idmap, mount, process, sysctl, unsupported};
+use crate::{
+    Authority, Envelope, PlanError, cgroup, clocks, hooks, idmap, mount, process, sysctl,
+    unsupported,
+};
 
 type Namespaces = BTreeMap<NamespaceKind, NamespacePlan>;
 
@@ -23,9 +26,25 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     let linux = spec.linux().as_ref();
     let namespaces = namespaces(linux, &envelope.joins)?;
     let is_new = |kind| namespaces.get(&kind) == Some(&NamespacePlan::New);
+    // Which namespaces this container may change beyond what is made with it.
+    let is_own = |kind| match envelope.authority {
+        Authority::Client => is_new(kind),
+        Authority::Host => namespaces.contains_key(&kind),
+    };
     let (uid_map, gid_map) = match linux {
+        // Who joins a user namespace may tell its maps, and nothing is done with them.
+        Some(_) if !is_new(NamespaceKind::User) && is_own(NamespaceKind::User) => {
+            (Vec::new(), Vec::new())
+        }
         Some(linux) => idmap::plan(linux, is_new(NamespaceKind::User))?,
         None => (Vec::new(), Vec::new()),
+    };
+    let hooks = match (spec.hooks(), envelope.authority) {
+        (Some(refused), Authority::Client) => {
+            hooks::refuse(refused)?;
+            HooksPlan::default()
+        }
+        (hooks, _) => hooks::plan(hooks.as_ref())?,
     };
     let mounts = mount::plan(spec.mounts().as_deref().unwrap_or_default())?;
     let devices = devices(linux, mount::dev_is_fresh(&mounts))?;
@@ -55,12 +74,12 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         hostname: uts_name(
             spec.hostname().as_deref(),
             "hostname",
-            is_new(NamespaceKind::Uts),
+            is_own(NamespaceKind::Uts),
         )?,
         domainname: uts_name(
             spec.domainname().as_deref(),
             "domainname",
-            is_new(NamespaceKind::Uts),
+            is_own(NamespaceKind::Uts),
         )?,
         rootfs: rootfs(spec, envelope.rootfs)?,
         mounts,
@@ -70,14 +89,15 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
             linux.and_then(|l| l.readonly_paths().as_deref()),
             "/linux/readonlyPaths",
         )?,
-        sysctls: sysctls(linux, is_new)?,
+        sysctls: sysctls(linux, is_own)?,
         process: process::plan(process, about, "/process")?,
         init: envelope.init,
         stdin: envelope.stdin,
-        cgroup: cgroup::plan(linux, envelope.cgroup_path)?,
+        cgroup: cgroup::plan(linux, envelope.cgroup_path, envelope.existing_cgroup)?,
         log: envelope.log,
         loopback_up: is_new(NamespaceKind::Net),
         gate: envelope.gate,
+        hooks,
         inject: envelope.inject,
         weaken: envelope.weaken,
         namespaces,
@@ -128,7 +148,7 @@ fn namespaces(
 }
 
 /// The kind of a spec's namespace type.
-pub(crate) fn namespace_kind(typ: LinuxNamespaceType) -> NamespaceKind {
+pub fn namespace_kind(typ: LinuxNamespaceType) -> NamespaceKind {
     match typ {
         LinuxNamespaceType::Mount => NamespaceKind::Mnt,
         LinuxNamespaceType::Cgroup => NamespaceKind::Cgroup,

@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod clocks;
 mod envelope;
 pub mod explain;
+pub mod hooks;
 pub mod idmap;
 mod launch;
 mod mount;
@@ -20,8 +21,8 @@ mod process;
 pub mod sysctl;
 mod unsupported;
 
-pub use envelope::{Envelope, ExecEnvelope};
-pub use launch::launch_plan;
+pub use envelope::{Authority, Envelope, ExecEnvelope};
+pub use launch::{launch_plan, namespace_kind};
 pub use mount::propagation;
 pub use process::{exec_plan, rlimit_name};
 

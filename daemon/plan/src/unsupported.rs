@@ -5,7 +5,7 @@
 //! objects of other platforms (`windows`, `solaris`, `vm`, `zos`), `personality` of the native
 //! domain, `apparmorProfile` `unconfined`, and empty objects.
 
-use oci_spec::runtime::{Hooks, Linux, LinuxPersonalityDomain, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
 
 use crate::PlanError;
 
@@ -20,29 +20,10 @@ pub(crate) fn spec(spec: &Spec) -> Result<(), PlanError> {
             ),
         ));
     }
-    if let Some(hooks) = spec.hooks() {
-        self::hooks(hooks)?;
-    }
     match spec.linux() {
         Some(linux) => self::linux(linux),
         None => Ok(()),
     }
-}
-
-fn hooks(hooks: &Hooks) -> Result<(), PlanError> {
-    let lists = [
-        ("prestart", hooks.prestart()),
-        ("createRuntime", hooks.create_runtime()),
-        ("createContainer", hooks.create_container()),
-        ("startContainer", hooks.start_container()),
-        ("poststart", hooks.poststart()),
-        ("poststop", hooks.poststop()),
-    ];
-    refuse(
-        "/hooks/",
-        "hooks are not supported yet",
-        lists.map(|(name, list)| (name, list.as_ref().is_some_and(|l| !l.is_empty()))),
-    )
 }
 
 fn linux(linux: &Linux) -> Result<(), PlanError> {

@@ -180,11 +180,40 @@ fn the_contract_has_the_version_of_the_programs() {
     assert_eq!(version, env!("CARGO_PKG_VERSION"));
 }
 
-/// The wall between the daemon and the helper: no async runtime, web server or database below it.
+/// The wall between the daemon and what builds containers: no async runtime, web server or database
+/// below the helper and the OCI command line.
 #[test]
-fn the_helper_depends_on_nothing_asynchronous() {
+fn the_helper_and_the_runtime_depend_on_nothing_asynchronous() {
+    for package in ["littlebox-helper", "littlebox-runtime"] {
+        let crates = dependencies(package);
+        assert!(
+            crates.contains("rustix"),
+            "this is no dependency tree: {crates:?}"
+        );
+        for forbidden in [
+            "tokio",
+            "axum",
+            "sqlx",
+            "hyper",
+            "async-std",
+            "smol",
+            "futures",
+            "mio",
+            "tower",
+            "littleboxd",
+        ] {
+            assert!(
+                !crates.contains(forbidden),
+                "{package} depends on {forbidden}: {crates:?}"
+            );
+        }
+    }
+}
+
+/// The names of all crates that a package of ours is built with.
+fn dependencies(package: &str) -> BTreeSet<String> {
     let out = Command::new(env!("CARGO"))
-        .args(["tree", "--offline", "--locked", "-p", "littlebox-helper"])
+        .args(["tree", "--offline", "--locked", "-p", package])
         .args(["-e", "normal,build", "--prefix", "none", "--all-features"])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .output()
@@ -195,27 +224,8 @@ fn the_helper_depends_on_nothing_asynchronous() {
         String::from_utf8_lossy(&out.stderr)
     );
     let tree = String::from_utf8_lossy(&out.stdout);
-    let crates: BTreeSet<&str> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
-    assert!(
-        crates.contains("rustix"),
-        "this is no dependency tree: {tree}"
-    );
-    for forbidden in [
-        "tokio",
-        "axum",
-        "sqlx",
-        "hyper",
-        "async-std",
-        "smol",
-        "futures",
-        "mio",
-        "tower",
-    ] {
-        assert!(
-            !crates.contains(forbidden),
-            "the helper depends on {forbidden}:\n{tree}"
-        );
-    }
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
 }
 
 fn strings(list: &Value) -> BTreeSet<&str> {

@@ -2,14 +2,16 @@
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{fchdir, pivot_root, umask};
+use rustix::process::{fchdir, getpid, pivot_root, umask};
 use rustix::system::{setdomainname, sethostname};
 
 use super::clocks;
+use super::detached::{Start, Status};
 use super::mounts::{self, Context};
 use super::namespaces::{Namespaces, Origin, join_process};
 use super::program::{Program, give_up, harden};
@@ -19,11 +21,13 @@ use super::stdio::ChildStdio;
 use super::steps::Steps;
 use super::terminal::{self, Pty};
 use super::tree::{Tree, attach};
-use super::{devices, identity, limits, masks, sysctls};
+use super::{devices, hooks, identity, limits, masks, sysctls};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
-use crate::protocol::{ExecPlan, LaunchPlan, NamespaceKind, Propagation, Step, StepFailure};
+use crate::protocol::{
+    LaunchPlan, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step, StepFailure,
+};
 use crate::sys::{self, MountAttr, mount_setattr};
 
 /// What the child of a launch has from the helper.
@@ -41,6 +45,8 @@ pub struct Container<'a> {
     pub sources: Vec<Option<OwnedFd>>,
     /// The program's pipes; `None`: a terminal.
     pub stdio: Option<ChildStdio>,
+    /// How the program is started.
+    pub start: Start<'a>,
 }
 
 /// Runs the child's part and never returns: at its end is the program, or a report of what failed.
@@ -79,7 +85,7 @@ impl Container<'_> {
         self.enter_namespaces(steps)?;
         self.enter_time_namespace(steps, report)?;
         let pty = match self.root.take() {
-            Some(root) => self.build_mounts(root, steps)?,
+            Some(root) => self.build_mounts(root, steps, report)?,
             None => self.joined_terminal(steps)?,
         };
         let stdio = hand_over_terminal(pty, self.stdio.take(), report)
@@ -88,7 +94,7 @@ impl Container<'_> {
             process: &plan.process,
             stdio,
             init: plan.init,
-            dies_with_helper: true,
+            tie: self.start.tie_of_container(&plan.hooks),
         };
         program.start(steps, report)
     }
@@ -115,6 +121,7 @@ impl Container<'_> {
     fn enter_namespaces(&self, steps: &mut Steps) -> Result<(), StepFailure> {
         let (plan, namespaces) = (self.plan, self.namespaces);
         let is_new = |kind| namespaces.origin(kind) == Origin::New;
+        let own_names = namespaces.origin(NamespaceKind::Uts) != Origin::Host;
         let join = namespaces.any_given() && !namespaces.needs_middle();
         let joined = steps.across_time_namespace(|| {
             if join {
@@ -128,9 +135,7 @@ impl Container<'_> {
             sys::unshare_cgroup_namespace().fault("unshare")
         })?;
         let named = plan.hostname.is_some() || plan.domainname.is_some();
-        steps.run_if(named && is_new(NamespaceKind::Uts), Step::Hostname, |_| {
-            set_names(plan)
-        })?;
+        steps.run_if(named && own_names, Step::Hostname, |_| set_names(plan))?;
         let loopback = plan.loopback_up && is_new(NamespaceKind::Net);
         steps.run_if(loopback, Step::Loopback, |_| loopback_up())
     }
@@ -152,19 +157,14 @@ impl Container<'_> {
         &mut self,
         root: OwnedFd,
         steps: &mut Steps,
+        report: &Report,
     ) -> Result<Option<Pty>, StepFailure> {
         let plan = self.plan;
         steps.run(Step::Propagation, |_| {
             cut_propagation(plan.rootfs.propagation)
         })?;
         let mut tree = Tree::new(root);
-        // On top of the host's root, below nothing that has a name: paths of the host still
-        // resolve, because the root directory of this process is the mount underneath.
-        steps.run(Step::AttachRoot, |_| {
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-            let host = rustix::fs::open("/", flags, Mode::empty()).fault_at("open", "/")?;
-            attach(tree.root(), host, std::path::Path::new("/"))
-        })?;
+        steps.run(Step::AttachRoot, |_| attach_root(&tree, plan))?;
         self.mount_all(&mut tree, steps)?;
         steps.run(Step::Devices, |_| devices::make(&tree, &plan.devices))?;
         let pty = self.console(&tree, steps)?;
@@ -172,11 +172,32 @@ impl Container<'_> {
             sysctls::write(&plan.sysctls, self.namespaces)
         })?;
         steps.run(Step::MaskedPaths, |_| masks::apply(&tree, plan))?;
+        steps.run_if(plan.hooks.any_before_pivot(), Step::Hooks, |_| {
+            self.hooks_before_pivot(report)
+        })?;
         steps.run(Step::PivotRoot, |_| {
             change_root(&tree, plan.rootfs.propagation)
         })?;
         steps.run(Step::ReadonlyRoot, |_| tree.seal(plan.rootfs.read_only))?;
         Ok(pty)
+    }
+
+    /// The helper runs those of the host, this process those of the container.
+    fn hooks_before_pivot(&self, report: &Report) -> Result<(), Fault> {
+        let Start::Detached(detached) = self.start else {
+            return Err(Fault::refused(
+                "hooks are run by the OCI command line alone",
+            ));
+        };
+        let list = &self.plan.hooks;
+        report.say(&FromChild::BeforePivot, None).fault("sendmsg")?;
+        report.wait_for_go()?;
+        let pid = getpid().as_raw_nonzero().get().unsigned_abs();
+        let state = (detached.state)(Status::Creating, pid);
+        umask(Mode::from_raw_mode(0o022));
+        let done = hooks::run_all("createContainer", &list.create_container, &state);
+        umask(Mode::empty());
+        done
     }
 
     fn mount_all(&mut self, tree: &mut Tree, steps: &mut Steps) -> Result<(), StepFailure> {
@@ -227,7 +248,7 @@ impl Container<'_> {
 #[derive(Debug)]
 pub struct Exec<'a> {
     /// The plan.
-    pub plan: &'a ExecPlan,
+    pub process: &'a ProcessPlan,
     /// The container's PID 1.
     pub pidfd: std::os::fd::BorrowedFd<'a>,
     /// The container's cgroup.
@@ -238,12 +259,14 @@ pub struct Exec<'a> {
     pub maps: Option<super::IdMaps<'a>>,
     /// The program's pipes; `None`: a terminal.
     pub stdio: Option<ChildStdio>,
+    /// How the program is started.
+    pub start: Start<'a>,
 }
 
 impl Exec<'_> {
     /// Enters the container and becomes the program.
     pub fn enter(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
-        let process = &self.plan.process;
+        let process = self.process;
         if let Some(score) = process.oom_score_adj {
             limits::set_oom_score(score, &mut steps.warnings);
         } else if oom::is_protected() {
@@ -272,7 +295,7 @@ impl Exec<'_> {
             process,
             stdio,
             init: false,
-            dies_with_helper: false,
+            tie: self.start.tie_of_exec(),
         };
         program.start(steps, report)
     }
@@ -294,6 +317,23 @@ fn hand_over_terminal(
         (None, Some(pipes)) => Ok(pipes),
         (None, None) => Err(Fault::refused("the program has no stdio")),
     }
+}
+
+/// On top of the host's root, below nothing that has a name: paths of the host still resolve,
+/// because the root directory of this process is the mount underneath.
+///
+/// Hooks know the root by its path on the host, and mount into it: for them it is attached there.
+/// In a user namespace that path may not be reachable; then they find it as all others do.
+fn attach_root(tree: &Tree, plan: &LaunchPlan) -> Result<(), Fault> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let open = |path: &Path| open(path, flags, Mode::empty()).fault_at("open", path.display());
+    let host = match &plan.rootfs.source {
+        RootfsSource::Bind { path } if plan.hooks.any_before_pivot() => {
+            open(path).or_else(|_| open(Path::new("/")))
+        }
+        RootfsSource::Bind { .. } | RootfsSource::Overlay { .. } => open(Path::new("/")),
+    };
+    attach(tree.root(), host?, Path::new("/"))
 }
 
 fn set_names(plan: &LaunchPlan) -> Result<(), Fault> {

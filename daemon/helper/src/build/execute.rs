@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 
-use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
@@ -30,6 +30,43 @@ pub fn execute(process: &ProcessPlan, home: Option<String>) -> Fault {
         search(command, search_path(process), &argv, &env)
     };
     explain(Fault::of("execve", errno).at(command), command)
+}
+
+/// Looks for the program without becoming it: what is plainly not there is told when the container
+/// is created, not only when it is started.
+///
+/// # Errors
+/// As [`execute`].
+pub fn find(process: &ProcessPlan) -> Result<(), Fault> {
+    let Some(command) = process.args.first() else {
+        return Err(Fault::refused("there is no command"));
+    };
+    let mut worst = Errno::NOENT;
+    let paths: Vec<String> = if command.contains('/') {
+        vec![command.clone()]
+    } else {
+        let directories = search_path(process).split(':');
+        directories
+            .filter(|_| !command.is_empty())
+            .map(|directory| match directory {
+                "" => format!("./{command}"),
+                directory => format!("{directory}/{command}"),
+            })
+            .collect()
+    };
+    for path in paths {
+        match accessat(CWD, &path, Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) if is_file(&path) => return Ok(()),
+            Ok(()) => worst = Errno::ACCESS,
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(errno) => worst = errno,
+        }
+    }
+    Err(explain(Fault::of("execve", worst).at(command), command))
+}
+
+fn is_file(path: &str) -> bool {
+    stat(path).is_ok_and(|meta| FileType::from_raw_mode(meta.st_mode) == FileType::RegularFile)
 }
 
 fn search_path(process: &ProcessPlan) -> &str {

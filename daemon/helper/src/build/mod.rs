@@ -16,9 +16,12 @@ mod cgroup_mount;
 mod child;
 mod clocks;
 mod copy_up;
+mod detached;
 mod devices;
 mod execute;
+pub mod gate;
 mod guard;
+pub mod hooks;
 mod identity;
 mod keyring;
 mod limits;
@@ -37,7 +40,7 @@ mod terminal;
 mod tree;
 mod view;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::thread::ThreadNameSpaceType;
 
@@ -45,22 +48,25 @@ use crate::cgroup::Cgroup;
 use crate::defence;
 use crate::fault::Fault;
 use crate::protocol::{
-    ExecPlan, IdMapping, LaunchPlan, Launched, NamespaceKind, RootfsPlan, RootfsSource, Step,
-    StepFailure, StepTiming,
+    ExecPlan, IdMapping, LaunchPlan, Launched, NamespaceKind, ProcessPlan, RootfsPlan,
+    RootfsSource, Step, StepFailure, StepTiming,
 };
 use crate::sys::Forked;
 
 use child::{Container, Exec};
+use detached::Start;
 use guard::{CgroupGuard, Child};
 use namespaces::{Namespaces, Origin};
-use report::{Heard, Report};
+use report::{First, Heard, Report};
 use stdio::{ChildStdio, Prepared};
 use steps::Steps;
 
-pub use view::{container_hostname, container_root};
+pub use detached::{Detached, Status};
+pub use namespaces::Membership;
+pub use view::{container_hostname, container_root, start_time};
 
 /// uid map and gid map.
-type IdMaps<'a> = (&'a [IdMapping], &'a [IdMapping]);
+pub type IdMaps<'a> = (&'a [IdMapping], &'a [IdMapping]);
 
 /// A container whose program runs (its `execve` succeeded).
 #[derive(Debug)]
@@ -69,14 +75,26 @@ pub struct Built {
     pub launched: Launched,
     /// PID 1. It is a child of this process and must be waited for (`waitid`, `P_PIDFD`).
     pub pidfd: OwnedFd,
-    /// The helper's ends of the program's stdio, for the supervisor to take.
+    /// The helper's ends of the program's stdio, for the supervisor to take; of a detached program
+    /// the terminal alone.
     pub stdio: Option<Stdio>,
     /// The container's cgroup; the caller kills and removes it when PID 1 has ended.
     pub cgroup: Cgroup,
     /// What an exec joins.
-    mask: ThreadNameSpaceType,
-    /// Whether the container is in a user namespace of its own or a given one.
-    user: Origin,
+    pub membership: Membership,
+}
+
+/// A container that runs, as somebody sees it who wants to start a process in it.
+#[derive(Debug, Clone, Copy)]
+pub struct Running<'a> {
+    /// PID 1.
+    pub pidfd: BorrowedFd<'a>,
+    /// Its cgroup.
+    pub cgroup: &'a Cgroup,
+    /// Its namespaces.
+    pub membership: &'a Membership,
+    /// The maps of its user namespace, where that was made for it.
+    pub id_maps: IdMaps<'a>,
 }
 
 /// The helper's ends of a program's stdio: non-blocking, close-on-exec.
@@ -107,8 +125,8 @@ pub struct ExecBuilt {
     pub start_time: u64,
     /// It is a child of this process and must be waited for.
     pub pidfd: OwnedFd,
-    /// The helper's ends of its stdio.
-    pub stdio: Stdio,
+    /// The helper's ends of its stdio; of a detached program the terminal alone.
+    pub stdio: Option<Stdio>,
     /// What could not be done and was not essential.
     pub warnings: Vec<String>,
 }
@@ -131,6 +149,23 @@ pub fn prepare() {
 /// The step that failed. Everything that was made is undone: the child is killed and reaped, the
 /// cgroup removed, no mount is left.
 pub fn launch(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Built, StepFailure> {
+    launch_as(plan, fds, Start::Supervised)
+}
+
+/// Builds the container of `plan` around a program that goes its own way. With a gate it is built
+/// up to the execution of its program, else the program runs when this returns.
+///
+/// # Errors
+/// As [`launch`]; a hook that failed is one of them.
+pub fn launch_detached(
+    plan: &LaunchPlan,
+    fds: Vec<OwnedFd>,
+    detached: &Detached<'_>,
+) -> Result<Built, StepFailure> {
+    launch_as(plan, fds, Start::Detached(detached))
+}
+
+fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<Built, StepFailure> {
     defence::weaken(plan.weaken);
     let mut steps = Steps::start(plan.inject.clone());
     let namespaces = steps.run(Step::Checks, |_| {
@@ -138,10 +173,15 @@ pub fn launch(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Built, StepFailure
         if plan.process.args.is_empty() {
             return Err(Fault::refused("there is no command"));
         }
+        if start.is_supervised() && !plan.hooks.is_empty() {
+            return Err(Fault::refused(
+                "hooks are run by the OCI command line alone",
+            ));
+        }
         Namespaces::of_plan(plan, fds)
     })?;
     let cgroup = CgroupGuard::new(steps.run(Step::Cgroup, |_| Cgroup::create(&plan.cgroup))?);
-    let mut parts = prepare_parts(plan, &namespaces, &mut steps)?;
+    let mut parts = prepare_parts(plan, &namespaces, start, &mut steps)?;
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
     let forked = steps.run(Step::Clone, |_| {
         spawn::spawn(&namespaces, cgroup.get().clone_fd())
@@ -157,6 +197,7 @@ pub fn launch(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Built, StepFailure
                 root: parts.root,
                 sources: parts.sources,
                 stdio: parts.childs_stdio,
+                start,
             };
             child::run(
                 |steps, report| container.build(steps, report),
@@ -167,17 +208,17 @@ pub fn launch(plan: &LaunchPlan, fds: Vec<OwnedFd>) -> Result<Built, StepFailure
     };
     drop(childs_report);
     parts.release_to_child();
-    let running = watch(plan, &namespaces, &child, &report, &mut steps)
-        .and_then(|launched| conclude(launched, parts.stdio, &child, &namespaces, steps, &report));
+    let running = watch(plan, &namespaces, &child, &report, start, &mut steps)
+        .and_then(|launched| conclude(launched, parts.stdio, &child, &namespaces, steps, &report))
+        .and_then(|(launched, stdio)| Ok((launched, check_stdio(stdio, start)?)));
     let ((mut launched, stdio), child) = child.or_end(running)?;
     launched.cgroups = cgroup.get().paths();
     Ok(Built {
         launched,
         pidfd: child.pidfd,
-        stdio: Some(stdio),
+        stdio,
         cgroup: cgroup.keep(),
-        mask: namespaces.mask(),
-        user: namespaces.origin(NamespaceKind::User),
+        membership: namespaces.membership(),
     })
 }
 
@@ -201,6 +242,7 @@ impl Parts {
 fn prepare_parts(
     plan: &LaunchPlan,
     namespaces: &Namespaces,
+    start: Start<'_>,
     steps: &mut Steps,
 ) -> Result<Parts, StepFailure> {
     let own_mounts = namespaces.origin(NamespaceKind::Mnt) == Origin::New;
@@ -225,20 +267,32 @@ fn prepare_parts(
     }
     let terminal = plan.process.terminal.is_some();
     let (stdio, childs_stdio) =
-        match steps.run(Step::Stdio, |_| Prepared::make(terminal, plan.stdin))? {
-            Prepared::Pipes(ours, childs) => {
-                give_to_namespace_root(plan, namespaces, &childs)
-                    .map_err(|fault| fault.of_step(Step::Stdio))?;
-                (Some(ours), Some(childs))
-            }
-            Prepared::Terminal => (None, None),
-        };
+        steps.run(Step::Stdio, |_| prepare_stdio(terminal, plan.stdin, start))?;
+    if let Some(childs) = &childs_stdio {
+        give_to_namespace_root(plan, namespaces, childs)
+            .map_err(|fault| fault.of_step(Step::Stdio))?;
+    }
     Ok(Parts {
         root,
         sources,
         stdio,
         childs_stdio,
     })
+}
+
+/// Both sides' ends of a program's stdio. A terminal is made by the child.
+fn prepare_stdio(
+    terminal: bool,
+    stdin: bool,
+    start: Start<'_>,
+) -> Result<(Option<Stdio>, Option<ChildStdio>), Fault> {
+    match start {
+        Start::Detached(_) if !terminal => Ok((None, Some(ChildStdio::inherited()?))),
+        Start::Detached(_) | Start::Supervised => Ok(match Prepared::make(terminal, stdin)? {
+            Prepared::Pipes(ours, childs) => (Some(ours), Some(childs)),
+            Prepared::Terminal => (None, None),
+        }),
+    }
 }
 
 fn is_made_later(plan: &LaunchPlan, namespaces: &Namespaces) -> bool {
@@ -268,6 +322,7 @@ fn watch(
     namespaces: &Namespaces,
     child: &Child,
     report: &Report,
+    start: Start<'_>,
     steps: &mut Steps,
 ) -> Result<Launched, StepFailure> {
     if namespaces.origin(NamespaceKind::User) == Origin::New {
@@ -292,6 +347,14 @@ fn watch(
             Ok::<_, Fault>(())
         })?;
     }
+    if let Start::Detached(detached) = start {
+        run_hooks(plan, child, report, detached, steps)?;
+        return Ok(Launched {
+            pid: child.pid,
+            start_time: view::start_time(child.pid).unwrap_or(0),
+            ..Launched::default()
+        });
+    }
     namespaces
         .enter_container_pid(child.pidfd.as_fd())
         .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
@@ -309,6 +372,36 @@ fn watch(
     })
 }
 
+/// The hooks of the host that come before `pivot_root`, when the child has come there.
+fn run_hooks(
+    plan: &LaunchPlan,
+    child: &Child,
+    report: &Report,
+    detached: &Detached<'_>,
+    steps: &mut Steps,
+) -> Result<(), StepFailure> {
+    if !plan.hooks.any_before_pivot() {
+        return Ok(());
+    }
+    match report
+        .wait_before_pivot()
+        .map_err(|fault| fault.of_step(Step::Hooks))?
+    {
+        First::BeforePivot => {}
+        First::Failed(failure) => return Err(failure),
+        // How it ended is told by who waits for the program.
+        First::End => return Ok(()),
+    }
+    steps.run_on(Step::Hooks, Some("on the host".to_owned()), |_| {
+        let state = (detached.state)(Status::Creating, child.pid);
+        hooks::run_all("prestart", &plan.hooks.prestart, &state)?;
+        hooks::run_all("createRuntime", &plan.hooks.create_runtime, &state)
+    })?;
+    // A child that has died in the meantime has said why.
+    let _ = report.go(None);
+    Ok(())
+}
+
 /// The helper's part when the child has become the program.
 fn conclude(
     mut launched: Launched,
@@ -317,9 +410,9 @@ fn conclude(
     namespaces: &Namespaces,
     mut steps: Steps,
     report: &Report,
-) -> Result<(Launched, Stdio), StepFailure> {
+) -> Result<(Launched, Option<Stdio>), StepFailure> {
     let mut heard = hear(child, report, &steps)?;
-    let stdio = choose_stdio(pipes, heard.terminal.take())?;
+    let stdio = choose_stdio(pipes, heard.terminal.take());
     namespaces.refresh(&mut launched.namespaces, child.pid);
     steps.timings.append(&mut heard.timings);
     steps.timings.push(exec_timing(&steps));
@@ -363,14 +456,19 @@ fn exec_timing(steps: &Steps) -> StepTiming {
     }
 }
 
-fn choose_stdio(pipes: Option<Stdio>, terminal: Option<OwnedFd>) -> Result<Stdio, StepFailure> {
-    let terminal = terminal.map(|master| Stdio::Terminal { master });
-    pipes
-        .or(terminal)
-        .ok_or_else(|| Fault::refused("the terminal got lost").of_step(Step::Terminal))
+fn choose_stdio(pipes: Option<Stdio>, terminal: Option<OwnedFd>) -> Option<Stdio> {
+    pipes.or(terminal.map(|master| Stdio::Terminal { master }))
 }
 
-/// Starts a process inside a running container.
+/// A supervisor has the other ends of its program's stdio.
+fn check_stdio(stdio: Option<Stdio>, start: Start<'_>) -> Result<Option<Stdio>, StepFailure> {
+    if stdio.is_none() && start.is_supervised() {
+        return Err(Fault::refused("the terminal got lost").of_step(Step::Terminal));
+    }
+    Ok(stdio)
+}
+
+/// Starts a process inside a running container that this process has built.
 ///
 /// # Errors
 ///
@@ -380,14 +478,46 @@ pub fn exec(
     launch: &LaunchPlan,
     plan: &ExecPlan,
 ) -> Result<ExecBuilt, StepFailure> {
-    let mut steps = Steps::start(None);
-    let terminal = plan.process.terminal.is_some();
-    let prepared = steps.run(Step::Stdio, |_| Prepared::make(terminal, plan.stdin))?;
-    let (stdio, childs_stdio) = match prepared {
-        Prepared::Pipes(ours, childs) => (Some(ours), Some(childs)),
-        Prepared::Terminal => (None, None),
+    let running = Running {
+        pidfd: container.pidfd.as_fd(),
+        cgroup: &container.cgroup,
+        membership: &container.membership,
+        id_maps: (&launch.uid_map, &launch.gid_map),
     };
-    let maps = exec_maps(container, launch);
+    exec_as(running, &plan.process, plan.stdin, Start::Supervised)
+}
+
+/// Starts a process inside a running container that somebody else has built. It goes its own way;
+/// until it ends or this process does, it is a child of this process.
+///
+/// The caller must be a process with one thread, and is in the container's PID namespace for its
+/// children afterwards.
+///
+/// # Errors
+/// As [`exec`].
+pub fn exec_detached(
+    running: Running<'_>,
+    process: &ProcessPlan,
+    detached: &Detached<'_>,
+) -> Result<ExecBuilt, StepFailure> {
+    if running.membership.has_pid() {
+        namespaces::join_process(running.pidfd, ThreadNameSpaceType::PROCESS_ID)
+            .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
+    }
+    exec_as(running, process, false, Start::Detached(detached))
+}
+
+fn exec_as(
+    running: Running<'_>,
+    process: &ProcessPlan,
+    stdin: bool,
+    start: Start<'_>,
+) -> Result<ExecBuilt, StepFailure> {
+    let mut steps = Steps::start(None);
+    let terminal = process.terminal.is_some();
+    let (stdio, childs_stdio) =
+        steps.run(Step::Stdio, |_| prepare_stdio(terminal, stdin, start))?;
+    let maps = exec_maps(running);
     if let (Some(childs), Some((uids, gids))) = (&childs_stdio, maps)
         && let Some(uid) = namespaces::host_id(uids, 0)
     {
@@ -396,20 +526,19 @@ pub fn exec(
             .map_err(|fault| fault.of_step(Step::Stdio))?;
     }
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
-    let cgroup = &container.cgroup;
-    let forked = steps.run(Step::Clone, |_| spawn::fork(0, cgroup.clone_fd()))?;
+    let forked = steps.run(Step::Clone, |_| spawn::fork(0, running.cgroup.clone_fd()))?;
     let child = match forked {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child => {
             drop(report);
-            let pidfd = container.pidfd.as_fd();
             let exec = Exec {
-                plan,
-                pidfd,
-                cgroup,
-                mask: container.mask,
+                process,
+                pidfd: running.pidfd,
+                cgroup: running.cgroup,
+                mask: running.membership.mask(),
                 maps,
                 stdio: childs_stdio,
+                start,
             };
             child::run(
                 |steps, report| exec.enter(steps, report),
@@ -420,11 +549,11 @@ pub fn exec(
     };
     drop((childs_report, childs_stdio));
     let start_time = view::start_time(child.pid).unwrap_or(0);
-    let running = hear(&child, &report, &steps).and_then(|mut heard| {
-        let stdio = choose_stdio(stdio, heard.terminal.take())?;
+    let started = hear(&child, &report, &steps).and_then(|mut heard| {
+        let stdio = check_stdio(choose_stdio(stdio, heard.terminal.take()), start)?;
         Ok((stdio, heard.warnings))
     });
-    let ((stdio, mut warnings), child) = child.or_end(running)?;
+    let ((stdio, mut warnings), child) = child.or_end(started)?;
     warnings.splice(0..0, steps.warnings);
     Ok(ExecBuilt {
         pid: child.pid,
@@ -436,10 +565,10 @@ pub fn exec(
 }
 
 /// The maps of the container's user namespace, empty where it was given and they are not known.
-fn exec_maps<'p>(container: &Built, launch: &'p LaunchPlan) -> Option<IdMaps<'p>> {
-    match container.user {
+fn exec_maps(running: Running<'_>) -> Option<IdMaps<'_>> {
+    match running.membership.user() {
         Origin::Host => None,
-        Origin::New => Some((&launch.uid_map, &launch.gid_map)),
+        Origin::New => Some(running.id_maps),
         Origin::Joined => Some((&[], &[])),
     }
 }

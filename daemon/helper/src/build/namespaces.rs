@@ -11,11 +11,14 @@ use rustix::thread::{
     LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name_space, move_into_thread_name_spaces,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{IdMapping, LaunchPlan, NamespaceInodes, NamespaceKind, NamespacePlan};
 
 /// Where a namespace of the container comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The helper's own.
     Host,
@@ -120,20 +123,13 @@ impl Namespaces {
             }
     }
 
-    /// What a process must join to be in the container, besides the PID namespace, which it is
-    /// born in: a mask for [`join_process`].
-    pub fn mask(&self) -> ThreadNameSpaceType {
+    /// What a process must join to be in the container.
+    pub fn membership(&self) -> Membership {
         let joined = self.joined.iter().map(|(kind, _)| *kind);
-        let kinds = self
-            .new
-            .iter()
-            .copied()
-            .chain(joined)
-            .filter(|k| *k != NamespaceKind::Pid);
-        kinds.fold(ThreadNameSpaceType::empty(), |mask, kind| {
-            let flag = u32::try_from(clone_flag(kind)).unwrap_or(0);
-            mask | ThreadNameSpaceType::from_bits_retain(flag)
-        })
+        Membership {
+            kinds: self.new.iter().copied().chain(joined).collect(),
+            user: self.origin(NamespaceKind::User),
+        }
     }
 
     /// Whether the joins must be done by a process between the helper and the child: before a
@@ -220,6 +216,34 @@ impl Namespaces {
                 })
             })
             .collect()
+    }
+}
+
+/// The namespaces of a container that are not the host's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    kinds: Vec<NamespaceKind>,
+    user: Origin,
+}
+
+impl Membership {
+    /// Where the user namespace comes from.
+    pub fn user(&self) -> Origin {
+        self.user
+    }
+
+    /// Whether the container has other PIDs than the host.
+    pub fn has_pid(&self) -> bool {
+        self.kinds.contains(&NamespaceKind::Pid)
+    }
+
+    /// A mask for [`join_process`], without the PID namespace: a process is born in that one.
+    pub fn mask(&self) -> ThreadNameSpaceType {
+        let kinds = self.kinds.iter().filter(|k| **k != NamespaceKind::Pid);
+        kinds.fold(ThreadNameSpaceType::empty(), |mask, kind| {
+            let flag = u32::try_from(clone_flag(*kind)).unwrap_or(0);
+            mask | ThreadNameSpaceType::from_bits_retain(flag)
+        })
     }
 }
 

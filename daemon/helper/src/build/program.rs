@@ -2,21 +2,22 @@
 //! inside to the program.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::process::{
-    DumpableBehavior, Signal, chdir, fchdir, getcwd, ioctl_tiocsctty, set_dumpable_behavior,
-    set_parent_process_death_signal, setsid, umask,
+    DumpableBehavior, Signal, chdir, fchdir, getcwd, getpid, ioctl_tiocsctty,
+    set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
 };
 
+use super::detached::{Detached, Status, Tie};
 use super::identity;
 use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{execute, keyring, limits};
+use super::{execute, gate, hooks, keyring, limits};
 use crate::fault::{Fault, OrFault};
 use crate::init;
 use crate::protocol::{Defence, ProcessPlan, Step, StepFailure};
@@ -31,15 +32,16 @@ pub struct Program<'a> {
     pub stdio: ChildStdio,
     /// Whether this process stays as a reaping init and the program is its child.
     pub init: bool,
-    /// Whether it is killed when the helper dies.
-    pub dies_with_helper: bool,
+    /// What ties it to the helper.
+    pub tie: Tie<'a>,
 }
 
 impl Program<'_> {
     /// Becomes the program. Returns only on failure.
     pub fn start(self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
         let process = self.process;
-        steps.run(Step::Keyring, keyring::leave_session)?;
+        let own_keyring = self.tie.has_own_keyring();
+        steps.run_if(own_keyring, Step::Keyring, keyring::leave_session)?;
         steps.run(Step::Session, |_| self.new_session(!self.init))?;
         if process.create_cwd && Defence::CwdInside.stands() {
             let subject = Some(format!("make {}", process.cwd.display()));
@@ -69,8 +71,42 @@ impl Program<'_> {
         if self.init {
             self.split_off_init(steps)?;
         }
-        let Err(failure) = self.execute(home, steps, report);
+        let Err(failure) = match self.tie {
+            Tie::None {
+                detached: Detached {
+                    gate: Some(gate), ..
+                },
+                ..
+            } => self.execute_when_asked(*gate, home, steps, report),
+            Tie::None { .. } | Tie::DiesWithHelper | Tie::Reaped => {
+                self.execute(home, steps, report)
+            }
+        };
         give_up(failure, report)
+    }
+
+    /// Says that all is done, waits for somebody to ask for the start, and tells that one the rest.
+    fn execute_when_asked(
+        &self,
+        gate: BorrowedFd<'_>,
+        home: Option<String>,
+        steps: &mut Steps,
+        report: &Report,
+    ) -> Result<Infallible, StepFailure> {
+        steps.run(Step::Exec, |_| execute::find(self.process))?;
+        let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
+        report
+            .say(&FromChild::Ready { timings, warnings }, None)
+            .fault("sendmsg")
+            .map_err(|fault| fault.of_step(Step::CloseFds))?;
+        // This closes the report too, which is what the helper waits for. From here on there is
+        // nobody to tell: whoever asks for a start that cannot be finds no process.
+        let asked = sys::close_all_but(gate, 3 + self.tie.preserved())
+            .fault("close_range")
+            .and_then(|()| gate::wait(gate));
+        let Ok(asked) = asked else { sys::exit_now(1) };
+        let Err(failure) = self.execute(home, steps, &asked);
+        give_up(failure, &asked)
     }
 
     /// The point of no return: most descriptors are closed behind the backs of their owners, so
@@ -81,6 +117,7 @@ impl Program<'_> {
         steps: &mut Steps,
         report: &Report,
     ) -> Result<Infallible, StepFailure> {
+        self.start_hooks(steps)?;
         steps.run(Step::CloseFds, |_| self.leave_helper(report))?;
         let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
         report
@@ -88,6 +125,22 @@ impl Program<'_> {
             .fault("sendmsg")
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
         steps.run(Step::Exec, |_| Err(execute::execute(self.process, home)))
+    }
+
+    /// The `startContainer` hooks, as the program's user and with its capabilities.
+    fn start_hooks(&self, steps: &mut Steps) -> Result<(), StepFailure> {
+        let Tie::None { detached, hooks } = self.tie else {
+            return Ok(());
+        };
+        if hooks.is_empty() {
+            return Ok(());
+        }
+        let subject = Some("startContainer".to_owned());
+        steps.run_on(Step::Hooks, subject, |_| {
+            let pid = getpid().as_raw_nonzero().get().unsigned_abs();
+            let state = (detached.state)(Status::Created, pid);
+            hooks::run_all("startContainer", hooks, &state)
+        })
     }
 
     /// A session of its own: no terminal of the host can be reached (TIOCSTI), and signals of the
@@ -104,7 +157,7 @@ impl Program<'_> {
     /// This process stays behind as init; its child goes on to be the program.
     fn split_off_init(&self, steps: &mut Steps) -> Result<(), StepFailure> {
         steps.run_on(Step::Session, Some("init".to_owned()), |_| {
-            if self.dies_with_helper {
+            if matches!(self.tie, Tie::DiesWithHelper) {
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .fault("prctl(PR_SET_PDEATHSIG)")?;
             }
@@ -116,7 +169,7 @@ impl Program<'_> {
 
     /// Cuts what still ties this process to the helper, but for the report.
     fn leave_helper(&self, report: &Report) -> Result<(), Fault> {
-        if self.dies_with_helper {
+        if matches!(self.tie, Tie::DiesWithHelper) {
             // After the change of identity, which clears it (prctl(2)). Had the helper died
             // before this, the report that follows would fail.
             set_parent_process_death_signal(Some(Signal::KILL)).fault("prctl(PR_SET_PDEATHSIG)")?;
@@ -127,7 +180,9 @@ impl Program<'_> {
         }
         // Closed, not only flagged: the path of the program is resolved before execve closes
         // what is flagged, and must not find a descriptor of the host (CVE-2024-21626).
-        sys::close_all_but(report).fault("close_range")
+        let end = 3 + self.tie.preserved();
+        sys::close_all_but(report, end).fault("close_range")?;
+        sys::keep_over_exec(3, end).fault("fcntl")
     }
 }
 

@@ -26,6 +26,8 @@ const MESSAGE_LIMIT: usize = 128 * 1024;
 /// What the child says.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum FromChild {
+    /// All is mounted: the hooks of the host come now, and then a go.
+    BeforePivot,
     /// The pty's master lies beside this.
     Terminal,
     /// All is done but `execve`.
@@ -49,6 +51,17 @@ pub enum FromMiddle {
     },
     /// It did not come so far.
     Failed(StepFailure),
+}
+
+/// What the child came to first, where the helper waits for that.
+#[derive(Debug)]
+pub enum First {
+    /// All is mounted, and the child waits for its go.
+    BeforePivot,
+    /// A step failed.
+    Failed(StepFailure),
+    /// Nothing more comes from it.
+    End,
 }
 
 /// What the helper has read when the child's side hung up.
@@ -105,6 +118,22 @@ impl Report {
         }
     }
 
+    /// The helper's side: waits until the child has mounted everything.
+    pub fn wait_before_pivot(&self) -> Result<First, Fault> {
+        let mut buffer = vec![0; MESSAGE_LIMIT];
+        let (len, _) = match self.receive(&mut buffer, RecvFlags::empty()) {
+            Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(First::End),
+            other => other.fault("recvmsg")?,
+        };
+        match parse(&buffer[..len])? {
+            FromChild::BeforePivot => Ok(First::BeforePivot),
+            FromChild::Failed(failure) => Ok(First::Failed(failure)),
+            FromChild::Terminal | FromChild::Ready { .. } => {
+                Err(Fault::refused("the child did not wait for the hooks"))
+            }
+        }
+    }
+
     /// The helper's side: waits until the child has executed its program or died.
     pub fn listen(&self) -> Result<Heard, Fault> {
         // No events asked for: POLLHUP alone wakes us, not each message.
@@ -148,9 +177,8 @@ impl Report {
                 Err(Errno::CONNRESET) => continue,
                 other => other.fault("recvmsg")?,
             };
-            let message = serde_json::from_slice(&buffer[..len])
-                .map_err(|error| Fault::refused(format!("unreadable report: {error}")))?;
-            match message {
+            match parse(&buffer[..len])? {
+                FromChild::BeforePivot => {}
                 FromChild::Terminal => heard.terminal = fd,
                 FromChild::Ready { timings, warnings } => {
                     heard.ready = true;
@@ -203,6 +231,17 @@ impl Report {
             }
         }
         Ok((received.bytes, fd))
+    }
+}
+
+fn parse(message: &[u8]) -> Result<FromChild, Fault> {
+    serde_json::from_slice(message)
+        .map_err(|error| Fault::refused(format!("unreadable report: {error}")))
+}
+
+impl From<OwnedFd> for Report {
+    fn from(socket: OwnedFd) -> Report {
+        Report(socket)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The program's stdin, stdout and stderr, and the helper's ends of them.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, open};
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -18,9 +18,18 @@ pub struct ChildStdio {
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
-    /// The descriptors that were made for this program alone, so that they may be given to its
-    /// user; `/dev/null` is not.
-    own_stdin: bool,
+    whose: Whose,
+}
+
+/// Which descriptors may be given to the program's user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// All three: they were made for this program alone.
+    Own,
+    /// But for stdin, which is `/dev/null`.
+    OwnOutput,
+    /// They are the caller's: pipes and sockets alone, which somebody made for this program.
+    Caller,
 }
 
 /// Both ends, before the fork.
@@ -47,12 +56,16 @@ impl Prepared {
         } else {
             (None, null_input()?)
         };
-        let own_stdin = stdin.is_some();
+        let whose = if stdin.is_some() {
+            Whose::Own
+        } else {
+            Whose::OwnOutput
+        };
         let child = ChildStdio {
             stdin: above_stdio(childs_stdin)?,
             stdout: above_stdio(childs_stdout)?,
             stderr: above_stdio(childs_stderr)?,
-            own_stdin,
+            whose,
         };
         Ok(Prepared::Pipes(
             Stdio::Pipes {
@@ -72,6 +85,14 @@ fn output() -> Result<(OwnedFd, OwnedFd), Fault> {
     Ok((read, write))
 }
 
+fn is_pipe_or_socket(fd: &OwnedFd) -> Result<bool, Fault> {
+    let mode = fstat(fd).fault("fstat")?.st_mode;
+    Ok(matches!(
+        FileType::from_raw_mode(mode),
+        FileType::Fifo | FileType::Socket
+    ))
+}
+
 /// The host's `/dev/null` for reading, for a container that has none. Through a read-only mount:
 /// with its descriptor root in a container could else change the host's node (`chmod 0 /dev/stdin`).
 fn null_input() -> Result<OwnedFd, Fault> {
@@ -81,18 +102,25 @@ fn null_input() -> Result<OwnedFd, Fault> {
     open(&name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", path.display())
 }
 
-/// The container's own `/dev/null`, seen from inside, if that is what stands there: the container
-/// may have put anything in its place, even between two looks.
-fn containers_null() -> Option<OwnedFd> {
+/// The container's own `/dev/null` in the place of the host's, seen from inside, if that is what
+/// stands there: the container may have put anything in its place, even between two looks.
+fn own_null(hosts: &OwnedFd) -> Option<OwnedFd> {
+    let is_null = |fd: &OwnedFd| {
+        is_device(fd.as_fd(), FileType::CharacterDevice, 1, 3).is_ok_and(|is_null| is_null)
+    };
+    if !is_null(hosts) {
+        return None;
+    }
     let open_null = |flags| {
         let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let null = open_in(root.as_fd(), Path::new("dev/null"), flags, Links::Refused).ok()?;
-        let is_null = is_device(null.as_fd(), FileType::CharacterDevice, 1, 3);
-        is_null.is_ok_and(|is_null| is_null).then_some(null)
+        is_null(&null).then_some(null)
     };
     // Nothing else is ever opened, because opening alone can have an effect.
     open_null(OFlags::PATH)?;
-    open_null(OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)
+    let null = open_null(OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    fcntl_setfl(&null, OFlags::empty()).ok()?;
+    Some(null)
 }
 
 /// What lies at 0 to 2 would be overwritten while the three are put into place.
@@ -112,15 +140,29 @@ impl ChildStdio {
             stdin: copy()?,
             stdout: copy()?,
             stderr: copy()?,
-            own_stdin: true,
+            whose: Whose::Own,
+        })
+    }
+
+    /// This process' own.
+    pub fn inherited() -> Result<ChildStdio, Fault> {
+        let copy = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 3).fault("fcntl");
+        Ok(ChildStdio {
+            stdin: copy(std::io::stdin().as_fd())?,
+            stdout: copy(std::io::stdout().as_fd())?,
+            stderr: copy(std::io::stderr().as_fd())?,
+            whose: Whose::Caller,
         })
     }
 
     /// Gives the descriptors to a user, so that `/dev/stdout` can be opened by it. Not allowed in
     /// a user namespace that does not know their owner: then it is as it is.
     pub fn give_to(&self, uid: u32, gid: Option<u32>) -> Result<(), Fault> {
-        let stdin = self.own_stdin.then_some(&self.stdin);
+        let stdin = (self.whose != Whose::OwnOutput).then_some(&self.stdin);
         for fd in stdin.into_iter().chain([&self.stdout, &self.stderr]) {
+            if self.whose == Whose::Caller && !is_pipe_or_socket(fd)? {
+                continue;
+            }
             match fchown(fd, Some(Uid::from_raw(uid)), gid.map(Gid::from_raw)) {
                 Ok(()) | Err(Errno::PERM | Errno::INVAL | Errno::OVERFLOW) => {}
                 Err(errno) => return Err(Fault::of("fchown", errno)),
@@ -132,15 +174,14 @@ impl ChildStdio {
     /// Puts them at 0, 1 and 2: the descriptors that the program inherits on purpose, and the
     /// only ones.
     pub fn install(&self) -> Result<(), Fault> {
-        let null = if self.own_stdin {
-            None
-        } else {
-            containers_null()
-        };
-        let stdin = null.as_ref().unwrap_or(&self.stdin);
-        rustix::stdio::dup2_stdin(stdin).fault("dup2")?;
-        rustix::stdio::dup2_stdout(self.stdout.as_fd()).fault("dup2")?;
-        rustix::stdio::dup2_stderr(self.stderr.as_fd()).fault("dup2")
+        let (stdin, stdout, stderr) = (
+            own_null(&self.stdin),
+            own_null(&self.stdout),
+            own_null(&self.stderr),
+        );
+        rustix::stdio::dup2_stdin(stdin.as_ref().unwrap_or(&self.stdin)).fault("dup2")?;
+        rustix::stdio::dup2_stdout(stdout.as_ref().unwrap_or(&self.stdout)).fault("dup2")?;
+        rustix::stdio::dup2_stderr(stderr.as_ref().unwrap_or(&self.stderr)).fault("dup2")
     }
 
     /// The terminal (or whatever stdin is).

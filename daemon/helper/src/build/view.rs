@@ -32,7 +32,7 @@ pub fn container_root(container: &Built) -> io::Result<OwnedFd> {
 /// namespace, and a child for it would cost a hundred times as much.
 pub fn container_hostname(container: &Built) -> io::Result<(String, String)> {
     let uts = ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
-    if !container.mask.contains(uts) {
+    if !container.membership.mask().contains(uts) {
         return Ok(names());
     }
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;

@@ -20,7 +20,7 @@ pub use layout::{Hierarchy, Layout};
 use limits::Setting;
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CgroupPlan, ResourcePlan, Step, StepFailure};
+use crate::protocol::{CgroupPlan, ExistingCgroup, ResourcePlan, Step, StepFailure};
 
 /// v1 controllers that are used without being asked for: a limit of processes can be set later,
 /// and memory and CPU time are counted. The freezer is for hosts without v2, where it is the
@@ -73,7 +73,7 @@ impl Cgroup {
         let settings = limits::settings(&plan.resources, unified)
             .map_err(|limits::Inexpressible(what)| Fault::refused(what))?;
         let mut cgroup = Cgroup::default();
-        match cgroup.fill(path, layout, &settings) {
+        match cgroup.fill(path, plan.existing, layout, &settings) {
             Ok(()) => Ok(cgroup),
             Err(fault) => {
                 // The first error is the one to tell.
@@ -83,10 +83,16 @@ impl Cgroup {
         }
     }
 
-    fn fill(&mut self, path: &Path, layout: &Layout, settings: &[Setting]) -> Result<(), Fault> {
+    fn fill(
+        &mut self,
+        path: &Path,
+        existing: ExistingCgroup,
+        layout: &Layout,
+        settings: &[Setting],
+    ) -> Result<(), Fault> {
         for hierarchy in used(layout, settings)? {
             let dir = directory(hierarchy, path);
-            make_directory(hierarchy, path, &dir)?;
+            make_directory(hierarchy, path, &dir, existing)?;
             // Known from now on, so that a failure below removes it.
             self.dirs.push(CgroupDir {
                 hierarchy: hierarchy.clone(),
@@ -139,6 +145,17 @@ impl Cgroup {
         Ok(Cgroup {
             dirs: Layout::detect().all().filter_map(of).collect(),
         })
+    }
+
+    /// The same, for a process that is to be put into them.
+    ///
+    /// # Errors
+    /// A directory that cannot be opened.
+    pub fn enter(plan: &CgroupPlan) -> io::Result<Cgroup> {
+        let mut cgroup = Cgroup::open(plan)?;
+        let opened = cgroup.dirs.iter_mut().try_for_each(CgroupDir::open);
+        opened.map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
+        Ok(cgroup)
     }
 
     /// Absolute directories by controller (`unified`, `memory`...).
@@ -271,11 +288,18 @@ fn directory(hierarchy: &Hierarchy, path: &Path) -> PathBuf {
 }
 
 /// Makes the container's directory, and those above it when they are missing.
-fn make_directory(hierarchy: &Hierarchy, path: &Path, dir: &Path) -> Result<(), Fault> {
+fn make_directory(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    dir: &Path,
+    existing: ExistingCgroup,
+) -> Result<(), Fault> {
     let mode = Mode::from_raw_mode(0o755);
     match mkdir(dir, mode) {
         Ok(()) => return Ok(()),
         Err(Errno::NOENT) => {}
+        Err(Errno::EXIST) if existing == ExistingCgroup::Use => return Ok(()),
+        Err(Errno::EXIST) if existing == ExistingCgroup::UseEmpty => return check_empty(dir),
         Err(Errno::EXIST) => {
             // Left by a helper that died: whatever still runs in it is nobody's.
             let left = CgroupDir {
@@ -302,6 +326,18 @@ fn make_directory(hierarchy: &Hierarchy, path: &Path, dir: &Path) -> Result<(), 
         let _ = enable_above(hierarchy, path, &on);
     }
     Ok(())
+}
+
+/// A limit or a kill of the new container must not meet a process of somebody else.
+fn check_empty(dir: &Path) -> Result<(), Fault> {
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).fault_at("read", dir.display())?;
+    match procs.lines().count() {
+        0 => Ok(()),
+        n => Err(Fault::refused(format!(
+            "the container's cgroup is not empty: {n} processes are in it"
+        ))
+        .at(dir.display())),
+    }
 }
 
 /// Switches v2 controllers on from the hierarchy's root down to the parent of `path`.
@@ -385,6 +421,7 @@ mod tests {
                 pids: Some(10),
                 ..ResourcePlan::default()
             },
+            existing: ExistingCgroup::Replace,
         };
         let cgroup = Cgroup::create_in(&plan, &layout).unwrap();
         assert!(cgroup.unified().is_none() && cgroup.has_v1());
@@ -411,6 +448,7 @@ mod tests {
         let plan = CgroupPlan {
             path: Some("/x".into()),
             resources,
+            existing: ExistingCgroup::Replace,
         };
         let fault = Cgroup::create_in(&plan, &Layout::default()).unwrap_err();
         assert!(fault.detail.unwrap().contains("memory"));

@@ -88,6 +88,20 @@ impl Cgroup {
         result
     }
 
+    /// The PIDs of every process in it and below, in ascending order.
+    pub fn processes(&self) -> io::Result<Vec<u32>> {
+        let mut pids = Vec::new();
+        if let Some(dir) = self.any() {
+            for_each_directory(&dir.path, &mut |path| {
+                let procs = fs::read_to_string(path.join("cgroup.procs"))?;
+                pids.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
+                Ok(())
+            })?;
+        }
+        pids.sort_unstable();
+        Ok(pids)
+    }
+
     fn any(&self) -> Option<&CgroupDir> {
         self.freezer().or(self.dirs.first())
     }

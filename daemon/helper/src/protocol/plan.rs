@@ -175,12 +175,64 @@ pub struct LaunchPlan {
     /// Lossless output: reading pauses when a reader is this far behind (see [`super::Request::Gate`]).
     #[serde(default)]
     pub gate: bool,
+    /// Programs of the host's administrator that run beside the container's. Only a container that
+    /// is started by the OCI command line has any.
+    #[serde(default, skip_serializing_if = "HooksPlan::is_empty")]
+    pub hooks: HooksPlan,
     /// Test only: fail with this errno when the named step begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<Injection>,
     /// Test only: leave one defence out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weaken: Option<Defence>,
+}
+
+/// The hooks of a container, each list in its order (OCI config.md, "POSIX-platform Hooks").
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HooksPlan {
+    /// On the host, when all is mounted and before `pivot_root`; before `create_runtime`.
+    pub prestart: Vec<HookPlan>,
+    /// As `prestart`, which it replaces.
+    pub create_runtime: Vec<HookPlan>,
+    /// In the container's namespaces, by a path of the host, before `pivot_root`.
+    pub create_container: Vec<HookPlan>,
+    /// In the container, when its program is asked to start.
+    pub start_container: Vec<HookPlan>,
+    /// On the host, when the program runs.
+    pub poststart: Vec<HookPlan>,
+    /// On the host, when the container is gone.
+    pub poststop: Vec<HookPlan>,
+}
+
+impl HooksPlan {
+    /// Whether there are none at all.
+    pub fn is_empty(&self) -> bool {
+        *self == HooksPlan::default()
+    }
+
+    /// Whether the child has to stop before `pivot_root`.
+    pub fn any_before_pivot(&self) -> bool {
+        ![&self.prestart, &self.create_runtime, &self.create_container]
+            .iter()
+            .all(|list| list.is_empty())
+    }
+}
+
+/// One hook: it is executed as it stands, with the container's state on its stdin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookPlan {
+    /// Absolute path of the program.
+    pub path: PathBuf,
+    /// argv, the program's name included; empty: the path alone.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// The whole environment, `KEY=VALUE`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// Seconds after which it is killed and has failed.
+    #[serde(default)]
+    pub timeout_s: Option<u64>,
 }
 
 /// A failure that tests ask for, at the beginning of a step.
@@ -432,6 +484,29 @@ pub struct CgroupPlan {
     /// Limits. What the host cannot enforce (no controller) is a failure, not a silence.
     #[serde(default)]
     pub resources: ResourcePlan,
+    /// What becomes of a cgroup that is there already.
+    #[serde(default, skip_serializing_if = "ExistingCgroup::is_default")]
+    pub existing: ExistingCgroup,
+}
+
+/// What becomes of a cgroup at the container's path that is there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExistingCgroup {
+    /// It was left by an earlier life of the container: ended, removed and made again.
+    #[default]
+    Replace,
+    /// Somebody else has made it for the container: used when no process is in it, else refused.
+    UseEmpty,
+    /// systemd has made it, with a process that holds it: used as it is.
+    Use,
+}
+
+impl ExistingCgroup {
+    /// Whether it is [`ExistingCgroup::Replace`].
+    pub fn is_default(&self) -> bool {
+        *self == ExistingCgroup::Replace
+    }
 }
 
 /// Limits in littlebox's own units; the helper's cgroup module translates to v1 or v2.
@@ -539,6 +614,8 @@ pub enum Step {
     Sysctls,
     /// Masked and read-only paths.
     MaskedPaths,
+    /// Hooks before `pivot_root`, on the host and in the container's namespaces.
+    Hooks,
     /// `pivot_root` and detach of the old root.
     PivotRoot,
     /// The root made read-only.
@@ -587,6 +664,7 @@ impl Step {
             Step::Terminal => "terminal",
             Step::Sysctls => "sysctls",
             Step::MaskedPaths => "masked_paths",
+            Step::Hooks => "hooks",
             Step::PivotRoot => "pivot_root",
             Step::ReadonlyRoot => "readonly_root",
             Step::Keyring => "keyring",
@@ -602,7 +680,7 @@ impl Step {
     }
 
     /// Every step, in the order of the helper's work.
-    pub const ALL: [Step; 31] = [
+    pub const ALL: [Step; 32] = [
         Step::Checks,
         Step::RunDir,
         Step::Cgroup,
@@ -623,6 +701,7 @@ impl Step {
         Step::Terminal,
         Step::Sysctls,
         Step::MaskedPaths,
+        Step::Hooks,
         Step::PivotRoot,
         Step::ReadonlyRoot,
         Step::Keyring,

@@ -172,6 +172,7 @@ impl Supervisor {
             .map_err(|error| run_dir::failure(error.syscall, error.errno, error.path))?;
         let oom_kills_before = self.built.cgroup.oom_kills();
         let built = build::exec(&self.built, &self.plan, plan)?;
+        let stdio = built.stdio.expect("a supervised exec has its stdio");
         let timeout = plan.timeout_ms.map(Duration::from_millis);
         let mut program = Program::new(Started {
             kind: Kind::Exec {
@@ -179,7 +180,7 @@ impl Supervisor {
                 exit_record: plan.exit_record.clone(),
             },
             pidfd: built.pidfd,
-            streams: Streams::new(built.stdio, plan.stdin),
+            streams: Streams::new(stdio, plan.stdin),
             log,
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             oom_kills_before,

@@ -6,17 +6,27 @@ use rustix::io::Result;
 
 use super::check;
 
-/// Closes every descriptor but 0, 1, 2 and `keep`. For a process whose next call is execve(2),
+/// Closes every descriptor from `first` on but `keep`. For a process whose next call is execve(2),
 /// or, when that fails, `_exit(2)`: no destructor runs that would close one a second time.
-pub fn close_all_but(keep: impl AsFd) -> Result<()> {
+pub fn close_all_but(keep: impl AsFd, first: u32) -> Result<()> {
     let keep = keep.as_fd().as_raw_fd().unsigned_abs();
-    if keep > 3 {
-        close_range(3, keep - 1)?;
+    if keep > first {
+        close_range(first, keep - 1)?;
     }
-    close_range(keep + 1, u32::MAX)
+    close_range((keep + 1).max(first), u32::MAX)
 }
 
 fn close_range(first: u32, last: u32) -> Result<()> {
     // SAFETY: the callers are processes that use no other descriptor from here on, see above.
     check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0u32) }).map(drop)
+}
+
+/// Lets the descriptors from `first` to before `end` pass through execve(2). For descriptors that
+/// this process was given by its caller to pass on, and owns by no other name.
+pub fn keep_over_exec(first: u32, end: u32) -> Result<()> {
+    for fd in first..end {
+        // SAFETY: F_SETFD changes a flag of the descriptor and nothing that memory safety depends on.
+        check(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_SETFD, 0) })?;
+    }
+    Ok(())
 }

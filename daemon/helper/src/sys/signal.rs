@@ -1,6 +1,8 @@
 //! Signal masks and dispositions as the kernel has them: 64 bits, no libc reservations.
 
-use rustix::io::Result;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::io::{Errno, Result};
 
 use super::check;
 
@@ -61,4 +63,42 @@ pub fn wait_for_signal(mask: u64) -> Result<i32> {
         )
     })?;
     Ok(i32::try_from(signal).unwrap_or(0))
+}
+
+/// Blocks every signal and makes a descriptor that they are read from (signalfd(2)). A fork undoes
+/// the blocking with `set_signal_mask(0)`.
+pub fn all_signals() -> Result<OwnedFd> {
+    signal_descriptor(!0, libc::SFD_CLOEXEC)
+}
+
+/// Blocks the signals of `mask`, unblocks all others, and makes a descriptor that is readable while
+/// one is pending.
+pub(super) fn signal_descriptor(mask: u64, flags: libc::c_int) -> Result<OwnedFd> {
+    set_signal_mask(mask)?;
+    // SAFETY: the mask has the size that is told; -1 asks for a new descriptor.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, SIGSET_SIZE, flags)
+    })?;
+    let fd = RawFd::try_from(fd).map_err(|_| Errno::OVERFLOW)?;
+    // SAFETY: signalfd4 has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The number of the next signal from such a descriptor; waits for one.
+pub fn read_signal(descriptor: BorrowedFd<'_>) -> Result<i32> {
+    // struct signalfd_siginfo: 128 bytes, the number first.
+    let mut info = [0u32; 32];
+    // SAFETY: the buffer has the size that is told and outlives the call.
+    let read = check(unsafe {
+        libc::syscall(
+            libc::SYS_read,
+            descriptor.as_raw_fd(),
+            info.as_mut_ptr(),
+            size_of_val(&info),
+        )
+    })?;
+    match usize::try_from(read) {
+        Ok(n) if n == size_of_val(&info) => Ok(info[0].cast_signed()),
+        _ => Err(Errno::IO),
+    }
 }

@@ -1,11 +1,11 @@
 //! What a process needs at the beginning of its life as a zygote or helper, and for its upkeep.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::io::{Errno, Result};
+use rustix::io::Result;
 
 use super::check;
-use super::signal::set_signal_mask;
+use super::signal::signal_descriptor;
 
 /// The kernel's signal set with SIGCHLD alone: bit n-1 is signal n.
 const SIGCHLD_SET: u64 = 1 << (libc::SIGCHLD - 1);
@@ -14,22 +14,7 @@ const SIGCHLD_SET: u64 = 1 << (libc::SIGCHLD - 1);
 /// readable while one is pending (signalfd(2)). A fork undoes the blocking with
 /// `set_signal_mask(0)`.
 pub fn child_signals() -> Result<OwnedFd> {
-    let mask = SIGCHLD_SET;
-    set_signal_mask(mask)?;
-    let flags = libc::SFD_CLOEXEC | libc::SFD_NONBLOCK;
-    // SAFETY: the mask has the size that is told; -1 asks for a new descriptor.
-    let fd = check(unsafe {
-        libc::syscall(
-            libc::SYS_signalfd4,
-            -1,
-            &raw const mask,
-            size_of::<u64>(),
-            flags,
-        )
-    })?;
-    let fd = RawFd::try_from(fd).map_err(|_| Errno::OVERFLOW)?;
-    // SAFETY: signalfd4 has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    signal_descriptor(SIGCHLD_SET, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
 }
 
 /// Gives the heap's free pages back to the kernel (malloc_trim(3)). Does nothing without glibc.

@@ -164,7 +164,7 @@ fn leave_pid_namespace() {
 }
 
 pub fn finish_exec(exec: ExecBuilt) -> (String, ProcessExit) {
-    let output = read_all(&exec.stdio);
+    let output = read_all(exec.stdio.as_ref().unwrap());
     (output, wait(&exec.pidfd))
 }
 
@@ -418,6 +418,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
                 pids: Some(512),
                 ..ResourcePlan::default()
             },
+            existing: ExistingCgroup::Replace,
         },
         log: LogPlan {
             path: dir.join("log"),
@@ -426,6 +427,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
         },
         loopback_up: true,
         gate: false,
+        hooks: HooksPlan::default(),
         inject: None,
         weaken: None,
     }

@@ -5,10 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, LaunchPlan, LogPlan, LogStream,
-    MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
-    ProcessPlan, Propagation, ResourcePlan, RootfsPlan, RootfsSource, TerminalSize, UserPlan,
-    UserRef,
+    CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, HooksPlan, LaunchPlan, LogPlan,
+    LogStream, MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
+    ProcessPlan, Propagation, RootfsPlan, RootfsSource, TerminalSize, UserPlan, UserRef,
 };
 use tempfile::TempDir;
 
@@ -106,11 +105,12 @@ impl Bed {
             stdin: false,
             cgroup: CgroupPlan {
                 path: Some(format!("/littlebox/test/{}", self.id).into()),
-                resources: ResourcePlan::default(),
+                ..CgroupPlan::default()
             },
             log: log_plan(self.log()),
             loopback_up: false,
             gate: false,
+            hooks: HooksPlan::default(),
             inject: None,
             weaken: None,
         }

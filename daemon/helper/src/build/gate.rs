@@ -1,0 +1,94 @@
+//! Where a program that is ready to run waits for its start.
+//!
+//! A listening socket in a 0700 directory of the host. The process that becomes the program holds
+//! it from before `pivot_root` until it is asked; then it is closed, so nothing in the container
+//! ever has it. The connection tells the one who asked how `execve` went, as [`super::report`] says.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, unlinkat};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
+    socket_with,
+};
+
+use super::report::Report;
+use crate::fault::{Fault, OrFault};
+use crate::protocol::{Step, StepFailure};
+
+/// The socket's name in its directory.
+pub const NAME: &str = "start.sock";
+
+/// Makes the socket in `dir`.
+///
+/// # Errors
+/// The system call that failed.
+pub fn make(dir: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let socket = socket()?;
+    bind(&socket, &address(dir)?).fault_at("bind", NAME)?;
+    listen(&socket, 1).fault_at("listen", NAME)?;
+    Ok(socket)
+}
+
+/// Asks the program that waits behind the socket in `dir` to start, and waits until it runs. Removes
+/// the socket: nobody can ask a second time.
+///
+/// # Errors
+/// What kept the program from running; [`NotWaiting`] when none waits.
+pub fn open(dir: BorrowedFd<'_>) -> Result<(), GateError> {
+    let socket = socket().map_err(GateError::from_fault)?;
+    let address = address(dir).map_err(GateError::from_fault)?;
+    match retry_on_intr(|| connect(&socket, &address)) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::CONNREFUSED) => return Err(GateError::NotWaiting),
+        Err(errno) => {
+            return Err(GateError::from_fault(Fault::of("connect", errno).at(NAME)));
+        }
+    }
+    // Gone already when somebody deletes the container at this very moment.
+    let _ = unlinkat(dir, NAME, AtFlags::empty());
+    let heard = Report::from(socket)
+        .listen()
+        .map_err(GateError::from_fault)?;
+    match heard.failure {
+        Some(failure) => Err(GateError::Failed(failure)),
+        None if heard.ready => Ok(()),
+        None => Err(GateError::from_fault(Fault::refused(
+            "the process ended before its program ran",
+        ))),
+    }
+}
+
+/// Why a program did not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GateError {
+    /// None waits: it has been started, or has ended.
+    NotWaiting,
+    /// It could not be executed, or a hook before it failed. Its process has ended.
+    Failed(StepFailure),
+}
+
+impl GateError {
+    fn from_fault(fault: Fault) -> GateError {
+        GateError::Failed(fault.of_step(Step::Exec))
+    }
+}
+
+/// The waiting side: returns when somebody has asked.
+pub(super) fn wait(gate: BorrowedFd<'_>) -> Result<Report, Fault> {
+    retry_on_intr(|| accept_with(gate, SocketFlags::CLOEXEC))
+        .map(Report::from)
+        .fault_at("accept4", NAME)
+}
+
+fn socket() -> Result<OwnedFd, Fault> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    socket_with(family, kind, SocketFlags::CLOEXEC, None).fault("socket")
+}
+
+/// The directory is named by its descriptor: a socket's path has at most 107 bytes (unix(7)).
+fn address(dir: BorrowedFd<'_>) -> Result<SocketAddrUnix, Fault> {
+    let path = format!("/proc/self/fd/{}/{NAME}", dir.as_fd().as_raw_fd());
+    SocketAddrUnix::new(path.as_str()).fault_at("bind", NAME)
+}

@@ -1,0 +1,217 @@
+//! A bundle: `config.json` and the root filesystem (OCI bundle.md).
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use littlebox_helper::protocol::{
+    ExistingCgroup, LaunchPlan, LogPlan, NamespaceKind, RootfsSource,
+};
+use littlebox_plan::{Authority, Envelope, launch_plan};
+use oci_spec::runtime::Spec;
+use rustix::fs::{Mode, OFlags, open};
+use serde::de::DeserializeOwned;
+
+use crate::error::{Doing, Error, Result};
+use crate::id::Id;
+
+/// The specification's name of the file.
+pub const CONFIG: &str = "config.json";
+/// The largest document that is read.
+const LIMIT: u64 = 16 * 1024 * 1024;
+
+/// A bundle that was read and checked.
+#[derive(Debug)]
+pub struct Bundle {
+    /// Absolute path of its directory.
+    pub dir: PathBuf,
+    /// Absolute path of the root filesystem.
+    pub rootfs: PathBuf,
+    /// `config.json` as it is.
+    pub json: Vec<u8>,
+    /// What it says.
+    pub spec: Spec,
+}
+
+impl Bundle {
+    /// Reads the bundle in a directory.
+    ///
+    /// # Errors
+    /// What is missing or wrong, by its JSON pointer.
+    pub fn read(dir: &Path) -> Result<Bundle> {
+        let dir = dir
+            .canonicalize()
+            .doing(|| format!("bundle {}", dir.display()))?;
+        let config = dir.join(CONFIG);
+        let json = File::open(&config)
+            .and_then(read_bounded)
+            .doing(|| format!("read {}", config.display()))?;
+        let spec: Spec = parse(&json, Path::new(CONFIG))?;
+        let rootfs = rootfs(&spec, &dir)?;
+        let mut bundle = Bundle {
+            dir,
+            rootfs,
+            json,
+            spec,
+        };
+        bundle.make_sources_absolute();
+        Ok(bundle)
+    }
+
+    /// The plan, and the descriptors of the namespaces that it joins. `cgroup` is its cgroup.
+    pub fn plan(
+        &self,
+        id: &Id,
+        run_dir: &Path,
+        cgroup: PathBuf,
+        existing: ExistingCgroup,
+    ) -> Result<(LaunchPlan, Vec<OwnedFd>)> {
+        let (joins, fds) = self.open_namespaces()?;
+        let rootfs = RootfsSource::Bind {
+            path: self.rootfs.clone(),
+        };
+        // The program has its caller's stdio.
+        let log = LogPlan {
+            path: "/dev/null".into(),
+            max_size: None,
+            max_files: 0,
+        };
+        let envelope = Envelope {
+            cgroup_path: Some(cgroup),
+            existing_cgroup: existing,
+            authority: Authority::Host,
+            joins,
+            ..Envelope::new(id.to_string(), run_dir.to_owned(), rootfs, log)
+        };
+        let plan =
+            launch_plan(&self.spec, envelope).map_err(|error| Error::document(CONFIG, error))?;
+        Ok((plan, fds))
+    }
+
+    /// Opens the namespaces that have a path: for each kind the index of its descriptor.
+    fn open_namespaces(&self) -> Result<(BTreeMap<NamespaceKind, usize>, Vec<OwnedFd>)> {
+        let (mut joins, mut fds) = (BTreeMap::new(), Vec::new());
+        let linux = self.spec.linux().as_ref();
+        let listed = linux.and_then(|linux| linux.namespaces().as_deref());
+        for (i, namespace) in listed.unwrap_or_default().iter().enumerate() {
+            let Some(path) = namespace
+                .path()
+                .as_ref()
+                .filter(|p| !p.as_os_str().is_empty())
+            else {
+                continue;
+            };
+            let at = format!("/linux/namespaces/{i}/path");
+            let wrong = |message: String| Error::Document {
+                document: CONFIG.into(),
+                pointer: at.clone(),
+                message,
+            };
+            if !path.is_absolute() {
+                return Err(wrong(format!("{}: it must be absolute", path.display())));
+            }
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = open(path, flags, Mode::empty()).map_err(|errno| {
+                let error = std::io::Error::from(errno);
+                wrong(format!("cannot open {}: {error}", path.display()))
+            })?;
+            joins.insert(littlebox_plan::namespace_kind(namespace.typ()), fds.len());
+            fds.push(fd);
+        }
+        Ok((joins, fds))
+    }
+
+    /// Relative bind sources are relative to the bundle (OCI config.md, "mounts").
+    fn make_sources_absolute(&mut self) {
+        let Some(mounts) = self.spec.mounts_mut() else {
+            return;
+        };
+        for mount in mounts {
+            let is_bind = mount.typ().as_deref() == Some("bind")
+                || mount
+                    .options()
+                    .iter()
+                    .flatten()
+                    .any(|option| matches!(option.as_str(), "bind" | "rbind"));
+            if let Some(source) = mount.source()
+                && is_bind
+                && source.is_relative()
+            {
+                let absolute = self.dir.join(source);
+                mount.set_source(Some(absolute));
+            }
+        }
+    }
+}
+
+fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
+    let wrong = |pointer: &str, message: String| Error::Document {
+        document: CONFIG.into(),
+        pointer: pointer.to_owned(),
+        message,
+    };
+    let Some(root) = spec.root() else {
+        return Err(wrong("/root", "a container needs a root filesystem".into()));
+    };
+    let path = bundle.join(root.path());
+    let real = path.canonicalize().map_err(|error| {
+        wrong(
+            "/root/path",
+            format!("cannot find {}: {error}", path.display()),
+        )
+    })?;
+    if real == Path::new("/") {
+        return Err(wrong(
+            "/root/path",
+            "the host's own root cannot be a container's".into(),
+        ));
+    }
+    if real.is_dir() {
+        return Ok(real);
+    }
+    Err(wrong(
+        "/root/path",
+        format!("{} is not a directory", path.display()),
+    ))
+}
+
+/// Reads a document of at most 16 MiB.
+pub fn read_bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT {
+        return Err(std::io::Error::other("the document is larger than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Parses a JSON document; an error names the value by its JSON pointer.
+pub fn parse<T: DeserializeOwned>(json: &[u8], document: &Path) -> Result<T> {
+    let mut source = serde_json::Deserializer::from_slice(json);
+    let parsed =
+        serde_path_to_error::deserialize(&mut source).map_err(|error| Error::Document {
+            document: document.to_owned(),
+            pointer: pointer(error.path()),
+            message: error.into_inner().to_string(),
+        })?;
+    source.end().map_err(|error| Error::Document {
+        document: document.to_owned(),
+        pointer: "/".to_owned(),
+        message: error.to_string(),
+    })?;
+    Ok(parsed)
+}
+
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let part = |segment: &Segment| match segment {
+        Segment::Seq { index } => index.to_string(),
+        Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
+        Segment::Enum { variant } => variant.clone(),
+        Segment::Unknown => "?".to_owned(),
+    };
+    let parts: Vec<String> = path.iter().map(part).collect();
+    format!("/{}", parts.join("/"))
+}

@@ -1,0 +1,319 @@
+//! The command line: what runc and crun take, in the same words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::log::Format;
+
+/// The newest version of the specification whose words are known here.
+pub const SPEC_VERSION: &str = "1.2.1";
+
+/// An OCI runtime on littlebox's helper library.
+#[derive(Debug, Parser)]
+#[command(
+    name = "littlebox-runtime",
+    version = concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1"),
+    about = "Run containers from OCI bundles, for engines such as Podman, containerd and Docker"
+)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Directory with the state of all containers, on a tmpfs
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/run/littlebox-runtime"
+    )]
+    pub root: PathBuf,
+    /// File that errors and warnings are appended to (default: stderr)
+    #[arg(long, global = true, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// How lines of the log are written
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub log_format: Format,
+    /// Log what is done
+    #[arg(long, global = true)]
+    pub debug: bool,
+    /// Let systemd make the cgroup: linux.cgroupsPath is slice:prefix:name
+    #[arg(long, global = true)]
+    pub systemd_cgroup: bool,
+    /// Taken for compatibility: user namespaces come from config.json alone
+    #[arg(long, global = true, value_name = "WORD", hide = true)]
+    pub rootless: Option<String>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build a container up to the execution of its program
+    Create(Create),
+    /// Execute the program of a created container
+    Start(One),
+    /// Print a container's state as JSON
+    State(One),
+    /// Send a signal to a container's process
+    Kill(Kill),
+    /// Remove what is left of a stopped container
+    Delete(Delete),
+    /// Create and start a container, wait for its end and delete it
+    Run(Run),
+    /// Execute another program in a running container
+    Exec(Exec),
+    /// List the containers below --root
+    List(List),
+    /// Freeze all processes of a container
+    Pause(One),
+    /// Let the processes of a paused container go on
+    Resume(One),
+    /// List the processes of a container
+    Ps(Ps),
+    /// Change the limits of a container
+    Update(Box<Update>),
+    /// Print statistics of a container, and what happens to it
+    Events(Events),
+    /// Print what this runtime can do (OCI features.md) as JSON
+    Features,
+}
+
+/// A command about one container.
+#[derive(Debug, Args)]
+pub struct One {
+    /// The container's id
+    pub id: String,
+}
+
+/// What `create` and `run` share.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The new container's id
+    pub id: String,
+    /// Directory with config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// File that the PID of the container's process is written to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Unix socket that the master of the container's terminal is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// How many descriptors from 3 on are passed on to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Taken for compatibility: the root is always changed by pivot_root, also on a ramdisk
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// Share the caller's session keyring
+    #[arg(long)]
+    pub no_new_keyring: bool,
+}
+
+/// `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What it shares with create.
+    #[command(flatten)]
+    pub create: Create,
+    /// Return as soon as the program runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Leave the container when its program has ended
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// `kill`.
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// Every process of the container
+    #[arg(short, long)]
+    pub all: bool,
+    /// The container's id
+    pub id: String,
+    /// A signal by name or number
+    #[arg(default_value = "SIGTERM")]
+    pub signal: String,
+}
+
+/// `delete`.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// Kill it where it runs; no error where there is none
+    #[arg(short, long)]
+    pub force: bool,
+    /// The container's id
+    pub id: String,
+}
+
+/// `exec`.
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// File with an OCI process object, instead of a command
+    #[arg(short, long, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// With a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// Another variable of the environment, KEY=VALUE
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// UID[:GID]
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// Another supplementary group
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// Another capability
+    #[arg(short, long, value_name = "CAPABILITY")]
+    pub cap: Vec<String>,
+    /// No program that is executed may gain privileges
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
+    /// Return as soon as the program runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// File that the PID of the process is written to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Unix socket that the master of the terminal is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// How many descriptors from 3 on are passed on to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// In a paused container, wait until it is resumed
+    #[arg(long)]
+    pub ignore_paused: bool,
+    /// The container's id
+    pub id: String,
+    /// The command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// How lists are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum ListFormat {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// `list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// How it is printed
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// Ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `ps`.
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// A table, or the PIDs as JSON
+    #[arg(short, long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+    /// The container's id
+    pub id: String,
+    /// Options of ps(1) for the table
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub options: Vec<String>,
+}
+
+/// `update`.
+#[derive(Debug, Args)]
+pub struct Update {
+    /// File with an OCI linux.resources object; - is stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Bytes of memory; -1: no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory: Option<i64>,
+    /// Bytes of memory that are kept for it
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_reservation: Option<i64>,
+    /// Bytes of memory and swap together; -1: no limit
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<i64>,
+    /// Microseconds of a period of the CPU quota
+    #[arg(long, value_name = "US")]
+    pub cpu_period: Option<u64>,
+    /// Microseconds of CPU time in a period; -1: no limit
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Relative share of CPU time, 2 to 262144
+    #[arg(long, value_name = "N", alias = "cpu-shares")]
+    pub cpu_share: Option<u64>,
+    /// CPUs that may be used, as 0-3,7
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes that may be used
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Processes and threads; -1: no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Relative share of block I/O, 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    /// The container's id
+    pub id: String,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Print statistics once and end
+    #[arg(long)]
+    pub stats: bool,
+    /// Time between statistics, as 5s or 500ms
+    #[arg(long, value_name = "TIME", default_value = "5s")]
+    pub interval: String,
+    /// The container's id
+    pub id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_id_of_an_exec_is_the_command() {
+        let cli = Cli::try_parse_from(["x", "exec", "-e", "A=1", "c", "sh", "-c", "true"]);
+        let Command::Exec(exec) = cli.expect("parsed").command else {
+            panic!("not an exec");
+        };
+        assert_eq!(exec.command, ["sh", "-c", "true"]);
+        assert_eq!(exec.env, ["A=1"]);
+    }
+}

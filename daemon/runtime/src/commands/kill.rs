@@ -1,0 +1,57 @@
+//! `kill`.
+
+use littlebox_helper::cgroup::Cgroup;
+use rustix::io::Errno;
+
+use super::find;
+use crate::cli::Kill;
+use crate::error::{Doing, Error, Result};
+use crate::launch::SIGKILL;
+use crate::signal;
+use crate::store::{Entry, Record, Status, Store};
+
+/// Sends a signal to a container's process, or to all of them.
+pub fn run(store: &Store, arguments: &Kill) -> Result<()> {
+    let signal = signal::parse(&arguments.signal)?;
+    let (entry, record) = find(store, &arguments.id)?;
+    let status = entry.status(&record);
+    if arguments.all {
+        return to_all(&record, signal);
+    }
+    if status == Status::Stopped || status == Status::Creating {
+        return Err(Error::NotRunning(entry.id().clone()));
+    }
+    to_process(&entry, &record, signal)?;
+    if signal == SIGKILL && status == Status::Paused {
+        // On v1 a frozen process dies only when it is thawed.
+        thaw(&record)?;
+    }
+    Ok(())
+}
+
+fn to_process(entry: &Entry, record: &Record, signal: i32) -> Result<()> {
+    let Some(process) = &record.process else {
+        return Err(Error::NotRunning(entry.id().clone()));
+    };
+    match process.signal(signal) {
+        Err(Errno::SRCH) => Err(Error::NotRunning(entry.id().clone())),
+        other => other.doing(|| format!("signal process {}", process.pid)),
+    }
+}
+
+/// What is left of a container without a PID namespace of its own outlives its process: there is no
+/// state in which this is an error.
+fn to_all(record: &Record, signal: i32) -> Result<()> {
+    let doing = || "signal the processes of the cgroup".to_owned();
+    let cgroup = Cgroup::open(&record.cgroup).doing(doing)?;
+    if signal == SIGKILL {
+        return cgroup.kill_all().doing(doing);
+    }
+    cgroup.signal_all(signal).doing(doing)
+}
+
+fn thaw(record: &Record) -> Result<()> {
+    let doing = || "thaw the cgroup".to_owned();
+    let cgroup = Cgroup::open(&record.cgroup).doing(doing)?;
+    cgroup.set_frozen(false).doing(doing)
+}

@@ -1,0 +1,211 @@
+//! From a bundle to a container, for `create` and for `run`.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+use littlebox_helper::build::{self, Built, Detached, Status, gate};
+use littlebox_helper::protocol::{CgroupPlan, ExistingCgroup, HooksPlan, LaunchPlan};
+use littlebox_helper::sys;
+
+use crate::bundle::Bundle;
+use crate::cli::{Create, Global};
+use crate::console::{self, ConsoleSocket};
+use crate::error::{Doing, Error, Result, fault};
+use crate::id::Id;
+use crate::process::{Process, wait_for_end};
+use crate::state::State;
+use crate::store::{Entry, Record, Store};
+use crate::{cgroup, log, pidfile};
+
+/// What becomes of a container's program when it is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It waits for `start`.
+    Wait,
+    /// It runs, and this process goes.
+    Leave,
+    /// It runs, and this process waits for it.
+    Stay,
+}
+
+/// A container that was built.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its directory, locked.
+    pub entry: Entry,
+    /// What is known of it.
+    pub record: Record,
+    /// PID 1, a child of this process.
+    pub pidfd: OwnedFd,
+    /// The master of its terminal, where nobody else got it.
+    pub master: Option<OwnedFd>,
+}
+
+/// Everything that was checked before anything is made.
+struct Prepared {
+    id: Id,
+    bundle: Bundle,
+    plan: LaunchPlan,
+    namespaces: Vec<OwnedFd>,
+    console: Option<ConsoleSocket>,
+}
+
+/// Builds the container.
+///
+/// # Errors
+/// What is wrong with the bundle, or the step that failed. Nothing of the container is left.
+pub fn launch(global: &Global, arguments: &Create, then: Then) -> Result<Launched> {
+    let store = Store::new(global.root.clone());
+    let prepared = prepare(global, &store, arguments, then)?;
+    let entry = store.create(&prepared.id)?;
+    build(&entry, prepared, arguments, then)
+        .inspect_err(|_| {
+            // The first error is the one to tell.
+            let _ = entry.remove();
+        })
+        .map(|(record, pidfd, master)| Launched {
+            entry,
+            record,
+            pidfd,
+            master,
+        })
+}
+
+fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Result<Prepared> {
+    let id: Id = arguments.id.parse()?;
+    check_preserved(arguments.preserve_fds)?;
+    let bundle = Bundle::read(&arguments.bundle)?;
+    if global.systemd_cgroup {
+        return Err(Error::Usage("--systemd-cgroup is not supported yet".into()));
+    }
+    let cgroup = cgroup::path(&bundle.spec, &id)?;
+    let run_dir = store.path_of(&id);
+    let (plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, ExistingCgroup::UseEmpty)?;
+    let terminal = plan.process.terminal.is_some();
+    let console = arguments.console_socket.as_deref();
+    let console = console::socket_for(terminal, then == Then::Stay, console)?;
+    Ok(Prepared {
+        id,
+        bundle,
+        plan,
+        namespaces,
+        console,
+    })
+}
+
+/// Descriptors that the caller means to pass on must be there; else they would be others by then.
+pub fn check_preserved(count: u32) -> Result<()> {
+    (3..3 + count).try_for_each(|fd| {
+        std::fs::symlink_metadata(format!("/proc/self/fd/{fd}"))
+            .map(drop)
+            .doing(|| format!("--preserve-fds {count}: descriptor {fd}"))
+    })
+}
+
+type Parts = (Record, OwnedFd, Option<OwnedFd>);
+
+fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> Result<Parts> {
+    let Prepared {
+        id,
+        bundle,
+        plan,
+        namespaces,
+        console,
+    } = prepared;
+    entry.write_config(&bundle.json)?;
+    let mut record = new_record(&bundle, &plan);
+    entry.write(&record)?;
+    // Hooks expect it, and relative paths of theirs.
+    std::env::set_current_dir(&bundle.dir)
+        .doing(|| format!("enter the bundle {}", bundle.dir.display()))?;
+    let gate = match then {
+        Then::Wait => Some(gate::make(entry.dir()).map_err(fault)?),
+        Then::Leave | Then::Stay => None,
+    };
+    let state =
+        |status: Status, pid: u32| State::new(&id, &record, status.name(), Some(pid)).json();
+    let detached = Detached {
+        gate: gate.as_ref().map(AsFd::as_fd),
+        preserved: arguments.preserve_fds,
+        own_keyring: !arguments.no_new_keyring,
+        state: &state,
+    };
+    let mut built = build::launch_detached(&plan, namespaces, &detached)?;
+    for warning in &built.launched.warnings {
+        log::note(warning);
+    }
+    record.process = Some(Process {
+        pid: built.launched.pid,
+        start_time: built.launched.start_time,
+    });
+    record.membership = Some(built.membership.clone());
+    let master = console::master(built.stdio.take());
+    match publish(entry, &record, arguments, console.as_ref(), master) {
+        Ok(master) => Ok((record, built.pidfd, master)),
+        Err(error) => {
+            end(&built);
+            Err(error)
+        }
+    }
+}
+
+fn new_record(bundle: &Bundle, plan: &LaunchPlan) -> Record {
+    let annotations = bundle.spec.annotations().iter().flatten();
+    let annotations: BTreeMap<String, String> =
+        annotations.map(|(k, v)| (k.clone(), v.clone())).collect();
+    Record {
+        bundle: bundle.dir.clone(),
+        rootfs: bundle.rootfs.clone(),
+        annotations,
+        created: log::rfc3339(SystemTime::now()),
+        process: None,
+        cgroup: CgroupPlan {
+            resources: Default::default(),
+            ..plan.cgroup.clone()
+        },
+        scope: None,
+        membership: None,
+        uid_map: plan.uid_map.clone(),
+        gid_map: plan.gid_map.clone(),
+        hooks: HooksPlan {
+            poststart: plan.hooks.poststart.clone(),
+            poststop: plan.hooks.poststop.clone(),
+            ..HooksPlan::default()
+        },
+    }
+}
+
+/// Tells the world: the record, the terminal, the PID file last, because engines wait for it.
+fn publish(
+    entry: &Entry,
+    record: &Record,
+    arguments: &Create,
+    console: Option<&ConsoleSocket>,
+    master: Option<OwnedFd>,
+) -> Result<Option<OwnedFd>> {
+    entry.write(record)?;
+    let master = match (console, master) {
+        (Some(console), Some(master)) => {
+            console.send(&master)?;
+            None
+        }
+        (_, master) => master,
+    };
+    if let (Some(path), Some(process)) = (&arguments.pid_file, &record.process) {
+        pidfile::write(path, process.pid)?;
+    }
+    Ok(master)
+}
+
+/// Ends a container that was built and cannot be used.
+fn end(built: &Built) {
+    // The error that brought us here is the one to tell.
+    let _ = sys::pidfd_send_signal(built.pidfd.as_fd(), SIGKILL);
+    let _ = built.cgroup.kill_all();
+    wait_for_end(&built.pidfd, Duration::from_secs(10));
+    let _ = built.cgroup.remove();
+}
+
+/// `SIGKILL`.
+pub const SIGKILL: i32 = 9;
