@@ -263,3 +263,188 @@ fn security_options_of_the_command_line_are_seen_inside() {
     assert_eq!(wrong.status.code(), Some(125), "{wrong:?}");
     t.finish();
 }
+
+/// `path mode type major:minor` of nodes inside, by busybox.
+fn nodes(t: &Bed, paths: &str, more: Value) -> String {
+    t.sh_with(&format!("stat -c '%n %a %F %t:%T' {paths}"), more)
+}
+
+#[test]
+fn devices_of_the_host_are_given_by_path_with_their_nodes() {
+    let t = Bed::new();
+    let more = json!({"devices": [
+        {"path": "/dev/zero", "container_path": "/dev/sub/nothing", "permissions": "r"},
+        {"path": "/dev/null", "container_path": "/dev/hole"},
+    ]});
+    let out = nodes(&t, "/dev/sub/nothing /dev/hole", more.clone());
+    let mode = |path: &str| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    let expected = format!(
+        "/dev/sub/nothing {:o} character special file 1:5\n/dev/hole {:o} character special file 1:3\n",
+        mode("/dev/zero"),
+        mode("/dev/null")
+    );
+    assert_eq!(out, expected);
+    let script = "head -c 3 /dev/sub/nothing | wc -c; echo lost > /dev/hole; wc -c < /dev/hole";
+    assert_eq!(t.sh_with(script, more.clone()), "3\n0\n");
+    let shown = t.inspect(&id(&t.create(&with(busybox(&["true"]), more))));
+    assert_eq!(shown.config.devices.len(), 2);
+    assert_eq!(
+        shown.relaxations,
+        ["device /dev/zero (r)", "device /dev/null (rwm)"]
+    );
+    t.finish();
+}
+
+#[test]
+fn devices_work_in_a_user_namespace() {
+    let t = Bed::new();
+    let map = json!([{"container_id": 0, "host_id": 700_000, "size": 65536}]);
+    let more = json!({
+        "namespaces": {"user": "new"}, "id_maps": {"uid": map, "gid": map},
+        "devices": [{"path": "/dev/zero"}],
+    });
+    assert_eq!(t.sh_with("head -c 3 /dev/zero | wc -c", more), "3\n");
+    t.finish();
+}
+
+#[test]
+fn a_directory_stands_for_every_device_below_it() {
+    let t = Bed::new();
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let make = |name: &str, minor| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::CharacterDevice, 0o600.into());
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            path,
+            kind,
+            mode,
+            rustix::fs::makedev(1, minor),
+        )
+        .unwrap();
+    };
+    make("a", 3);
+    make("sub/b", 5);
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let more = json!({"devices": [{"path": dir.path(), "container_path": "/dev/all"}]});
+    let out = t.sh_with("cd /dev/all && find . -type c | sort; find . -type f", more);
+    assert_eq!(out, "./a\n./sub/b\n");
+    t.finish();
+}
+
+#[test]
+fn privileged_has_every_device_of_the_host_and_nothing_masked() {
+    let t = Bed::new();
+    let out = t.sh_with(
+        "ls /dev; head -c 1 /proc/interrupts | wc -c",
+        json!({"privileged": true}),
+    );
+    for entry in std::fs::read_dir("/dev").unwrap() {
+        use std::os::unix::fs::FileTypeExt;
+        let entry = entry.unwrap();
+        let kind = entry.file_type().unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if kind.is_char_device() || kind.is_block_device() {
+            assert!(
+                out.lines().any(|line| line == name) || name == "console",
+                "{name}: {out}"
+            );
+        }
+    }
+    assert!(out.ends_with("\n1\n"), "{out}");
+    t.finish();
+}
+
+#[test]
+fn devices_and_labels_that_cannot_be_are_refused_by_name() {
+    let t = Bed::new();
+    let device = |device: Value| json!({"devices": [device]});
+    let mut wrong = vec![
+        (
+            device(json!({"path": "/dev/no-such-device"})),
+            "/devices/0/path",
+        ),
+        (
+            device(json!({"path": "/etc/passwd", "container_path": "/dev/x"})),
+            "/devices/0/path",
+        ),
+        (device(json!({"path": "/etc/passwd"})), "/devices/0/path"),
+        (
+            device(json!({"path": "/dev/null", "container_path": "/null"})),
+            "/devices/0/container_path",
+        ),
+        (
+            device(json!({"path": "/dev/null", "permissions": "rx"})),
+            "/devices/0/permissions",
+        ),
+        (json!({"device_rules": ["c 1:3"]}), "/device_rules/0"),
+        (json!({"apparmor": "a b"}), "/apparmor"),
+        (json!({"selinux": "a"}), "/selinux"),
+        (json!({"masked_paths": ["proc"]}), "/masked_paths/0"),
+    ];
+    // Where there is no such module; where there is, no such profile and no such label.
+    wrong.push((
+        json!({"apparmor": "littlebox-no-such-profile"}),
+        "/apparmor",
+    ));
+    if !std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        wrong.push((
+            json!({"selinux": "system_u:system_r:container_t:s0"}),
+            "/selinux",
+        ));
+    }
+    for (more, pointer) in wrong {
+        let config = with(busybox(&["true"]), more);
+        let problem = t
+            .post_json("/v1/containers", &config)
+            .problem(400, "invalid_request");
+        assert_eq!(problem.pointer.as_deref(), Some(pointer), "{config}");
+    }
+    assert!(t.list().is_empty());
+    t.finish();
+}
+
+#[test]
+fn the_command_line_gives_devices_and_shows_relaxations() {
+    let t = Bed::new();
+    let root = format!("dir:{}", busybox_root().display());
+    let made = t.lbctl(&[
+        "create",
+        "--name",
+        "open",
+        "--device",
+        "/dev/null:/dev/hole:rw",
+        "--device-cgroup-rule",
+        "c 10:* r",
+        "--network",
+        "host",
+        "--cap-add",
+        "NET_ADMIN",
+        "--security-opt",
+        "apparmor=unconfined",
+        &root,
+        "true",
+    ]);
+    assert!(made.status.success(), "{made:?}");
+    let shown = t.lbctl(&["inspect", "open"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    assert_eq!(
+        shown["relaxations"],
+        json!([
+            "host network namespace",
+            "capability NET_ADMIN",
+            "AppArmor unconfined",
+            "device /dev/null (rw)",
+            "device rule c 10:* r",
+        ])
+    );
+    assert_eq!(
+        t.inspect(&id(&t.create(&busybox(&["true"])))).relaxations,
+        [""; 0]
+    );
+    t.finish();
+}

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lbctl::types::{
-    CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, Name, Resources,
-    Rlimit, TimeOffset, TimeOffsets,
+    CapabilityChange, ContainerConfig, DeviceConfig, IdMap, IdMaps, LogConfig, MountConfig, Name,
+    Resources, Rlimit, TimeOffset, TimeOffsets,
 };
 
 use super::error::Failure;
@@ -182,10 +182,17 @@ struct SecurityArgs {
     /// Whether setuid files give no privileges; true when absent
     #[arg(long, value_name = "BOOL")]
     no_new_privileges: Option<bool>,
-    /// All capabilities, nothing masked, /sys writable
+    /// All capabilities, every device of the host, nothing masked, /sys writable
     #[arg(long)]
     privileged: bool,
-    /// no-new-privileges[=BOOL], mask=PATH, unmask=PATH|ALL, systempaths=unconfined
+    /// Device of the host, or a directory of them; PERMISSIONS are of r, w and m
+    #[arg(long, value_name = "SRC[:DST][:PERMISSIONS]", value_parser = parse::device)]
+    device: Vec<DeviceConfig>,
+    /// Device that may be used once there is a node, e.g. 'c 10:* rwm'
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+    /// apparmor=PROFILE, label=PART:VALUE|disable, mask=PATH, no-new-privileges[=BOOL],
+    /// systempaths=unconfined, unmask=PATH|ALL
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<SecurityOpt>,
 }
@@ -238,6 +245,10 @@ impl CreateArgs {
             privileged: security.privileged,
             masked_paths: None,
             readonly_paths: None,
+            devices: security.device.clone(),
+            device_rules: security.device_cgroup_rule.clone(),
+            apparmor: None,
+            selinux: None,
             oom_score_adj: limits.oom_score_adj,
             stop_signal: program.stop_signal.clone(),
             stop_timeout_s: program.stop_timeout,

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lbctl::types::{IdMap, Rlimit, TimeOffset};
+use lbctl::types::{DeviceConfig, IdMap, Rlimit, TimeOffset};
 
 /// `K=V`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,37 @@ pub fn env_file(text: &str) -> Result<Vec<MaybePair>, String> {
         .collect()
 }
 
+/// `SRC[:DST][:PERMISSIONS]`, as Docker and Podman have it.
+pub fn device(text: &str) -> Result<DeviceConfig, String> {
+    let permissions = |s: &str| {
+        let known = s.bytes().all(|b| b"rwm".contains(&b));
+        (!s.is_empty() && known).then(|| s.to_owned())
+    };
+    let wrong = || format!("'{text}' is no device; write SRC, SRC:DST or SRC:DST:PERMISSIONS");
+    let parts: Vec<&str> = text.split(':').collect();
+    let (path, inside, allowed) = match parts[..] {
+        [path] => (path, None, None),
+        [path, second] => match permissions(second) {
+            Some(allowed) => (path, None, Some(allowed)),
+            None => (path, Some(second), None),
+        },
+        [path, inside, last] => (
+            path,
+            Some(inside),
+            Some(permissions(last).ok_or_else(wrong)?),
+        ),
+        _ => return Err(wrong()),
+    };
+    if !path.starts_with('/') || inside.is_some_and(|inside| !inside.starts_with('/')) {
+        return Err(wrong());
+    }
+    Ok(DeviceConfig {
+        path: path.to_owned(),
+        container_path: inside.map(str::to_owned),
+        permissions: allowed,
+    })
+}
+
 /// `monotonic=SECONDS` or `boottime=SECONDS`, with a fraction and a sign where they are wanted.
 pub fn time_offset(text: &str) -> Result<(String, TimeOffset), String> {
     let (clock, seconds) = text.split_once('=').ok_or("write CLOCK=SECONDS")?;
@@ -308,6 +339,34 @@ mod tests {
         assert_eq!(network("none"), Ok("new".into()));
         assert_eq!(network("container:a"), Ok("container:a".into()));
         assert!(network("bridge").is_err());
+    }
+
+    #[test]
+    fn devices_have_a_place_and_permissions() {
+        let parts = |text: &str| {
+            device(text).map(|d| {
+                let shown = |o: Option<String>| o.unwrap_or_default();
+                [d.path, shown(d.container_path), shown(d.permissions)].join("|")
+            })
+        };
+        for (text, expected) in [
+            ("/dev/a", "/dev/a||"),
+            ("/dev/a:/dev/b", "/dev/a|/dev/b|"),
+            ("/dev/a:rw", "/dev/a||rw"),
+            ("/dev/a:/dev/b:r", "/dev/a|/dev/b|r"),
+        ] {
+            assert_eq!(parts(text).as_deref(), Ok(expected), "{text}");
+        }
+        for bad in [
+            "",
+            "dev/a",
+            "/dev/a:b",
+            "/dev/a:/dev/b:x",
+            "/a:/b:r:w",
+            "/dev/a:",
+        ] {
+            assert!(parts(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -15,6 +15,25 @@ pub enum SecurityOpt {
     Unmask(Vec<String>),
     /// `systempaths=unconfined`: nothing is masked or read-only.
     SystemPathsUnconfined,
+    /// `apparmor=PROFILE`, or `unconfined`.
+    AppArmor(String),
+    /// `label=PART:VALUE`: a part of the SELinux context.
+    Label(LabelPart, String),
+    /// `label=disable`: no SELinux context.
+    LabelDisable,
+}
+
+/// A part of an SELinux context, `USER:ROLE:TYPE:LEVEL`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelPart {
+    /// `user`.
+    User,
+    /// `role`.
+    Role,
+    /// `type`.
+    Type,
+    /// `level`.
+    Level,
 }
 
 impl FromStr for SecurityOpt {
@@ -35,10 +54,16 @@ impl FromStr for SecurityOpt {
             ("unmask", Some(value)) => paths(value).map(Self::Unmask),
             ("systempaths", Some("unconfined")) => Ok(Self::SystemPathsUnconfined),
             ("systempaths", _) => Err("the only value of systempaths is unconfined".to_owned()),
+            ("apparmor", Some(profile)) if !profile.is_empty() => {
+                Ok(Self::AppArmor(profile.to_owned()))
+            }
+            ("label", Some(value)) => label(value),
+            ("apparmor", _) => Err("write apparmor=PROFILE".to_owned()),
+            ("label", None) => Err("write label=disable or label=PART:VALUE".to_owned()),
             ("mask" | "unmask", None) => Err(format!("write {key}=PATH")),
             _ => Err(format!(
-                "'{text}' is not known; there are no-new-privileges, mask=PATH, unmask=PATH, \
-                 unmask=ALL and systempaths=unconfined"
+                "'{text}' is not known; there are apparmor=PROFILE, label=PART:VALUE, mask=PATH, \
+                 no-new-privileges, systempaths=unconfined and unmask=PATH|ALL"
             )),
         }
     }
@@ -52,6 +77,43 @@ fn paths(value: &str) -> Result<Vec<String>, String> {
     }
 }
 
+fn label(value: &str) -> Result<SecurityOpt, String> {
+    if value == "disable" {
+        return Ok(SecurityOpt::LabelDisable);
+    }
+    let part = match value.split_once(':') {
+        Some(("user", value)) => (LabelPart::User, value),
+        Some(("role", value)) => (LabelPart::Role, value),
+        Some(("type", value)) => (LabelPart::Type, value),
+        Some(("level", value)) => (LabelPart::Level, value),
+        _ => {
+            return Err(format!(
+                "'{value}' is no part of a label; write disable, user:U, role:R, type:T or level:L"
+            ));
+        }
+    };
+    Ok(SecurityOpt::Label(part.0, part.1.to_owned()))
+}
+
+/// Changes one part of the context, which begins as that of containers.
+fn set_label(config: &mut ContainerConfig, part: LabelPart, value: &str) {
+    let context = config
+        .selinux
+        .get_or_insert_with(|| "system_u:system_r:container_t:s0".to_owned());
+    // The level may contain colons itself.
+    let mut parts: Vec<&str> = context.splitn(4, ':').collect();
+    let index = match part {
+        LabelPart::User => 0,
+        LabelPart::Role => 1,
+        LabelPart::Type => 2,
+        LabelPart::Level => 3,
+    };
+    if let Some(slot) = parts.get_mut(index) {
+        *slot = value;
+    }
+    *context = parts.join(":");
+}
+
 /// Puts the options into a configuration, in their order.
 pub fn apply(options: &[SecurityOpt], config: &mut ContainerConfig) {
     for option in options {
@@ -59,6 +121,9 @@ pub fn apply(options: &[SecurityOpt], config: &mut ContainerConfig) {
             SecurityOpt::NoNewPrivileges(wanted) => config.no_new_privileges = Some(*wanted),
             SecurityOpt::Mask(paths) => masked(config).extend(paths.iter().cloned()),
             SecurityOpt::Unmask(patterns) => unmask(config, patterns),
+            SecurityOpt::AppArmor(profile) => config.apparmor = Some(profile.clone()),
+            SecurityOpt::Label(part, value) => set_label(config, *part, value),
+            SecurityOpt::LabelDisable => config.selinux = None,
             SecurityOpt::SystemPathsUnconfined => {
                 config.masked_paths = Some(Vec::new());
                 config.readonly_paths = Some(Vec::new());
@@ -155,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_made_of_their_parts() {
+        let config = applied(&["apparmor=p", "label=type:x_t", "label:level:s0:c1,c2"]);
+        assert_eq!(config.apparmor.as_deref(), Some("p"));
+        assert_eq!(
+            config.selinux.as_deref(),
+            Some("system_u:system_r:x_t:s0:c1,c2")
+        );
+        let config = applied(&["label=user:u", "label=disable"]);
+        assert_eq!(config.selinux, None);
+    }
+
+    #[test]
     fn a_star_stays_in_its_component() {
         assert!(matches("/proc/*", "/proc/keys") && matches("/proc/*d*", "/proc/sched_debug"));
         assert!(!matches("/proc/*", "/proc/a/b") && !matches("/proc/*x", "/proc/keys"));
@@ -166,6 +243,9 @@ mod tests {
             "",
             "mask",
             "mask=proc",
+            "apparmor",
+            "label=x",
+            "label=colour:red",
             "unmask=",
             "systempaths=x",
             "no-new-privileges=1",

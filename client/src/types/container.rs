@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, Name, TimeOffsets};
+use super::{ContainerId, DeviceConfig, Name, TimeOffsets};
 
 /// Where a container is in its life (the table is in `daemon/src/lifecycle.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -145,6 +145,18 @@ pub struct ContainerConfig {
     /// ([`super::DEFAULT_READONLY_PATHS`], none when privileged).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readonly_paths: Option<Vec<String>>,
+    /// Devices of the host, beside null, zero, full, random, urandom and tty.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<DeviceConfig>,
+    /// Further devices that may be used once there is a node: `c 1:3 rwm`, `*` for any number.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub device_rules: Vec<String>,
+    /// An AppArmor profile that is loaded, or `unconfined`, which is so when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apparmor: Option<String>,
+    /// An SELinux context, `USER:ROLE:TYPE:LEVEL`; littlebox's own when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selinux: Option<String>,
     /// -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
@@ -328,6 +340,9 @@ pub struct Container {
     /// What could not be done and was not essential.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// By what it is less closed than a default container, for people.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
     /// cgroup directories in use, by controller.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cgroups: BTreeMap<String, String>,

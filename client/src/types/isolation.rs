@@ -53,3 +53,17 @@ pub struct TimeOffset {
     #[serde(default)]
     pub nanos: u32,
 }
+
+/// A device of the host in a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceConfig {
+    /// Absolute host path of a device node, or of a directory: then every node below it.
+    pub path: String,
+    /// Absolute container path below `/dev`; `path` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_path: Option<String>,
+    /// What the container may do: of `r` read, `w` write, `m` mknod; `rwm` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub permissions: Option<String>,
+}

@@ -848,3 +848,77 @@ fn a_container_in_the_hosts_mount_namespace_mounts_nothing() {
     assert_eq!(bed.output().trim(), host.to_str().unwrap());
     Leftovers::take().assert_same(&before, &bed.id);
 }
+
+/// Policy and nice value (`/proc/PID/stat` fields 41 and 19), personality, I/O priority.
+const SCHEDULED: &str = "busybox cut -d' ' -f41,19 /proc/self/stat; cat /proc/self/personality; \
+                         busybox ionice -p $$";
+
+fn scheduled(script: &str) -> Bed {
+    let mut bed = Bed::new(script);
+    bed.plan.process.scheduling = SchedulingPlan {
+        io_priority: Some(IoPriority { class: 2, level: 6 }),
+        scheduler: Some(SchedulerPlan {
+            policy: 3,
+            flags: 0,
+            nice: 5,
+            priority: 0,
+            runtime_ns: 0,
+            deadline_ns: 0,
+            period_ns: 0,
+        }),
+        exec_affinity: ExecAffinity {
+            initial: vec![0],
+            finally: vec![0],
+        },
+        personality: Some(8),
+    };
+    bed
+}
+
+#[test]
+fn a_program_is_scheduled_as_planned() {
+    let output = scheduled(SCHEDULED).output();
+    assert_eq!(output, "5 3\n00000008\nbest-effort: prio 6\n");
+}
+
+/// The whole container's personality and CPUs of execs, and nothing of the program's own.
+#[test]
+fn an_exec_is_scheduled_as_its_container_says() {
+    let bed = scheduled("sleep 100");
+    let container = bed.launch().unwrap();
+    let exec = format!("{SCHEDULED}; busybox grep Cpus_allowed_list /proc/self/status");
+    let (output, _) = bed.exec(&container, &bed.exec_plan(&exec));
+    assert_eq!(
+        output,
+        "0 0\n00000008\nnone: prio 0\nCpus_allowed_list:\t0\n"
+    );
+}
+
+#[test]
+fn cpus_that_are_not_there_are_a_clear_failure() {
+    let bed = Bed::new("sleep 100");
+    let container = bed.launch().unwrap();
+    let mut plan = bed.exec_plan("true");
+    plan.process.scheduling.exec_affinity.finally = vec![1000];
+    let failure = build::exec(&container.built, &bed.plan, &plan).unwrap_err();
+    assert_eq!(failure.step, Step::Scheduling);
+    assert!(failure.detail.unwrap().contains("online"), "no reason");
+}
+
+#[test]
+fn labels_without_their_module_are_a_clear_failure() {
+    if std::path::Path::new("/sys/fs/selinux/enforce").exists() {
+        // Then the label is taken, or refused by the policy.
+        return;
+    }
+    let mut bed = Bed::new("true");
+    bed.plan.process.labels.selinux = Some("system_u:system_r:container_t:s0".to_owned());
+    let failure = bed.failure();
+    assert_eq!(failure.step, Step::SecurityLabels);
+    assert!(failure.detail.unwrap().contains("SELinux"), "no reason");
+    let mut bed = Bed::new("true");
+    bed.plan.process.labels.apparmor = Some("littlebox-no-such-profile".to_owned());
+    let failure = bed.failure();
+    assert_eq!(failure.step, Step::SecurityLabels);
+    assert!(failure.detail.unwrap().contains("AppArmor"), "no reason");
+}

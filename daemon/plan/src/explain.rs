@@ -66,6 +66,7 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
         Step::Devices => filesystem::devices(plan),
         Step::Terminal => filesystem::terminal(plan),
         Step::Sysctls => sysctls(plan),
+        Step::SecurityLabels => program::security_labels(plan),
         Step::MaskedPaths => filesystem::masked_paths(plan),
         Step::Hooks => plan.hooks.any_before_pivot().then(|| {
             ("The hooks that come before pivot_root run, with the container's state on their stdin.".into(), Vec::new())
@@ -74,6 +75,7 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
         Step::ReadonlyRoot => filesystem::readonly_root(plan),
         Step::Keyring => say("A session keyring of the program's own, without a name, comes instead of the daemon's: no key of the host is within reach."),
         Step::Session => program::session(plan),
+        Step::Scheduling => program::scheduling(plan),
         Step::User => program::user(plan),
         Step::Cwd => program::cwd(plan),
         Step::Rlimits => program::rlimits(plan),

@@ -11,8 +11,8 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType,
 
 use crate::process::About;
 use crate::{
-    Authority, Envelope, PlanError, cgroup, clocks, hooks, idmap, mount, process, sysctl,
-    unsupported,
+    Authority, Envelope, PlanError, cgroup, clocks, hooks, idmap, labels, mount, process,
+    scheduling, sysctl, unsupported,
 };
 
 type Namespaces = BTreeMap<NamespaceKind, NamespacePlan>;
@@ -46,7 +46,8 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         }
         (hooks, _) => hooks::plan(hooks.as_ref())?,
     };
-    let mounts = mount::plan(spec.mounts().as_deref().unwrap_or_default())?;
+    let mut mounts = mount::plan(spec.mounts().as_deref().unwrap_or_default())?;
+    labels::label_mounts(&mut mounts, labels::mount_label(linux)?.as_deref());
     let devices = devices(linux, mount::dev_is_fresh(&mounts))?;
     let mut masked_paths = paths(
         linux.and_then(|l| l.masked_paths().as_deref()),
@@ -64,6 +65,8 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
             "a container needs a process to start",
         ));
     };
+    let mut process = process::plan(process, about, "/process")?;
+    process.scheduling.personality = scheduling::personality(linux)?;
     Ok(LaunchPlan {
         version: PROTOCOL_VERSION,
         id: envelope.id,
@@ -90,7 +93,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
             "/linux/readonlyPaths",
         )?,
         sysctls: sysctls(linux, is_own)?,
-        process: process::plan(process, about, "/process")?,
+        process,
         init: envelope.init,
         stdin: envelope.stdin,
         cgroup: cgroup::plan(linux, envelope.cgroup_path, envelope.existing_cgroup)?,

@@ -15,9 +15,11 @@ mod envelope;
 pub mod explain;
 pub mod hooks;
 pub mod idmap;
+pub mod labels;
 mod launch;
 mod mount;
 mod process;
+mod scheduling;
 pub mod sysctl;
 mod unsupported;
 

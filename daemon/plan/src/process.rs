@@ -5,7 +5,7 @@ use littlebox_helper::protocol::{
 };
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
 
-use crate::{ExecEnvelope, PlanError, capability, unsupported};
+use crate::{ExecEnvelope, PlanError, capability, labels, scheduling};
 
 /// What a terminal measures when nobody says it.
 const DEFAULT_TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
@@ -41,7 +41,6 @@ pub(crate) struct About {
 
 /// Plans a process; `base` is the pointer of its object.
 pub(crate) fn plan(process: &Process, about: About, base: &str) -> Result<ProcessPlan, PlanError> {
-    unsupported::process(process, base)?;
     let terminal = match process.terminal() {
         Some(true) => Some(
             about
@@ -70,6 +69,8 @@ pub(crate) fn plan(process: &Process, about: About, base: &str) -> Result<Proces
         no_new_privileges: process.no_new_privileges() == Some(true),
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), base)?,
         oom_score_adj: oom_score_adj(process, base)?,
+        labels: labels::plan(process, base)?,
+        scheduling: scheduling::plan(process, base)?,
     })
 }
 

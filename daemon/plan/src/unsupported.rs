@@ -5,11 +5,11 @@
 //! objects of other platforms (`windows`, `solaris`, `vm`, `zos`), `personality` of the native
 //! domain, `apparmorProfile` `unconfined`, and empty objects.
 
-use oci_spec::runtime::{Linux, LinuxPersonalityDomain, Process, Spec};
+use oci_spec::runtime::{Linux, Spec};
 
 use crate::PlanError;
 
-/// Refuses what the plan of a container cannot express; `process` is checked by [`process`].
+/// Refuses what the plan of a container cannot express.
 pub(crate) fn spec(spec: &Spec) -> Result<(), PlanError> {
     if !spec.version().starts_with("1.") {
         return Err(PlanError::new(
@@ -27,52 +27,17 @@ pub(crate) fn spec(spec: &Spec) -> Result<(), PlanError> {
 }
 
 fn linux(linux: &Linux) -> Result<(), PlanError> {
-    let foreign_domain =
-        |p: &oci_spec::runtime::LinuxPersonality| p.domain() != LinuxPersonalityDomain::PerLinux;
     refuse(
         "/linux/",
         "this is not supported yet; remove it",
         [
             ("seccomp", linux.seccomp().is_some()),
-            (
-                "mountLabel",
-                linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()),
-            ),
             ("intelRdt", linux.intel_rdt().is_some()),
             ("memoryPolicy", linux.memory_policy().is_some()),
-            (
-                "personality",
-                linux.personality().as_ref().is_some_and(foreign_domain),
-            ),
             (
                 "netDevices",
                 linux.net_devices().as_ref().is_some_and(|m| !m.is_empty()),
             ),
-        ],
-    )
-}
-
-/// Refuses what the plan of a process cannot express. `base` is the pointer of the process object.
-pub(crate) fn process(process: &Process, base: &str) -> Result<(), PlanError> {
-    let confined = |p: &String| !p.is_empty() && p != "unconfined";
-    refuse(
-        &format!("{base}/"),
-        "this is not supported yet; remove it",
-        [
-            (
-                "apparmorProfile",
-                process.apparmor_profile().as_ref().is_some_and(confined),
-            ),
-            (
-                "selinuxLabel",
-                process
-                    .selinux_label()
-                    .as_ref()
-                    .is_some_and(|l| !l.is_empty()),
-            ),
-            ("ioPriority", process.io_priority().is_some()),
-            ("scheduler", process.scheduler().is_some()),
-            ("execCPUAffinity", process.exec_cpu_affinity().is_some()),
         ],
     )
 }

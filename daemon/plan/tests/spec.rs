@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use littlebox_helper::protocol::{
     LaunchPlan, LogPlan, MountSource, NamespaceKind, NamespacePlan, Propagation, RootfsSource,
-    Step, TerminalSize, UserRef,
+    Step, TerminalSize, TimeClock, UserRef,
 };
 use littlebox_plan::explain::explain;
 use littlebox_plan::{Envelope, PlanError, launch_plan};
@@ -276,7 +276,7 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
             "/process/oomScoreAdj",
         ),
         (
-            json!({"process": {"apparmorProfile": "docker-default"}}),
+            json!({"process": {"apparmorProfile": "a b"}}),
             "/process/apparmorProfile",
         ),
         (
@@ -285,7 +285,23 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
         ),
         (
             json!({"process": {"scheduler": {"policy": "SCHED_FIFO"}}}),
-            "/process/scheduler",
+            "/process/scheduler/priority",
+        ),
+        (
+            json!({"process": {"scheduler": {"policy": "SCHED_OTHER", "nice": 20}}}),
+            "/process/scheduler/nice",
+        ),
+        (
+            json!({"process": {"scheduler": {"policy": "SCHED_BATCH", "runtime": 5}}}),
+            "/process/scheduler/runtime",
+        ),
+        (
+            json!({"process": {"ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 8}}}),
+            "/process/ioPriority/priority",
+        ),
+        (
+            json!({"process": {"execCPUAffinity": {"initial": "3-1"}}}),
+            "/process/execCPUAffinity/initial",
         ),
         (
             json!({"process": {"rlimits": [{"type": "RLIMIT_CPU", "soft": 2, "hard": 1}]}}),
@@ -314,9 +330,10 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
             "/linux/timeOffsets",
         ),
         (
-            json!({"linux": {"personality": {"domain": "LINUX32"}}}),
-            "/linux/personality",
+            json!({"linux": {"personality": {"domain": "LINUX32", "flags": ["x"]}}}),
+            "/linux/personality/flags",
         ),
+        (json!({"linux": {"mountLabel": "x"}}), "/linux/mountLabel"),
         (
             json!({"linux": {"rootfsPropagation": "unbindable"}}),
             "/linux/rootfsPropagation",
@@ -442,6 +459,55 @@ fn a_cgroup_path_comes_from_the_caller_or_the_spec() {
     }
     let limited = json!({"linux": {"resources": {"pids": {"limit": 1}}}});
     assert_eq!(path(limited).unwrap_err().pointer, "/linux/resources");
+}
+
+#[test]
+fn scheduling_labels_and_clocks_become_the_plan() {
+    let plan = good(json!({
+        "process": {
+            "apparmorProfile": "docker-default",
+            "selinuxLabel": "system_u:system_r:container_t:s0:c1,c2",
+            "scheduler": {"policy": "SCHED_RR", "priority": 7},
+            "ioPriority": {"class": "IOPRIO_CLASS_IDLE", "priority": 3},
+            "execCPUAffinity": {"initial": "0", "final": "1-2"},
+        },
+        "linux": {
+            "personality": {"domain": "LINUX32"},
+            "mountLabel": "system_u:object_r:container_file_t:s0:c1,c2",
+            "timeOffsets": {"boottime": {"secs": -5, "nanosecs": 7}},
+            "namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "time"}],
+        },
+    }));
+    let labels = &plan.process.labels;
+    assert_eq!(labels.apparmor.as_deref(), Some("docker-default"));
+    assert_eq!(
+        labels.selinux.as_deref(),
+        Some("system_u:system_r:container_t:s0:c1,c2")
+    );
+    let scheduling = &plan.process.scheduling;
+    let scheduler = scheduling.scheduler.as_ref().unwrap();
+    assert_eq!((scheduler.policy, scheduler.priority), (2, 7));
+    let io = scheduling.io_priority.unwrap();
+    assert_eq!((io.class, io.level), (3, 3));
+    assert_eq!(scheduling.exec_affinity.initial, [0]);
+    assert_eq!(scheduling.exec_affinity.finally, [1, 2]);
+    assert_eq!(scheduling.personality, Some(8));
+    let offset = plan.time_offsets[&TimeClock::Boottime];
+    assert_eq!((offset.secs, offset.nanos), (-5, 7));
+    let labelled = plan
+        .mounts
+        .iter()
+        .find(|m| m.destination == std::path::Path::new("/dev"));
+    let MountSource::Filesystem { options, .. } = &labelled.unwrap().source else {
+        panic!("{labelled:?}")
+    };
+    assert!(
+        options.contains(&"context=system_u:object_r:container_file_t:s0:c1,c2".to_owned()),
+        "{options:?}"
+    );
+    for step in [Step::SecurityLabels, Step::Scheduling, Step::TimeNamespace] {
+        assert!(!commands(&plan, step).is_empty(), "{step:?}");
+    }
 }
 
 fn commands(plan: &LaunchPlan, step: Step) -> Vec<String> {

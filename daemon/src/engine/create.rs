@@ -125,8 +125,8 @@ impl Engine {
         start: bool,
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
-        let prepared = spec::prepare(&config, &SpecContext { id: &id })?;
-        check_machine(&config, &prepared)?;
+        let mut prepared = spec::prepare(&config, &SpecContext { id: &id })?;
+        check_machine(&config, &mut prepared)?;
         let record = new_record(id, &config, &prepared);
         let handle = Handle::new(record);
         let _operation = handle.operation.lock().await;
@@ -201,10 +201,10 @@ impl Engine {
     }
 }
 
-/// Checks what only the machine can tell, before anything is made.
+/// Checks what only the machine can tell, before anything is made, and adds what is found on it.
 pub(super) fn check_machine(
     config: &ContainerConfig,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
 ) -> Result<(), EngineError> {
     if let RootSource::Dir(path) = &prepared.root {
         match std::fs::metadata(path) {
@@ -232,7 +232,7 @@ pub(super) fn check_machine(
             }));
         }
     }
-    super::machine::check(config)
+    super::machine::complete(config, prepared)
 }
 
 fn root_error(path: &Path, what: &str) -> EngineError {

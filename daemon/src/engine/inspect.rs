@@ -81,6 +81,7 @@ impl Engine {
             )
         };
         let mut container = record.container((*config).clone(), execs);
+        container.relaxations = super::relaxations::of(&config);
         container.upper_dir = Some(self.paths.upper(handle.id).to_string_lossy().into_owned());
         container.log_path = Some(self.paths.log(handle.id).to_string_lossy().into_owned());
         Ok(container)
@@ -121,8 +122,8 @@ impl Engine {
     /// What a create would do, step by step, without doing it.
     pub fn dry_run(&self, config: &ContainerConfig) -> Result<Plan, EngineError> {
         let id = ContainerId::generate();
-        let prepared = spec::prepare(config, &SpecContext { id: &id })?;
-        super::create::check_machine(config, &prepared)?;
+        let mut prepared = spec::prepare(config, &SpecContext { id: &id })?;
+        super::create::check_machine(config, &mut prepared)?;
         let plan = self.unstarted_plan(id, config, prepared)?;
         Ok(explained(&plan, None, None))
     }
@@ -130,7 +131,8 @@ impl Engine {
     /// How a container is, or was, built.
     pub async fn plan(&self, handle: &Handle) -> Result<Plan, EngineError> {
         let config = self.config(handle).await?;
-        let prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        let mut prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        super::machine::complete_as_far_as_possible(&config, &mut prepared);
         let plan = self.unstarted_plan(handle.id, &config, prepared)?;
         // Nobody waits for the commit of a start's timings: what was queued must be in before it is read.
         self.store.commit(Vec::new(), false).await?;

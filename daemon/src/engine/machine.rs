@@ -1,17 +1,88 @@
 //! What a configuration asks of this machine, checked before anything is made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use lbctl::types::{ContainerConfig, TimeOffset};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
-use super::EngineError;
-use crate::spec::ConfigError;
+use super::{EngineError, devices};
+use crate::spec::{self, ConfigError, Prepared};
 
-/// Checks what only the machine can tell.
-pub(super) fn check(config: &ContainerConfig) -> Result<(), EngineError> {
-    check_clocks(config)
+/// Checks what only the machine can tell, and adds what is found on it: the host's devices.
+pub(super) fn complete(
+    config: &ContainerConfig,
+    prepared: &mut Prepared,
+) -> Result<(), EngineError> {
+    check_clocks(config)?;
+    check_labels(config)?;
+    let mut found = Vec::new();
+    for (i, wanted) in prepared.devices.iter().enumerate() {
+        found.extend(devices::find(wanted).map_err(|detail| {
+            refusal(
+                format!("/devices/{i}/path"),
+                detail,
+                "give the path of a device node, or of a directory with some below it",
+            )
+        })?);
+    }
+    add(config, prepared, found);
+    Ok(())
+}
+
+/// As [`complete`], for showing a container that was created before: a device that is gone by now
+/// is left out.
+pub(super) fn complete_as_far_as_possible(config: &ContainerConfig, prepared: &mut Prepared) {
+    let found = prepared
+        .devices
+        .iter()
+        .filter_map(|d| devices::find(d).ok());
+    let found = found.flatten().collect();
+    add(config, prepared, found);
+}
+
+fn add(config: &ContainerConfig, prepared: &mut Prepared, found: Vec<spec::HostDevice>) {
+    if config.privileged {
+        // What was asked for comes after, and instead of, what is there anyway.
+        let mut all = devices::all();
+        all.retain(|device| found.iter().all(|asked| asked.path != device.path));
+        all.extend(found);
+        spec::add_devices(&mut prepared.spec, &all);
+    } else {
+        spec::add_devices(&mut prepared.spec, &found);
+    }
+}
+
+/// Labels need their security module, and AppArmor the profile.
+fn check_labels(config: &ContainerConfig) -> Result<(), EngineError> {
+    if let Some(profile) = config.apparmor.as_ref().filter(|p| *p != "unconfined") {
+        let enabled = std::fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        if !enabled.is_ok_and(|text| text.starts_with('Y')) {
+            return Err(refusal(
+                "/apparmor".into(),
+                "AppArmor is not active on this machine".into(),
+                "leave it out, or start the kernel with AppArmor",
+            ));
+        }
+        // Without securityfs the helper's write tells.
+        let loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles");
+        let line = format!("{profile} (");
+        if loaded.is_ok_and(|list| list.lines().all(|l| !l.starts_with(&line))) {
+            return Err(refusal(
+                "/apparmor".into(),
+                format!("no AppArmor profile '{profile}' is loaded"),
+                "load it with apparmor_parser(8) first",
+            ));
+        }
+    }
+    if config.selinux.is_some() && !Path::new("/sys/fs/selinux/enforce").exists() {
+        return Err(refusal(
+            "/selinux".into(),
+            "SELinux is not active on this machine".into(),
+            "leave it out, or start the kernel with SELinux",
+        ));
+    }
+    Ok(())
 }
 
 /// A clock of a container may not be before its zero.

@@ -4,6 +4,7 @@
 //! client that disappears in the middle leaves no half-made container behind.
 
 mod create;
+mod devices;
 mod end;
 mod error;
 mod exec;
@@ -13,6 +14,7 @@ mod leftovers;
 mod machine;
 pub mod paths;
 pub mod record;
+mod relaxations;
 mod remove;
 mod start;
 mod wait;

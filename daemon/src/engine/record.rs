@@ -106,7 +106,7 @@ impl Record {
         }
     }
 
-    /// What inspect shows. The directories are filled in by the engine.
+    /// What inspect shows. Directories and relaxations are filled in by the engine.
     pub fn container(&self, config: ContainerConfig, execs: Vec<ExecId>) -> Container {
         let config = ContainerConfig {
             name: Some(self.name.clone()),
@@ -121,6 +121,7 @@ impl Record {
             cgroups: self.cgroups.clone(),
             helper_pid: self.helper.as_ref().map(|h| h.pid),
             execs,
+            relaxations: Vec::new(),
             upper_dir: None,
             log_path: None,
         }

@@ -40,8 +40,8 @@ impl Engine {
         handle: &Arc<Handle>,
     ) -> Result<(), EngineError> {
         let config = self.config(handle).await?;
-        let prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
-        super::create::check_machine(&config, &prepared)?;
+        let mut prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        super::create::check_machine(&config, &mut prepared)?;
         {
             let mut live = handle.live();
             live.transition(Transition::Start)?;

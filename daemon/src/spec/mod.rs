@@ -5,7 +5,9 @@
 
 mod check;
 mod clocks;
+mod devices;
 mod hiding;
+mod labels;
 mod mounts;
 mod names;
 mod namespaces;
@@ -22,7 +24,9 @@ use littlebox_helper::protocol::{
 };
 use oci_spec::runtime::{Linux, Process, Root, Spec};
 
+pub use devices::{HostDevice, WantedDevice, add as add_devices};
 pub use names::{errno_name, parse_signal, signal_name};
+pub use process::is_default_capability;
 
 /// What [`prepare`] must know beside the request.
 #[derive(Debug, Clone, Copy)]
@@ -51,6 +55,8 @@ pub struct Prepared {
     pub stop_signal: i32,
     /// Between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
+    /// Devices of the host that are still to be found and added ([`add_devices`]).
+    pub devices: Vec<WantedDevice>,
     /// Bind sources to make as directories when they are missing.
     pub create_sources: Vec<PathBuf>,
     /// Make the working directory when it is missing.
@@ -169,6 +175,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         log: log(config)?,
         stop_signal: stop_signal(config)?,
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
+        devices: devices::wanted(config)?,
         create_sources,
         create_cwd: true,
         default_masks: hiding::is_default(config),
@@ -227,6 +234,7 @@ pub fn exec_process(
     process.set_rlimits(Some(process::rlimits(&container.rlimits)?));
     process.set_no_new_privileges(Some(container.no_new_privileges.unwrap_or(true)));
     process.set_oom_score_adj(process::oom_score_adj(container)?);
+    labels::set(&mut process, container)?;
     Ok(PreparedExec {
         process,
         user,
@@ -332,6 +340,7 @@ fn spec_process(
     process.set_rlimits(Some(process::rlimits(&config.rlimits)?));
     process.set_no_new_privileges(Some(config.no_new_privileges.unwrap_or(true)));
     process.set_oom_score_adj(process::oom_score_adj(config)?);
+    labels::set(&mut process, config)?;
     Ok(process)
 }
 
@@ -347,7 +356,10 @@ fn spec_linux(
     }
     linux.set_time_offsets(clocks::for_spec(config, sources)?);
     linux.set_sysctl(sysctls(config, sources)?);
-    linux.set_resources(Some(resources::for_spec(&config.resources)?));
+    let mut resources = resources::for_spec(&config.resources)?;
+    devices::add_rules(&mut resources, config)?;
+    linux.set_resources(Some(resources));
+    linux.set_mount_label(labels::mount_label(config));
     let propagation = config
         .propagation
         .clone()

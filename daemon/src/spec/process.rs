@@ -39,6 +39,11 @@ const DEFAULT_CAPABILITIES: [&str; 11] = [
     "SETFCAP",
 ];
 
+/// Whether a container has this capability by default; `NET_ADMIN` style.
+pub fn is_default_capability(name: &str) -> bool {
+    DEFAULT_CAPABILITIES.contains(&name)
+}
+
 /// All resource limits of setrlimit(2).
 const RLIMITS: [PosixRlimitType; 16] = [
     PosixRlimitType::RlimitCpu,

@@ -30,6 +30,7 @@ const REQUESTS: &[Wire] = wires! {
     "CapabilityChange": t::CapabilityChange,
     "ContainerConfig": t::ContainerConfig,
     "ContainerPatch": t::ContainerPatch,
+    "DeviceConfig": t::DeviceConfig,
     "ExecConfig": t::ExecConfig,
     "IdMap": t::IdMap,
     "IdMaps": t::IdMaps,

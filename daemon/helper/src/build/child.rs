@@ -21,7 +21,7 @@ use super::stdio::ChildStdio;
 use super::steps::Steps;
 use super::terminal::{self, Pty};
 use super::tree::{Tree, attach};
-use super::{devices, hooks, identity, limits, masks, sysctls};
+use super::{devices, hooks, identity, labels, limits, masks, scheduling, sysctls};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
@@ -171,6 +171,10 @@ impl Container<'_> {
         steps.run_if(!plan.sysctls.is_empty(), Step::Sysctls, |_| {
             sysctls::write(&plan.sysctls, self.namespaces)
         })?;
+        let labelled = !plan.process.labels.is_empty();
+        steps.run_if(labelled, Step::SecurityLabels, |_| {
+            labels::set(&plan.process.labels)
+        })?;
         steps.run(Step::MaskedPaths, |_| masks::apply(&tree, plan))?;
         steps.run_if(plan.hooks.any_before_pivot(), Step::Hooks, |_| {
             self.hooks_before_pivot(report)
@@ -273,8 +277,20 @@ impl Exec<'_> {
             let subject = Some("oom_score_adj".to_owned());
             steps.run_on(Step::Rlimits, subject, |_| oom::unprotect().fault("write"))?;
         }
-        steps.run_if(self.cgroup.has_v1(), Step::CgroupAttach, |_| {
-            self.cgroup.attach_self_v1()
+        let cpus = &process.scheduling.exec_affinity;
+        let v1 = self.cgroup.has_v1();
+        let initial = v1 && !cpus.initial.is_empty();
+        steps.run_if(initial, Step::Scheduling, |_| {
+            scheduling::set_cpus(&cpus.initial)
+        })?;
+        steps.run_if(v1, Step::CgroupAttach, |_| self.cgroup.attach_self_v1())?;
+        steps.run_if(!cpus.finally.is_empty(), Step::Scheduling, |_| {
+            scheduling::set_cpus(&cpus.finally)
+        })?;
+        // Before the container's mounts are all that this process sees.
+        let labelled = !process.labels.is_empty();
+        steps.run_if(labelled, Step::SecurityLabels, |_| {
+            labels::set(&process.labels)
         })?;
         let joined = steps.across_time_namespace(|| join_process(self.pidfd, self.mask));
         steps.run(Step::JoinNamespaces, |_| {

@@ -24,6 +24,7 @@ mod guard;
 pub mod hooks;
 mod identity;
 mod keyring;
+mod labels;
 mod limits;
 mod masks;
 mod mounts;
@@ -32,6 +33,7 @@ mod paths;
 mod program;
 mod report;
 mod rootfs;
+mod scheduling;
 mod spawn;
 mod stdio;
 mod steps;
@@ -484,7 +486,12 @@ pub fn exec(
         membership: &container.membership,
         id_maps: (&launch.uid_map, &launch.gid_map),
     };
-    exec_as(running, &plan.process, plan.stdin, Start::Supervised)
+    let of_container = &launch.process.scheduling;
+    let process = ProcessPlan {
+        scheduling: plan.process.scheduling.in_container(of_container),
+        ..plan.process.clone()
+    };
+    exec_as(running, &process, plan.stdin, Start::Supervised)
 }
 
 /// Starts a process inside a running container that somebody else has built. It goes its own way;

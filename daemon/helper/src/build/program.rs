@@ -17,7 +17,7 @@ use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{execute, gate, hooks, keyring, limits};
+use super::{execute, gate, hooks, keyring, limits, scheduling};
 use crate::fault::{Fault, OrFault};
 use crate::init;
 use crate::protocol::{Defence, ProcessPlan, Step, StepFailure};
@@ -47,6 +47,10 @@ impl Program<'_> {
             let subject = Some(format!("make {}", process.cwd.display()));
             steps.run_on(Step::Cwd, subject, |_| make_directory(&process.cwd))?;
         }
+        let scheduled = scheduling::is_asked(&process.scheduling);
+        steps.run_if(scheduled, Step::Scheduling, |_| {
+            scheduling::set(&process.scheduling)
+        })?;
         let home = steps.run(Step::User, |warnings| {
             let needs_home = !process
                 .env

@@ -14,14 +14,18 @@
 //! ```
 
 mod defence;
+mod labels;
 mod log;
 mod message;
 mod plan;
+mod scheduling;
 
 pub use defence::*;
+pub use labels::*;
 pub use log::*;
 pub use message::*;
 pub use plan::*;
+pub use scheduling::*;
 
 /// The version of this protocol. A helper tells it in [`Status`]; a daemon that meets another one
 /// still stops and reaps that helper's container but refuses new execs in it.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::Defence;
+use super::{Defence, LabelPlan, SchedulingPlan};
 
 /// The eight namespace types of Linux, by the names of `/proc/PID/ns` (namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -411,6 +411,12 @@ pub struct ProcessPlan {
     /// `/proc/self/oom_score_adj`, best effort when lowering it is not allowed.
     #[serde(default)]
     pub oom_score_adj: Option<i32>,
+    /// Labels of Linux security modules.
+    #[serde(default, skip_serializing_if = "LabelPlan::is_empty")]
+    pub labels: LabelPlan,
+    /// Scheduler, I/O priority, CPUs, execution domain.
+    #[serde(default, skip_serializing_if = "SchedulingPlan::is_empty")]
+    pub scheduling: SchedulingPlan,
 }
 
 /// Who runs the program.
@@ -612,6 +618,8 @@ pub enum Step {
     Terminal,
     /// Namespaced sysctls.
     Sysctls,
+    /// Labels of security modules for the execve to come.
+    SecurityLabels,
     /// Masked and read-only paths.
     MaskedPaths,
     /// Hooks before `pivot_root`, on the host and in the container's namespaces.
@@ -624,6 +632,8 @@ pub enum Step {
     Keyring,
     /// New session, controlling terminal.
     Session,
+    /// Scheduler, I/O priority, CPUs, execution domain.
+    Scheduling,
     /// User database read, groups and ids set.
     User,
     /// Working directory entered and checked.
@@ -663,12 +673,14 @@ impl Step {
             Step::Devices => "devices",
             Step::Terminal => "terminal",
             Step::Sysctls => "sysctls",
+            Step::SecurityLabels => "security_labels",
             Step::MaskedPaths => "masked_paths",
             Step::Hooks => "hooks",
             Step::PivotRoot => "pivot_root",
             Step::ReadonlyRoot => "readonly_root",
             Step::Keyring => "keyring",
             Step::Session => "session",
+            Step::Scheduling => "scheduling",
             Step::User => "user",
             Step::Cwd => "cwd",
             Step::Rlimits => "rlimits",
@@ -680,7 +692,7 @@ impl Step {
     }
 
     /// Every step, in the order of the helper's work.
-    pub const ALL: [Step; 32] = [
+    pub const ALL: [Step; 34] = [
         Step::Checks,
         Step::RunDir,
         Step::Cgroup,
@@ -700,12 +712,14 @@ impl Step {
         Step::Devices,
         Step::Terminal,
         Step::Sysctls,
+        Step::SecurityLabels,
         Step::MaskedPaths,
         Step::Hooks,
         Step::PivotRoot,
         Step::ReadonlyRoot,
         Step::Keyring,
         Step::Session,
+        Step::Scheduling,
         Step::User,
         Step::Cwd,
         Step::Rlimits,

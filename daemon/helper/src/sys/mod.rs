@@ -15,6 +15,7 @@ mod mount;
 mod net;
 mod nsfs;
 mod process;
+mod scheduling;
 mod signal;
 mod zygote;
 
@@ -26,6 +27,7 @@ pub use mount::*;
 pub use net::*;
 pub use nsfs::*;
 pub use process::*;
+pub use scheduling::*;
 pub use signal::*;
 pub use zygote::*;
 

@@ -346,6 +346,8 @@ pub fn shell(script: &str) -> ProcessPlan {
             hard: Some(0),
         }],
         oom_score_adj: Some(100),
+        labels: LabelPlan::default(),
+        scheduling: SchedulingPlan::default(),
     }
 }
 

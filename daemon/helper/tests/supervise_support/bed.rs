@@ -190,6 +190,8 @@ fn shell(script: &str) -> ProcessPlan {
         no_new_privileges: true,
         rlimits: Vec::new(),
         oom_score_adj: None,
+        labels: littlebox_helper::protocol::LabelPlan::default(),
+        scheduling: littlebox_helper::protocol::SchedulingPlan::default(),
     }
 }
 

@@ -21,6 +21,56 @@ pub(super) fn session(plan: &LaunchPlan) -> Explanation {
     })
 }
 
+pub(super) fn security_labels(plan: &LaunchPlan) -> Explanation {
+    let labels = &plan.process.labels;
+    let apparmor = labels.apparmor.as_ref().map(|profile| {
+        let text = quote(&format!("exec {profile}"));
+        format!("printf %s {text} > /proc/self/attr/apparmor/exec")
+    });
+    let selinux = labels
+        .selinux
+        .as_ref()
+        .map(|label| format!("printf %s {} > /proc/self/attr/exec", quote(label)));
+    let commands: Vec<String> = apparmor.into_iter().chain(selinux).collect();
+    (!commands.is_empty()).then(|| {
+        (
+            "The label that the program gets at its execve is written, through a procfs that no mount or link of the container can redirect.".into(),
+            commands,
+        )
+    })
+}
+
+pub(super) fn scheduling(plan: &LaunchPlan) -> Explanation {
+    let scheduling = &plan.process.scheduling;
+    let persona = scheduling
+        .personality
+        .map(|persona| format!("setarch --verbose linux32 sh  # personality({persona:#x})"));
+    let scheduler = scheduling.scheduler.as_ref().map(|s| {
+        let policy = match s.policy {
+            1 => "--fifo",
+            2 => "--rr",
+            3 => "--batch",
+            5 => "--idle",
+            6 => "--deadline",
+            _ => "--other",
+        };
+        match s.policy {
+            0 | 3 => format!("chrt {policy} --pid 0 $$ && renice -n {} -p $$", s.nice),
+            _ => format!("chrt {policy} --pid {} $$", s.priority),
+        }
+    });
+    let io = scheduling
+        .io_priority
+        .map(|io| format!("ionice -c {} -n {} -p $$", io.class, io.level));
+    let commands: Vec<String> = [persona, scheduler, io].into_iter().flatten().collect();
+    (!commands.is_empty()).then(|| {
+        (
+            "Execution domain, scheduler and I/O priority are set, while the process may still raise them.".into(),
+            commands,
+        )
+    })
+}
+
 fn name(user: &UserRef) -> String {
     match user {
         UserRef::Id(n) => n.to_string(),

@@ -1,0 +1,75 @@
+//! How a program is scheduled: its CPU scheduler, I/O priority, CPUs and execution domain.
+
+use rustix::io::Errno;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::fault::{Fault, OrFault};
+use crate::protocol::SchedulingPlan;
+use crate::sys;
+
+/// Sets all but the CPUs. Done while the process still has every capability: real-time classes take
+/// CAP_SYS_NICE.
+pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
+    if let Some(persona) = plan.personality {
+        sys::set_personality(persona).fault_at("personality", format!("{persona:#x}"))?;
+    }
+    if let Some(scheduler) = &plan.scheduler {
+        sys::set_scheduler(&sys::SchedAttr {
+            policy: scheduler.policy,
+            flags: scheduler.flags,
+            nice: scheduler.nice,
+            priority: scheduler.priority,
+            runtime: scheduler.runtime_ns,
+            deadline: scheduler.deadline_ns,
+            period: scheduler.period_ns,
+        })
+        .fault("sched_setattr")
+        .map_err(explain)?;
+    }
+    if let Some(io) = plan.io_priority {
+        sys::set_io_priority(io.class, io.level)
+            .fault_at(
+                "ioprio_set",
+                format!("class {} level {}", io.class, io.level),
+            )
+            .map_err(explain)?;
+    }
+    Ok(())
+}
+
+/// Whether [`set`] has something to do.
+pub fn is_asked(plan: &SchedulingPlan) -> bool {
+    plan.personality.is_some() || plan.scheduler.is_some() || plan.io_priority.is_some()
+}
+
+/// Restricts this process to these CPUs; an empty list leaves it alone.
+pub fn set_cpus(cpus: &[u32]) -> Result<(), Fault> {
+    if cpus.is_empty() {
+        return Ok(());
+    }
+    let mut set = CpuSet::new();
+    for cpu in cpus {
+        let index = usize::try_from(*cpu).unwrap_or(usize::MAX);
+        if index >= CpuSet::MAX_CPU {
+            return Err(Fault::refused(format!("there is no CPU {cpu}")));
+        }
+        set.set(index);
+    }
+    sched_setaffinity(None, &set)
+        .fault_at("sched_setaffinity", format!("{cpus:?}"))
+        .map_err(|fault| {
+            if fault.is(Errno::INVAL) {
+                fault.because("none of these CPUs is online and in the container's cpuset")
+            } else {
+                fault
+            }
+        })
+}
+
+fn explain(fault: Fault) -> Fault {
+    if fault.is(Errno::PERM) {
+        return fault
+            .because("this takes CAP_SYS_NICE on the host, which a user namespace does not give");
+    }
+    fault
+}

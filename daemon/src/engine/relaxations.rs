@@ -1,0 +1,193 @@
+//! By what a container is less closed than the default one: a list for people, of what was asked
+//! for. Computed, never kept.
+
+use std::collections::BTreeSet;
+
+use lbctl::types::{
+    ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DeviceConfig, MountConfig,
+    MountKind,
+};
+
+/// The relaxations of a configuration, in a stable order.
+pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
+    let mut list = Vec::new();
+    if config.privileged {
+        list.push("privileged: all capabilities, every device, nothing masked".to_owned());
+    }
+    if config.rootfs == "host" {
+        list.push("the machine's own files can be read".to_owned());
+    }
+    list.extend(namespaces(config));
+    list.extend(capabilities(config));
+    if config.no_new_privileges == Some(false) {
+        list.push("set-user-ID programs give privileges".to_owned());
+    }
+    if config.apparmor.as_deref() == Some("unconfined") {
+        list.push("AppArmor unconfined".to_owned());
+    }
+    if !config.privileged {
+        list.extend(missing(
+            "unmasked",
+            config.masked_paths.as_deref(),
+            &DEFAULT_MASKED_PATHS,
+        ));
+        list.extend(missing(
+            "writable",
+            config.readonly_paths.as_deref(),
+            &DEFAULT_READONLY_PATHS,
+        ));
+    }
+    list.extend(config.devices.iter().map(device));
+    list.extend(
+        config
+            .device_rules
+            .iter()
+            .map(|rule| format!("device rule {rule}")),
+    );
+    list.extend(config.mounts.iter().filter_map(mount));
+    if let Some(name) = config
+        .propagation
+        .as_deref()
+        .filter(|p| !p.ends_with("private"))
+    {
+        list.push(format!("mount propagation {name}"));
+    }
+    if config.resources.pids_limit == Some(-1) {
+        list.push("no limit of processes".to_owned());
+    }
+    if config.oom_score_adj.is_some_and(|score| score < 0) {
+        list.push("spared by the OOM killer".to_owned());
+    }
+    list
+}
+
+fn namespaces(config: &ContainerConfig) -> impl Iterator<Item = String> {
+    config.namespaces.iter().filter_map(|(kind, source)| {
+        let kind = match kind.as_str() {
+            "net" => "network",
+            kind => kind,
+        };
+        match source.split_once(':') {
+            None if source == "host" => Some(format!("host {kind} namespace")),
+            Some(("container", name)) => Some(format!("{kind} namespace of container {name}")),
+            Some(("pid", pid)) => Some(format!("{kind} namespace of process {pid}")),
+            _ => None,
+        }
+    })
+}
+
+fn capabilities(config: &ContainerConfig) -> impl Iterator<Item = String> {
+    let name = |text: &String| {
+        let upper = text.to_ascii_uppercase();
+        upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+    };
+    let added: BTreeSet<String> = config.capabilities.add.iter().map(name).collect();
+    let added = added
+        .into_iter()
+        .filter(|name| !crate::spec::is_default_capability(name));
+    added.map(|name| match name.as_str() {
+        "ALL" => "all capabilities".to_owned(),
+        name => format!("capability {name}"),
+    })
+}
+
+/// Which of the default paths a list that was given does not have.
+fn missing(what: &str, given: Option<&[String]>, default: &[&str]) -> Vec<String> {
+    let Some(given) = given else {
+        return Vec::new();
+    };
+    let gone: Vec<_> = default
+        .iter()
+        .filter(|path| given.iter().all(|g| g != *path))
+        .collect();
+    if gone.len() == default.len() {
+        return vec![format!("{what}: all default paths")];
+    }
+    gone.iter().map(|path| format!("{what}: {path}")).collect()
+}
+
+fn device(device: &DeviceConfig) -> String {
+    let access = device.permissions.as_deref().unwrap_or("rwm");
+    format!("device {} ({access})", device.path)
+}
+
+fn mount(mount: &MountConfig) -> Option<String> {
+    let source = mount.source.as_ref()?;
+    let access = if mount.read_only {
+        "read-only"
+    } else {
+        "writable"
+    };
+    (mount.kind == MountKind::Bind)
+        .then(|| format!("host path {source} at {} ({access})", mount.destination))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn list(config: serde_json::Value) -> Vec<String> {
+        of(&serde_json::from_value(config).unwrap())
+    }
+
+    #[test]
+    fn a_default_container_has_none() {
+        assert_eq!(list(json!({"rootfs": "dir:/r", "command": ["x"]})), [""; 0]);
+    }
+
+    #[test]
+    fn what_is_stricter_than_the_default_is_none() {
+        let config = json!({
+            "capabilities": {"add": ["chown"], "drop": ["ALL"]}, "no_new_privileges": true,
+            "read_only": true, "namespaces": {"net": "new"}, "propagation": "rprivate",
+            "mounts": [{"type": "tmpfs", "destination": "/t"}],
+        });
+        assert_eq!(list(config), [""; 0]);
+    }
+
+    #[test]
+    fn each_is_told() {
+        let masked: Vec<&str> = DEFAULT_MASKED_PATHS.into_iter().skip(1).collect();
+        let config = json!({
+            "rootfs": "host",
+            "namespaces": {"net": "host", "pid": "container:web", "ipc": "pid:7"},
+            "capabilities": {"add": ["CAP_NET_ADMIN", "all", "KILL"]},
+            "no_new_privileges": false,
+            "masked_paths": masked, "readonly_paths": [],
+            "devices": [{"path": "/dev/fuse", "permissions": "rw"}],
+            "device_rules": ["c 10:* r"],
+            "mounts": [{"type": "bind", "source": "/s", "destination": "/d", "read_only": true}],
+            "propagation": "rslave", "resources": {"pids_limit": -1}, "oom_score_adj": -1,
+            "apparmor": "unconfined",
+        });
+        assert_eq!(
+            list(config),
+            [
+                "the machine's own files can be read",
+                "ipc namespace of process 7",
+                "host network namespace",
+                "pid namespace of container web",
+                "all capabilities",
+                "capability NET_ADMIN",
+                "set-user-ID programs give privileges",
+                "AppArmor unconfined",
+                "unmasked: /proc/acpi",
+                "writable: all default paths",
+                "device /dev/fuse (rw)",
+                "device rule c 10:* r",
+                "host path /s at /d (read-only)",
+                "mount propagation rslave",
+                "no limit of processes",
+                "spared by the OOM killer",
+            ]
+        );
+    }
+
+    #[test]
+    fn privileged_says_it_once() {
+        let config = json!({"privileged": true, "masked_paths": []});
+        assert_eq!(list(config).len(), 1);
+    }
+}
