@@ -38,6 +38,7 @@ BIN_CI := $(TARGET)/bin/ci
 DEPS_DEMO  := procps mount curl jq
 DEPS_TEST  := $(DEPS_DEMO) busybox-static mmdebstrap socat python3-venv sqlite3 iproute2 nftables \
               util-linux e2fsprogs
+DEPS_VM    := mmdebstrap qemu-system-x86 e2fsprogs util-linux binutils
 DEPS_BENCH := busybox-static bubblewrap crun runc
 # Without its compiled-in updater nextest needs no TLS stack and builds in a fraction of the time.
 NEXTEST_INSTALL := $(CARGO) install --locked --debug cargo-nextest --no-default-features --features default-no-update
@@ -77,6 +78,11 @@ demo: deps-demo release ## Build, run a first container, look at its namespaces,
 test: deps-test deps-nextest build-ci ## Every test (needs root): format, units, properties, end to end, contract, demo
 	SUDO='$(SUDO)' CARGO='$(CARGO)' LITTLEBOX_BIN_DIR=$(BIN_CI) \
 	  $(if $(SUDO),CARGO_TARGET_$(HOST_TRIPLE_VAR)_RUNNER='$(SUDO)') tests/run.sh
+
+VM_DEBIAN ?= bookworm
+.PHONY: test-vm
+test-vm: deps-vm build-ci ## systemd and pure cgroup v2: everything installed in an emulated Debian (VM_DEBIAN=trixie)
+	$(SUDO) env LITTLEBOX_BIN_DIR=$(BIN_CI) CARGO_TARGET_DIR=$(TARGET) VM_DEBIAN='$(VM_DEBIAN)' tests/vm/run.sh
 
 .PHONY: build
 build: ## Development build of everything
@@ -132,13 +138,15 @@ uninstall: ## Remove what install put there; configuration and state stay
 	  SYSCONFDIR='$(SYSCONFDIR)' UNITDIR='$(UNITDIR)' systemd/install.sh uninstall
 
 .PHONY: deps
-deps: deps-test deps-bench ## Install every Debian package that any target needs
+deps: deps-test deps-vm deps-bench ## Install every Debian package that any target needs
 
-.PHONY: deps-demo deps-test deps-bench
+.PHONY: deps-demo deps-test deps-vm deps-bench
 deps-demo:
 	$(call apt_install,$(DEPS_DEMO))
 deps-test:
 	$(call apt_install,$(DEPS_TEST))
+deps-vm:
+	$(call apt_install,$(DEPS_VM))
 deps-bench:
 	$(call apt_install,$(DEPS_BENCH))
 

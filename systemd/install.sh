@@ -18,6 +18,7 @@ zsh_dir=$DESTDIR$PREFIX/share/zsh/site-functions
 fish_dir=$DESTDIR$PREFIX/share/fish/vendor_completions.d
 confdir=$DESTDIR$SYSCONFDIR/littlebox
 unitdir=$DESTDIR$UNITDIR
+units=(littleboxd.service littleboxd.socket littlebox-containers.service)
 
 on_running_systemd() { [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; }
 
@@ -29,7 +30,7 @@ do_install() {
   as_root install -D -m 0755 -t "$bindir" "$BIN/littleboxd" "$BIN/lbctl" "$BIN/littlebox-runtime"
   as_root install -D -m 0755 -t "$libdir" "$BIN/littlebox-helper"
 
-  for unit in littleboxd.service littleboxd.socket; do
+  for unit in "${units[@]}"; do
     sed "s|/usr/local/|$PREFIX/|g; s|/etc/littlebox|$SYSCONFDIR/littlebox|g" "$unit" >"$work/$unit"
     as_root install -D -m 0644 -t "$unitdir" "$work/$unit"
   done
@@ -69,7 +70,7 @@ do_uninstall() {
     as_root systemctl disable --now littleboxd.service littleboxd.socket 2>/dev/null || true
   fi
   as_root rm -f "$bindir/littleboxd" "$bindir/lbctl" "$bindir/littlebox-runtime" "$libdir/littlebox-helper" \
-    "$unitdir/littleboxd.service" "$unitdir/littleboxd.socket" \
+    "${units[@]/#/$unitdir/}" \
     "$bash_dir/lbctl" "$zsh_dir/_lbctl" "$fish_dir/lbctl.fish" \
     "$mandir"/man1/lbctl.1 "$mandir"/man1/lbctl-*.1
   as_root rmdir --ignore-fail-on-non-empty "$libdir" 2>/dev/null || true

@@ -77,6 +77,8 @@ pub struct Config {
     pub log_level: String,
     /// The cgroup below which containers live, in every hierarchy.
     pub cgroup_parent: PathBuf,
+    /// That cgroup is systemd's, delegated: helpers live below it too.
+    pub delegated: bool,
     /// The helper's program.
     pub helper: PathBuf,
     /// Events that are kept.
@@ -106,6 +108,8 @@ impl Config {
                 .or(key)
                 .unwrap_or_else(|| PathBuf::from(default))
         };
+        // Set by the unit file, together with the unit whose cgroup it is.
+        let delegated = std::env::var_os("LITTLEBOX_DELEGATED_CGROUP").map(PathBuf::from);
         let mode = file.socket_mode.unwrap_or_else(|| "0660".to_owned());
         let config = Self {
             socket: absolute(pick(&args.socket, file.socket, "/run/littlebox.sock"))?,
@@ -121,8 +125,10 @@ impl Config {
                 .or(file.log_format)
                 .unwrap_or(LogFormat::Text),
             log_level: file.log_level.unwrap_or_else(|| "info".to_owned()),
+            delegated: delegated.is_some() && file.cgroup_parent.is_none(),
             cgroup_parent: file
                 .cgroup_parent
+                .or(delegated)
                 .unwrap_or_else(|| PathBuf::from("/littlebox")),
             helper: find_helper(file.helper)?,
             event_retention: file.event_retention.unwrap_or(100_000),

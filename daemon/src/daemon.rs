@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::engine::paths::Paths;
 use crate::store::{NewEvent, Store, Write};
 use crate::supervisor::{HelperBinary, Supervisor};
-use crate::{procfs, reconcile, server, time};
+use crate::{procfs, reconcile, server, supervisor, time};
 
 /// What systemd handed over, taken from the environment before there are threads.
 #[derive(Debug, Default)]
@@ -108,7 +108,8 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let paths = Paths::create(&config.state_dir, &config.run_dir, &config.cgroup_parent)
         .context("cannot make the state and run directories")?;
     let binary = HelperBinary::load(&config.helper)
-        .with_context(|| format!("cannot load the helper {}", config.helper.display()))?;
+        .with_context(|| format!("cannot load the helper {}", config.helper.display()))?
+        .at_home_in(helpers_home(config)?);
     let supervisor = Supervisor::start(binary)
         .await
         .with_context(|| format!("cannot start the helper {}", config.helper.display()))?;
@@ -118,6 +119,16 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let boot_id = procfs::boot_id().context("cannot read the boot id")?;
     let watcher = crate::logs::Watcher::new().context("cannot watch files (inotify)")?;
     Ok(Engine::new(store, supervisor, paths, boot_id, watcher))
+}
+
+/// Under systemd: the helpers' cgroup.
+fn helpers_home(config: &Config) -> anyhow::Result<Option<std::path::PathBuf>> {
+    if !config.delegated {
+        return Ok(None);
+    }
+    let parent = &config.cgroup_parent;
+    supervisor::home::make(parent)
+        .with_context(|| format!("cannot make the helpers' cgroup below {}", parent.display()))
 }
 
 fn tell(engine: &Engine, kind: &'static str) {

@@ -47,6 +47,7 @@ pub async fn run(engine: &Arc<Engine>) -> anyhow::Result<Summary> {
     let handles = load(engine).await?;
     summary.containers = handles.len();
     load_execs(engine).await?;
+    let booted = ended_before_this_boot(engine, &handles);
     let live: Vec<_> = handles
         .iter()
         .filter(|h| lifecycle::is_live(h.state()))
@@ -72,6 +73,9 @@ pub async fn run(engine: &Arc<Engine>) -> anyhow::Result<Summary> {
         finish_interrupted(engine, handle).await;
     }
     summary.swept = sweep(engine).await;
+    for handle in &handles {
+        engine.resume_restart(handle, booted.contains(&handle.id));
+    }
     Ok(summary)
 }
 
@@ -88,6 +92,12 @@ async fn load(engine: &Arc<Engine>) -> anyhow::Result<Vec<Arc<Handle>>> {
         handles.push(handle);
     }
     Ok(handles)
+}
+
+/// Those that last ran, or were stopped, before the machine was booted.
+fn ended_before_this_boot(engine: &Engine, handles: &[Arc<Handle>]) -> HashSet<ContainerId> {
+    let before = |h: &&Arc<Handle>| h.live().record.restart.boot_id != engine.boot_id;
+    handles.iter().filter(before).map(|h| h.id).collect()
 }
 
 fn record(row: ContainerRow) -> anyhow::Result<Record> {

@@ -250,7 +250,8 @@ impl Bed {
     /// Waits for a condition; the test fails when it does not come true.
     #[track_caller]
     pub fn wait_for(&self, container: &str, condition: &str) -> WaitResult {
-        let path = format!("/v1/containers/{container}/wait?for={condition}&timeout=30s");
+        let seconds = 30 * proc::patience();
+        let path = format!("/v1/containers/{container}/wait?for={condition}&timeout={seconds}s");
         let result: WaitResult = self.get(&path).expect(200).json();
         assert!(result.satisfied, "{condition} never came: {result:?}");
         result

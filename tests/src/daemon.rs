@@ -198,7 +198,7 @@ impl Daemon {
     /// Waits until the socket answers; its exit status when it ended instead.
     pub fn wait_ready(&mut self, dirs: &Dirs) -> Result<(), ExitStatus> {
         let client = Client::new(&dirs.socket);
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(30) * proc::patience();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return Err(status);

@@ -270,7 +270,7 @@ impl Client {
     /// A connection with the usual read timeout.
     pub fn connect(&self) -> Result<UnixStream, TransportError> {
         let stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(READ_TIMEOUT))?;
+        stream.set_read_timeout(Some(READ_TIMEOUT * crate::proc::patience()))?;
         Ok(stream)
     }
 

@@ -110,13 +110,21 @@ pub fn kill(pid: u32, signal: Signal) {
     let _gone = kill_process(pid, signal);
 }
 
-/// Polls until `probe` gives a value; the test fails after `timeout`.
+/// How many times longer than usual everything may take: `LITTLEBOX_TEST_PATIENCE`, for an emulated
+/// machine.
+pub fn patience() -> u32 {
+    let asked = std::env::var("LITTLEBOX_TEST_PATIENCE").ok();
+    asked.map_or(1, |n| n.parse().expect("a number"))
+}
+
+/// Polls until `probe` gives a value; the test fails after `timeout` (times [`patience`]).
 #[track_caller]
 pub fn eventually_within<T>(
     timeout: Duration,
     what: &str,
     mut probe: impl FnMut() -> Option<T>,
 ) -> T {
+    let timeout = timeout * patience();
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(value) = probe() {

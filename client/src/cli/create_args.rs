@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use lbctl::types::{
     CapabilityChange, ContainerConfig, DeviceConfig, IdMap, IdMaps, LogConfig, MountConfig, Name,
-    Resources, Rlimit, TimeOffset, TimeOffsets,
+    Resources, RestartPolicy, Rlimit, TimeOffset, TimeOffsets,
 };
 
 use super::error::Failure;
@@ -83,6 +83,9 @@ struct ProgramArgs {
     /// Seconds between that signal and SIGKILL
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
+    /// Start it again when it has ended: no, on-failure[:MAX], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<RestartPolicy>,
     /// max-size=SIZE per log file, max-files=N rotated ones
     #[arg(long, value_name = "K=V")]
     log_opt: Vec<Pair>,
@@ -252,6 +255,7 @@ impl CreateArgs {
             oom_score_adj: limits.oom_score_adj,
             stop_signal: program.stop_signal.clone(),
             stop_timeout_s: program.stop_timeout,
+            restart: program.restart,
             log: program.log()?,
         };
         security_opt::apply(&security.security_opt, &mut config);

@@ -140,7 +140,7 @@ pub struct RenameArgs {
 pub async fn rename(ctx: &Context, args: RenameArgs) -> Result<i32, Failure> {
     let patch = ContainerPatch {
         name: Some(args.name),
-        labels: None,
+        ..ContainerPatch::default()
     };
     let container = ctx
         .client

@@ -52,7 +52,7 @@ fn flags_end_at_the_root() {
 #[test]
 fn every_flag_becomes_configuration() {
     let line = "--name n --rm -i -e A=1 -e B=x=y -w /w -u 1:2 --group-add 3 --umask 077 --init \
-                -l k=v -l bare --stop-signal INT --stop-timeout 5 --log-opt max-size=1m --log-opt \
+                -l k=v -l bare --stop-signal INT --stop-timeout 5 --restart on-failure:3 --log-opt max-size=1m --log-opt \
                 max-files=2 -v /s:/d:ro --tmpfs /t:size=1m --read-only --propagation rslave \
                 --network none --ns pid=host --uidmap 0:1:2 --gidmap 0:1:2 --hostname h \
                 --domainname d --time-offset monotonic=-1 --sysctl net.a=1 -m 64m --memory-swap -1 --cpus 0.5 --cpu-weight 10 \
@@ -82,6 +82,7 @@ fn every_flag_becomes_configuration() {
         "capabilities": {"add": ["ALL"], "drop": ["MKNOD"]}, "no_new_privileges": false,
         "privileged": true, "masked_paths": ["/m"], "apparmor": "p",
         "devices": [{"path": "/dev/fuse", "permissions": "rw"}], "device_rules": ["a:b"], "oom_score_adj": -5, "stop_signal": "INT", "stop_timeout_s": 5,
+        "restart": {"policy": "on-failure", "max_retries": 3},
         "log": {"max_size": 1_048_576, "max_files": 2},
     });
     assert_eq!(made, expected);

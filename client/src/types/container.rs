@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, DeviceConfig, Name, TimeOffsets};
+use super::{ContainerId, DeviceConfig, Name, RestartPolicy, TimeOffsets};
 
 /// Where a container is in its life (the table is in `daemon/src/lifecycle.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -166,6 +166,10 @@ pub struct ContainerConfig {
     /// Seconds between the stop signal and SIGKILL; 10 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_s: Option<u32>,
+    /// Whether the daemon starts it again when it has ended; `no` when absent. Not with
+    /// `auto_remove`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPolicy>,
     /// The log's size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log: Option<LogConfig>,
@@ -324,6 +328,9 @@ pub struct ContainerPatch {
     /// Replaces all labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub labels: Option<BTreeMap<String, String>>,
+    /// Another restart policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartPolicy>,
 }
 
 /// A container, whole.
@@ -337,6 +344,12 @@ pub struct Container {
     /// Why the start did not succeed (state `failed`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// How often its restart policy has started it since a client did.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// When its restart policy will start it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart_at: Option<String>,
     /// What could not be done and was not essential.
     #[serde(default)]
     pub warnings: Vec<String>,

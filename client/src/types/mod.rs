@@ -10,6 +10,7 @@ mod ids;
 mod isolation;
 mod namespace;
 mod problem;
+mod restart;
 mod stream;
 mod system;
 
@@ -20,6 +21,7 @@ pub use ids::*;
 pub use isolation::*;
 pub use namespace::*;
 pub use problem::*;
+pub use restart::*;
 pub use stream::*;
 pub use system::*;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lbctl::types::{ContainerConfig, ContainerId, ContainerState, Name};
 
 use super::record::Record;
+use super::restart_policy::RestartState;
 use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::lifecycle::Transition;
@@ -268,6 +269,10 @@ fn new_record(id: ContainerId, config: &ContainerConfig, prepared: &Prepared) ->
         stdin: config.stdin,
         stop_signal: prepared.stop_signal,
         stop_timeout_s: u32::try_from(prepared.stop_timeout.as_secs()).unwrap_or(u32::MAX),
+        restart: RestartState {
+            policy: config.restart.unwrap_or_default(),
+            ..RestartState::default()
+        },
     }
 }
 

@@ -7,7 +7,7 @@ use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
 use littlebox_helper::protocol::{Call, EXIT_RECORD, ExitRecord, Target, TerminalSize};
 
 use super::record::{exit_of, unknown_exit};
-use super::{Engine, EngineError, Handle, SaveExtra, event};
+use super::{Cause, Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
 use crate::reconcile::Adopted;
@@ -32,6 +32,7 @@ impl Engine {
     pub async fn kill(&self, reference: &str, signal: i32, all: bool) -> Result<(), EngineError> {
         let handle = self.find(reference)?;
         let helper = handle.running_helper("a signal")?;
+        self.note_deadly(&handle, signal);
         send_signal(&helper, signal, all).await?;
         if signal == SIGKILL && handle.state() == ContainerState::Paused {
             // A frozen process on cgroup v1 dies only once it is thawed.
@@ -62,10 +63,15 @@ impl Engine {
         options: StopOptions,
     ) -> Result<(), EngineError> {
         let _operation = handle.operation.lock().await;
+        if self.cancel_restart(handle) {
+            handle.notify();
+            return Ok(());
+        }
         let (helper, was_paused, signal, grace, run) = {
             let mut live = handle.live();
             let was_paused = live.record.state == ContainerState::Paused;
             live.transition(Transition::Stop)?;
+            live.record.restart.stopped = true;
             let signal = options.signal.unwrap_or(live.record.stop_signal);
             let grace = options
                 .grace
@@ -128,7 +134,7 @@ impl Engine {
                 handle.ended_within(None).await;
             }
             let _operation = handle.operation.lock().await;
-            engine.start_locked(&handle).await
+            engine.start_locked(&handle, Cause::Client).await
         })
         .await?;
         self.find(&id)
@@ -210,7 +216,7 @@ impl Engine {
     /// Records an end, however it became known.
     pub(crate) fn ended(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, exit: Exit, at: i64) {
         faults::point("exited.before");
-        let (saved, auto_remove) = {
+        let (saved, auto_remove, again) = {
             let mut live = handle.live();
             if live.run != run || live.transition(Transition::Ended).is_err() {
                 return;
@@ -226,10 +232,12 @@ impl Engine {
             live.record.cgroups.clear();
             live.record.finished_at = Some(at);
             live.record.exit = Some(exit.clone());
+            live.ends = live.ends.wrapping_add(1);
             live.ended.send_replace(true);
             let told = event(&live.record, "container.exited", exit_data(&exit));
-            let saved = self.save(&live, Some(told), SaveExtra::default());
-            (saved, live.record.auto_remove)
+            let again = self.again_after_run(&mut live.record, &exit.status);
+            let (saved, due_at) = self.save_ending(&live, told, again);
+            (saved, live.record.auto_remove, due_at)
         };
         handle.notify();
         self.end_execs(handle);
@@ -245,6 +253,9 @@ impl Engine {
         });
         if auto_remove {
             self.schedule_auto_remove(handle);
+        }
+        if let Some(due_at) = again {
+            self.restart_at(handle, due_at);
         }
     }
 

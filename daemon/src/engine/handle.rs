@@ -36,6 +36,8 @@ pub struct Live {
     pub config: Option<Arc<ContainerConfig>>,
     /// Counts starts, so that a late timer never hits the next run.
     pub run: u64,
+    /// Counts ends of runs: who waits for one sees it, also when the next run has begun.
+    pub ends: u64,
     /// Becomes true when this run's output is complete; replaced at each start.
     pub ended: watch::Sender<bool>,
     /// The row is gone.
@@ -71,6 +73,7 @@ impl Handle {
                 pidfd: None,
                 config: None,
                 run: 0,
+                ends: 0,
                 ended: watch::Sender::new(ended),
                 removed: false,
                 clients: Clients::default(),

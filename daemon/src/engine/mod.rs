@@ -16,6 +16,8 @@ pub mod paths;
 pub mod record;
 mod relaxations;
 mod remove;
+mod restart_policy;
+mod restarter;
 mod start;
 mod wait;
 
@@ -37,6 +39,7 @@ pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
 use paths::Paths;
 use record::Record;
+use start::Cause;
 
 use crate::store::{NewEvent, Store, StoreError, Write};
 use crate::supervisor::Supervisor;

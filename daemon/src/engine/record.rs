@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use lbctl::types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Exec, ExecId,
-    ExecState, Exit, ExitStatus, Failure, Name,
+    ExecState, Exit, ExitStatus, Failure, Name, RestartPolicy,
 };
 use littlebox_helper::protocol::{ExitRecord, ProcessExit};
 use serde::{Deserialize, Serialize};
 
+use super::restart_policy::RestartState;
 use crate::spec::signal_name;
 use crate::time::rfc3339;
 
@@ -64,6 +65,9 @@ pub struct Record {
     pub stop_signal: i32,
     /// Seconds until SIGKILL.
     pub stop_timeout_s: u32,
+    /// Starts by the restart policy.
+    #[serde(default)]
+    pub restart: RestartState,
 }
 
 fn nil() -> ContainerId {
@@ -111,12 +115,15 @@ impl Record {
         let config = ContainerConfig {
             name: Some(self.name.clone()),
             labels: self.labels.clone(),
+            restart: Some(self.restart.policy).filter(|p| *p != RestartPolicy::default()),
             ..config
         };
         Container {
             summary: self.summary(),
             config,
             failure: self.failure.clone(),
+            restart_count: self.restart.count,
+            restart_at: self.restart.due_at.map(rfc3339),
             warnings: self.warnings.clone(),
             cgroups: self.cgroups.clone(),
             helper_pid: self.helper.as_ref().map(|h| h.pid),

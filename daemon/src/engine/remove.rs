@@ -189,7 +189,7 @@ impl Engine {
         // The insert failed, so later updates of the row found nothing; the caller forgets the rest.
     }
 
-    /// Changes a container's name or labels.
+    /// Changes a container's name, labels or restart policy.
     pub async fn patch(
         self: &Arc<Self>,
         reference: &str,
@@ -200,10 +200,13 @@ impl Engine {
             crate::spec::check_labels(labels)?;
         }
         let handle = self.find(reference)?;
+        if let Some(restart) = &patch.restart {
+            crate::spec::check_restart(restart, handle.record().auto_remove)?;
+        }
         let engine = self.clone();
         self.detached(async move {
             let _operation = handle.operation.lock().await;
-            let ((name, labels), committed) = {
+            let ((name, labels, restart), committed) = {
                 let mut live = handle.live();
                 if live.removed {
                     return Err(EngineError::ContainerNotFound(live.record.name.to_string()));
@@ -212,7 +215,11 @@ impl Engine {
                 if expected.is_some_and(|e| e != current) {
                     return Err(EngineError::PreconditionFailed { current });
                 }
-                let before = (live.record.name.clone(), live.record.labels.clone());
+                let before = (
+                    live.record.name.clone(),
+                    live.record.labels.clone(),
+                    live.record.restart.clone(),
+                );
                 let mut kind = "container.updated";
                 if let Some(name) = patch.name.filter(|n| *n != live.record.name) {
                     engine.rename(&handle, &mut live, name)?;
@@ -220,6 +227,9 @@ impl Engine {
                 }
                 if let Some(labels) = patch.labels {
                     live.record.labels = labels;
+                }
+                if let Some(policy) = patch.restart {
+                    live.record.restart.change(policy);
                 }
                 live.record.generation += 1;
                 let old = before.0.to_string();
@@ -235,6 +245,7 @@ impl Engine {
                 let mut live = handle.live();
                 engine.rename(&handle, &mut live, name)?;
                 live.record.labels = labels;
+                live.record.restart = restart;
                 return Err(error.into());
             }
             handle.notify();

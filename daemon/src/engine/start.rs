@@ -21,6 +21,15 @@ use crate::spec::{self, ConfigError, NamespaceSource, Prepared, RootSource, Spec
 use crate::supervisor::{Helper, Incoming, Listener, StartError};
 use crate::time::now_ns;
 
+/// Who starts a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// A client, who is told when it fails.
+    Client,
+    /// Its restart policy, which tries again when it fails.
+    Policy,
+}
+
 impl Engine {
     /// Starts a container that was created, has ended or has failed.
     pub async fn start(self: &Arc<Self>, reference: &str) -> Result<Arc<Handle>, EngineError> {
@@ -28,7 +37,7 @@ impl Engine {
         let engine = self.clone();
         self.detached(async move {
             let _operation = handle.operation.lock().await;
-            engine.start_locked(&handle).await?;
+            engine.start_locked(&handle, Cause::Client).await?;
             Ok(handle.clone())
         })
         .await
@@ -38,23 +47,43 @@ impl Engine {
     pub(super) async fn start_locked(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
+        cause: Cause,
     ) -> Result<(), EngineError> {
         let config = self.config(handle).await?;
-        let mut prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
-        super::create::check_machine(&config, &mut prepared)?;
+        let prepared = prepare(handle, &config);
+        if cause == Cause::Client
+            && let Err(error) = prepared
+        {
+            return Err(error);
+        }
         {
             let mut live = handle.live();
             live.transition(Transition::Start)?;
-            live.record.exit = None;
             live.record.failure = None;
             live.record.failure_code = None;
-            live.record.finished_at = None;
+            match cause {
+                Cause::Client => {
+                    live.record.exit = None;
+                    live.record.finished_at = None;
+                    live.record.restart.begin();
+                }
+                // How the last run ended goes on to be shown: whoever waited for it may not have
+                // seen it yet.
+                Cause::Policy => live.record.restart.begin_again(),
+            }
+            live.record.restart.boot_id.clone_from(&self.boot_id);
             let starting = event(&live.record, "container.starting", serde_json::json!({}));
             // Nobody waits: if the daemon dies now, the row or the helper's directory tells.
             drop(self.save(&live, Some(starting), SaveExtra::default()));
         }
         handle.notify();
-        self.launch(handle, &config, prepared).await
+        match prepared {
+            Ok(prepared) => self.launch(handle, &config, prepared).await,
+            Err(error) => {
+                let refusal = Refusal::Engine(error);
+                Err(self.start_failed(handle, refusal).await)
+            }
+        }
     }
 
     /// Has a helper build the container. The state is `starting`; afterwards it is `running` or
@@ -321,6 +350,7 @@ impl Engine {
         };
         record.process = Some(identity(launched.pid, launched.start_time));
         record.helper = Some(identity(launched.helper_pid, launched.helper_start_time));
+        record.restart.boot_id.clone_from(&self.boot_id);
         record.warnings.clone_from(&launched.warnings);
         record.cgroups = launched
             .cgroups
@@ -368,7 +398,7 @@ impl Engine {
                 125,
             ),
         };
-        let auto_remove = {
+        let (auto_remove, again) = {
             let mut live = handle.live();
             if let Err(error) = live.transition(Transition::LaunchFailed) {
                 tracing::error!(id = %handle.id, %error, "a failed start in an unexpected state");
@@ -385,8 +415,9 @@ impl Engine {
             live.ended.send_replace(true);
             let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
             let failed = event(&live.record, "container.start_failed", data);
-            drop(self.save(&live, Some(failed), SaveExtra::default()));
-            live.record.auto_remove
+            let again = self.again_after_failed_start(&mut live.record);
+            let due_at = self.save_ending(&live, failed, again).1;
+            (live.record.auto_remove, due_at)
         };
         handle.notify();
         let run_dir = self.paths.run_dir(handle.id);
@@ -396,6 +427,9 @@ impl Engine {
         }
         if auto_remove {
             self.schedule_auto_remove(handle);
+        }
+        if let Some(due_at) = again {
+            self.restart_at(handle, due_at);
         }
         EngineError::StartFailed {
             failure: Box::new(failure),
@@ -450,6 +484,13 @@ impl Listener for ContainerListener {
             | ContainerState::Removing => {}
         }
     }
+}
+
+/// Checks a container's configuration, and what it needs of the machine.
+fn prepare(handle: &Handle, config: &ContainerConfig) -> Result<Prepared, EngineError> {
+    let mut prepared = spec::prepare(config, &SpecContext { id: &handle.id })?;
+    super::create::check_machine(config, &mut prepared)?;
+    Ok(prepared)
 }
 
 fn open(path: &Path) -> std::io::Result<OwnedFd> {

@@ -35,9 +35,10 @@ impl Handle {
     /// Waits until a condition holds, at most for `limit`.
     pub async fn wait(self: &Arc<Self>, condition: WaitFor, limit: Option<Duration>) -> WaitResult {
         let mut changed = self.watch();
+        let ends = self.live().ends;
         let satisfied = async {
             // The sender lives in `self`: `changed` does not fail before the condition holds.
-            while !self.holds(condition) && changed.changed().await.is_ok() {}
+            while !self.holds(condition, ends) && changed.changed().await.is_ok() {}
         };
         let satisfied = match limit {
             None => {
@@ -56,17 +57,21 @@ impl Handle {
         }
     }
 
-    fn holds(&self, condition: WaitFor) -> bool {
+    /// Whether a condition holds, or has held since `ends` runs had ended.
+    fn holds(&self, condition: WaitFor, ends: u64) -> bool {
         let live = self.live();
         if live.removed {
             return true;
         }
         match condition {
             WaitFor::Removed => false,
-            WaitFor::Exited => matches!(
-                live.record.state,
-                ContainerState::Exited | ContainerState::Failed | ContainerState::Removing
-            ),
+            WaitFor::Exited => {
+                live.ends != ends
+                    || matches!(
+                        live.record.state,
+                        ContainerState::Exited | ContainerState::Failed | ContainerState::Removing
+                    )
+            }
             WaitFor::Running => !matches!(
                 live.record.state,
                 ContainerState::Created | ContainerState::Starting

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lbctl::types::{ContainerConfig, ContainerId, ExecConfig};
+use lbctl::types::{ContainerConfig, ContainerId, ExecConfig, RestartMode, RestartPolicy};
 use littlebox_helper::protocol::{
     Defence, GATE_WINDOW, Injection, NamespaceKind, Step, TerminalSize, UserPlan,
 };
@@ -151,6 +151,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
     let root = root(&config.rootfs)?;
     check::command(&config.command, "/command")?;
     check_labels(&config.labels)?;
+    check_restart(&config.restart.unwrap_or_default(), config.auto_remove)?;
     let namespaces = namespaces::sources(config)?;
     let user = process::user_plan(config)?;
     let terminal_size = process::terminal_size(config.terminal, config.terminal_size);
@@ -279,6 +280,33 @@ pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ConfigError
     labels
         .iter()
         .try_for_each(|(key, value)| check::label(key, value))
+}
+
+/// Checks a restart policy, of a new container or of a patch.
+///
+/// # Errors
+/// What is wrong, by its JSON pointer.
+pub fn check_restart(restart: &RestartPolicy, auto_remove: bool) -> Result<(), ConfigError> {
+    if auto_remove && restart.policy != RestartMode::No {
+        return Err(check::error_with(
+            "/restart",
+            "a container that is removed when it has ended cannot be started again",
+            "leave out auto_remove, or the restart policy",
+        ));
+    }
+    match restart.max_retries {
+        Some(_) if restart.policy != RestartMode::OnFailure => Err(check::error_with(
+            "/restart/max_retries",
+            format!("the policy '{}' has no maximum", restart.policy.name()),
+            "leave it out, or choose the policy on-failure",
+        )),
+        Some(0) => Err(check::error_with(
+            "/restart/max_retries",
+            "a policy that never restarts is called 'no'",
+            "give at least 1, or leave it out for no maximum",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Host and NIS domain name, which only a new UTS namespace takes.

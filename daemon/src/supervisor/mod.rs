@@ -4,6 +4,7 @@
 //! or found again through its path socket after a restart of the daemon.
 
 mod helper;
+pub mod home;
 mod seqpacket;
 mod zygote;
 

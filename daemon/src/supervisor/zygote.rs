@@ -7,7 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,6 +27,7 @@ use crate::spec::signal_name;
 #[derive(Debug)]
 pub struct HelperBinary {
     program: OwnedFd,
+    home: Option<PathBuf>,
 }
 
 impl HelperBinary {
@@ -52,7 +53,17 @@ impl HelperBinary {
             &program,
             SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE,
         )?;
-        Ok(Self { program })
+        Ok(Self {
+            program,
+            home: None,
+        })
+    }
+
+    /// Has zygotes, and so helpers, live in this cgroup directory.
+    #[must_use]
+    pub fn at_home_in(mut self, home: Option<PathBuf>) -> Self {
+        self.home = home;
+        self
     }
 }
 
@@ -151,6 +162,9 @@ impl Zygote {
                     "littlebox-helper did not start as a zygote",
                 ));
             }
+        }
+        if let Some(home) = &binary.home {
+            super::home::enter(home, pid)?;
         }
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared::default());

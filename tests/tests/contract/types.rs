@@ -38,6 +38,7 @@ const REQUESTS: &[Wire] = wires! {
     "LogConfig": t::LogConfig,
     "MountConfig": t::MountConfig,
     "Resources": t::Resources,
+    "RestartPolicy": t::RestartPolicy,
     "Rlimit": t::Rlimit,
     "SignalRequest": t::SignalRequest,
     "StopRequest": t::StopRequest,

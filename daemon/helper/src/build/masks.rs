@@ -54,22 +54,26 @@ impl Masks {
             return Ok(());
         };
         let mode = fstat(&target).fault_at("fstat", path.display())?.st_mode;
-        let cover = if FileType::from_raw_mode(mode) == FileType::Directory {
-            keep(&mut self.empty, empty_directory)?
-        } else {
-            keep(&mut self.null, || null_device(tree))?
+        if FileType::from_raw_mode(mode) == FileType::Directory {
+            return self.mask_directory(target, path);
+        }
+        let null = match &self.null {
+            Some(null) => null,
+            None => self.null.insert(null_device(tree)?),
         };
-        attach(clone_mount(cover, false)?, target, path)
+        attach(clone_mount(null, false)?, target, path)
     }
-}
 
-fn keep(
-    slot: &mut Option<OwnedFd>,
-    make: impl FnOnce() -> Result<OwnedFd, Fault>,
-) -> Result<&OwnedFd, Fault> {
-    match slot {
-        Some(fd) => Ok(fd),
-        None => Ok(slot.insert(make()?)),
+    /// The first directory gets the mount itself and the others copies of it: before Linux 6.15 a
+    /// mount can be copied only once it is attached (open_tree(2): EINVAL).
+    fn mask_directory(&mut self, target: OwnedFd, path: &Path) -> Result<(), Fault> {
+        if let Some(attached) = &self.empty {
+            return attach(clone_mount(attached, false)?, target, path);
+        }
+        let made = empty_directory()?;
+        attach(&made, target, path)?;
+        self.empty = Some(made);
+        Ok(())
     }
 }
 

@@ -63,6 +63,18 @@ fn container_cases() -> Vec<(Value, &'static str)> {
         (json!({"labels": {"": "x"}}), "/labels/"),
         (json!({"labels": {"a=b": "x"}}), "/labels/a=b"),
         (json!({"labels": many}), "/labels"),
+        (
+            json!({"restart": {"policy": "always", "max_retries": 3}}),
+            "/restart/max_retries",
+        ),
+        (
+            json!({"restart": {"policy": "on-failure", "max_retries": 0}}),
+            "/restart/max_retries",
+        ),
+        (
+            json!({"restart": {"policy": "always"}, "auto_remove": true}),
+            "/restart",
+        ),
         (json!({"propagation": "unbindable"}), "/propagation"),
         (
             json!({"namespaces": {"network": "host"}}),

@@ -195,6 +195,7 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
         of(any::<u32>()),
         of((of(any::<u64>()), of(0u32..2000))),
         of(any::<(u16, u16)>()),
+        of(restart()),
     );
     (first, second, third, isolation()).prop_map(|(a, b, c, closed)| {
         let flags = b.1;
@@ -229,6 +230,7 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
             oom_score_adj: c.2,
             stop_signal: c.3,
             stop_timeout_s: c.4,
+            restart: c.7,
             log: c.5.map(|(max_size, max_files)| LogConfig {
                 max_size,
                 max_files,
@@ -236,6 +238,19 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
             terminal_size: c.6.map(|(rows, cols)| TermSize { rows, cols }),
             ..closed
         }
+    })
+}
+
+fn restart() -> impl Strategy<Value = RestartPolicy> {
+    let policy = prop_oneof![
+        Just(RestartMode::No),
+        Just(RestartMode::OnFailure),
+        Just(RestartMode::Always),
+        Just(RestartMode::UnlessStopped),
+    ];
+    (policy, of(0u32..3)).prop_map(|(policy, max_retries)| RestartPolicy {
+        policy,
+        max_retries,
     })
 }
 

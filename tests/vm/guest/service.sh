@@ -1,0 +1,166 @@
+# The systemd units, from their installation on: what an administrator would try by hand.
+# shellcheck shell=bash
+
+_busybox() {
+  mkdir -p "$ROOT"/{bin,dev,etc,proc,sys,tmp}
+  cp /bin/busybox "$ROOT/bin/"
+  chroot "$ROOT" /bin/busybox --install -s /bin
+}
+
+the_machine_is_a_pure_cgroup_v2_host() {
+  is "$(stat -f -c %T /sys/fs/cgroup)" cgroup2fs
+  for controller in cpuset cpu io memory pids; do grep -qw "$controller" /sys/fs/cgroup/cgroup.controllers; done
+  echo "note: kernel $(uname -r), $(systemctl --version | head -n1)"
+  _busybox
+}
+
+install_puts_programs_units_and_group_in_place() {
+  installer install
+  for program in bin/littleboxd bin/lbctl lib/littlebox/littlebox-helper; do test -x "/usr/local/$program"; done
+  getent group littlebox
+  test -e /etc/littlebox/config.toml
+  littleboxd --check-config
+  systemctl cat littleboxd.service littleboxd.socket littlebox-containers.service
+  fails active littleboxd.service
+}
+
+the_units_have_no_faults() {
+  local said
+  said=$(systemd-analyze verify /etc/systemd/system/littlebox*.{service,socket} 2>&1)
+  is "$said" ""
+  echo "note: $(systemd-analyze --no-pager security littleboxd.service | tail -n1 | tr -cd '[:print:]')"
+}
+
+the_first_connection_starts_the_service() {
+  systemctl enable -q littleboxd.socket littleboxd.service
+  systemctl start littleboxd.socket
+  fails active littleboxd.service
+  is "$(stat -c '%U:%G %a' "$SOCKET")" "root:littlebox 660"
+  api '' | jq -e .version
+  active littleboxd.service
+}
+
+it_is_active_only_when_the_socket_answers() {
+  is "$(systemctl show -P Type littleboxd.service)" notify
+  for _ in 1 2 3; do
+    systemctl restart littleboxd.service
+    api /health --max-time 20 | jq -e '.status == "ok"'
+  done
+}
+
+the_journal_has_the_log() {
+  lbctl ps
+  journalctl -b -u littleboxd.service -o cat --no-pager | grep -q 'ready'
+  until_true grep -q '/v1/containers' <(journalctl -b -u littleboxd.service -o cat --no-pager)
+}
+
+containers_and_helpers_live_in_a_slice_of_their_own() {
+  run web -- sleep 1000
+  local slice=0::/littlebox.slice/littlebox-containers.service
+  grep -q "^$slice/.*/$(field web .id)" "/proc/$(pid_of web)/cgroup"
+  is "$(cat "/proc/$(field web .helper_pid)/cgroup")" "$slice/helpers"
+  # The service's own cgroup has the daemon, and no cgroups below it.
+  is "$(cat /sys/fs/cgroup/system.slice/littleboxd.service/cgroup.procs)" "$(main_pid)"
+  is "$(find /sys/fs/cgroup/system.slice/littleboxd.service -mindepth 1 -type d)" ""
+  systemctl status littlebox-containers.service | grep -q sleep
+}
+
+containers_survive_a_restart_of_the_service_and_the_log_has_no_gap() {
+  run count -- sh -c "$COUNTER"
+  local before
+  before=$(pid_of count)
+  for _ in 1 2 3; do
+    systemctl restart littleboxd.service
+    is "$(pid_of count)" "$before"
+    lbctl exec count true
+  done
+  tell count 7
+  is "$(lbctl wait count)" 7
+  numbers count
+  lbctl rm count
+}
+
+a_container_that_ends_while_the_unit_is_stopped_keeps_its_exit_code() {
+  run count -- sh -c "$COUNTER"
+  local pid
+  pid=$(pid_of count)
+  systemctl stop littleboxd.service
+  fails active littleboxd.service
+  test -d "/proc/$pid"
+  echo 42 >"/proc/$pid/root/stop"
+  until_true test ! -d "/proc/$pid"
+  # The socket starts the service again.
+  is "$(lbctl wait count)" 42
+  active littleboxd.service
+  numbers count
+  lbctl rm count
+}
+
+a_killed_daemon_is_started_again_and_takes_its_containers_back() {
+  run count -- sh -c "$COUNTER"
+  local pid restarts
+  pid=$(pid_of count)
+  restarts=$(systemctl show -P NRestarts littleboxd.service)
+  kill -9 "$(main_pid)"
+  is "$(pid_of count)" "$pid"
+  is "$(systemctl show -P NRestarts littleboxd.service)" "$((restarts + 1))"
+  lbctl exec count true
+  tell count 3
+  is "$(lbctl wait count)" 3
+  numbers count
+  lbctl rm count
+}
+
+a_daemon_that_hangs_is_replaced_by_the_watchdog() {
+  local drop_in=/run/systemd/system/littleboxd.service.d pid
+  mkdir -p $drop_in
+  printf '[Service]\nWatchdogSec=4\n' >$drop_in/watchdog.conf
+  systemctl daemon-reload
+  systemctl restart littleboxd.service
+  pid=$(main_pid)
+  kill -STOP "$pid"
+  until_true test ! -d "/proc/$pid"
+  api /health | jq -e '.status == "ok"'
+  rm -r $drop_in
+  systemctl daemon-reload
+  systemctl restart littleboxd.service
+}
+
+an_upgrade_replaces_the_programs_under_live_containers() {
+  run count -- sh -c "$COUNTER"
+  local pid inode
+  pid=$(pid_of count)
+  inode=$(stat -c %i /usr/local/bin/littleboxd)
+  echo 'event_retention = 5000' >>/etc/littlebox/config.toml
+  installer install
+  grep -q 'event_retention = 5000' /etc/littlebox/config.toml
+  test "$(stat -c %i /usr/local/bin/littleboxd)" != "$inode"
+  # The old daemon still serves.
+  is "$(pid_of count)" "$pid"
+  systemctl restart littleboxd.service
+  is "$(readlink "/proc/$(main_pid)/exe")" /usr/local/bin/littleboxd
+  is "$(pid_of count)" "$pid"
+  tell count 0
+  is "$(lbctl wait count)" 0
+  numbers count
+  lbctl rm count
+}
+
+many_containers_survive_many_restarts() {
+  for n in 1 2 3 4 5; do run "many$n" -- sleep 1000; done
+  local before
+  before=$(lbctl ps -q | sort)
+  for _ in 1 2 3; do
+    systemctl restart littleboxd.service
+    systemctl kill -s KILL littleboxd.service
+  done
+  is "$(lbctl ps -q | sort)" "$before"
+  for n in 1 2 3 4 5; do lbctl exec "many$n" true; done
+  remove_all
+  is "$(find /sys/fs/cgroup/littlebox.slice -mindepth 3 -type d)" ""
+}
+
+systemd_has_nothing_to_complain_about() {
+  is "$(systemctl --failed --no-legend --plain 'littlebox*')" ""
+  fails grep 'left-over process' <(journalctl -b -o cat --no-pager)
+}
