@@ -62,7 +62,7 @@ boot() {
     -device virtio-blk-pci,drive=spare,serial=spare \
     -serial "file:$work/console.$1" -serial "file:$work/results.$1" </dev/null &
   qemu=$!
-  tail -n +1 -f --pid="$qemu" "$work/results.$1" 2>/dev/null | grep --line-buffered -v '^#' | tr -d '\r' &
+  tail -n +1 -f --pid="$qemu" "$work/results.$1" 2>/dev/null | sed -u '/^#/d; s/\r$//' &
   local shown=$! status=0
   (sleep "$timeout" && kill "$qemu") 2>/dev/null &
   local alarm=$!
