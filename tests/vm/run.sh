@@ -13,7 +13,7 @@ cd "$(dirname "$0")"
 debian=${VM_DEBIAN:-bookworm}
 timeout=${VM_TIMEOUT:-1500}
 target=${CARGO_TARGET_DIR:-$PWD/../../target}/vm
-: "${LITTLEBOX_BIN_DIR:?set it to the directory of littleboxd, lbctl and littlebox-helper, or use make test-vm}"
+: "${LITTLEBOX_BIN_DIR:?set it to the directory of the built programs, or use make test-vm}"
 if [ "$(id -u)" -ne 0 ]; then echo "tests/vm/run.sh needs root" >&2; exit 2; fi
 
 mkdir -p "$target"
@@ -29,7 +29,7 @@ end_qemu() { if [ -n "$qemu" ]; then kill "$qemu" 2>/dev/null || true; fi; }
 trap end_qemu EXIT
 
 # The drive with what is tested, and the guest's own disk, which remembers over its reboots.
-install -m 0755 -t "$work/payload/bin" "$LITTLEBOX_BIN_DIR"/{littleboxd,lbctl,littlebox-helper}
+install -m 0755 -t "$work/payload/bin" "$LITTLEBOX_BIN_DIR"/{littleboxd,lbctl,littlebox-helper,littlebox-runtime}
 strip "$work"/payload/bin/* 2>/dev/null || true
 cp -r ../../systemd guest "$work/payload/"
 echo "${VM_SUITES:-}" >"$work/payload/suites"

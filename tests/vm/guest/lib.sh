@@ -44,7 +44,15 @@ until_true() {
 # fails COMMAND...: `!` does not count for `set -e`.
 fails() { if "$@"; then echo "succeeded: $*"; return 1; fi; }
 
-# is A B
+# says PATTERN COMMAND...: its output has a line like that.
+says() {
+  local pattern=$1
+  shift
+  # Not `grep -q`: it would end before the command, which pipefail takes for a failure.
+  "$@" | grep -e "$pattern" >/dev/null
+}
+
+# is A B: the same.
 is() { if [ "$1" != "$2" ]; then echo "'$1' is not '$2'"; return 1; fi; }
 
 active() { systemctl is-active -q "$1"; }

@@ -24,11 +24,13 @@ without_a_policy_the_end_is_known_to_be_unknown() {
   is "$(field done .exit.code)" 0
 }
 
+_ran_twice() { is "$(lbctl logs count | grep -c run)" 2; }
+
 the_log_goes_on_over_the_reboot() {
-  until_true is "$(lbctl logs count | grep -c run)" 2
+  until_true _ran_twice
 }
 
 the_journal_of_the_last_boot_is_kept() {
-  journalctl -b -1 -u littleboxd.service -o cat --no-pager | grep -q ready
+  says ready journalctl -b -1 -u littleboxd.service -o cat
   remove_all
 }

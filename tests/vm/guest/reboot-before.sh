@@ -12,7 +12,7 @@ containers_of_every_policy_run() {
   run done --restart on-failure -- true
   lbctl wait done
   run count --restart always -- sh -c 'echo run; sleep 1000'
-  until_true grep -q run <(lbctl logs count)
+  until_true says run lbctl logs count
 }
 
 _restarted() { is "$(field always .restart_count)" 1; }

@@ -16,7 +16,7 @@ the_machine_is_a_pure_cgroup_v2_host() {
 
 install_puts_programs_units_and_group_in_place() {
   installer install
-  for program in bin/littleboxd bin/lbctl lib/littlebox/littlebox-helper; do test -x "/usr/local/$program"; done
+  for program in bin/littleboxd bin/lbctl bin/littlebox-runtime lib/littlebox/littlebox-helper; do test -x "/usr/local/$program"; done
   getent group littlebox
   test -e /etc/littlebox/config.toml
   littleboxd --check-config
@@ -50,8 +50,8 @@ it_is_active_only_when_the_socket_answers() {
 
 the_journal_has_the_log() {
   lbctl ps
-  journalctl -b -u littleboxd.service -o cat --no-pager | grep -q 'ready'
-  until_true grep -q '/v1/containers' <(journalctl -b -u littleboxd.service -o cat --no-pager)
+  says ready journalctl -b -u littleboxd.service -o cat
+  until_true says 'path="/v1/containers"' journalctl -b -u littleboxd.service -o cat
 }
 
 containers_and_helpers_live_in_a_slice_of_their_own() {
@@ -62,7 +62,7 @@ containers_and_helpers_live_in_a_slice_of_their_own() {
   # The service's own cgroup has the daemon, and no cgroups below it.
   is "$(cat /sys/fs/cgroup/system.slice/littleboxd.service/cgroup.procs)" "$(main_pid)"
   is "$(find /sys/fs/cgroup/system.slice/littleboxd.service -mindepth 1 -type d)" ""
-  systemctl status littlebox-containers.service | grep -q sleep
+  says 'sleep 1000' systemd-cgls -u littlebox-containers.service
 }
 
 containers_survive_a_restart_of_the_service_and_the_log_has_no_gap() {
@@ -162,5 +162,5 @@ many_containers_survive_many_restarts() {
 
 systemd_has_nothing_to_complain_about() {
   is "$(systemctl --failed --no-legend --plain 'littlebox*')" ""
-  fails grep 'left-over process' <(journalctl -b -o cat --no-pager)
+  fails says 'left-over process' journalctl -b -o cat
 }
