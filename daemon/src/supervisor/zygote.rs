@@ -35,7 +35,10 @@ impl HelperBinary {
     pub fn load(path: &Path) -> io::Result<Self> {
         if !Defence::SealedHelper.stands() {
             let program = std::fs::File::open(path)?.into();
-            return Ok(Self { program });
+            return Ok(Self {
+                program,
+                home: None,
+            });
         }
         let bytes = std::fs::read(path)?;
         // MFD_EXEC: hosts with vm.memfd_noexec=1 refuse to execute others (memfd_create(2)).
