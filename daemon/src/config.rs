@@ -6,6 +6,8 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use serde::Deserialize;
 
+use crate::idpool::{PoolConfig, UNIT};
+
 /// The littlebox daemon: owns the life of containers and serves the REST API on a Unix socket.
 #[derive(Debug, Parser)]
 #[command(name = "littleboxd", version)]
@@ -56,6 +58,17 @@ struct File {
     event_retention: Option<u64>,
     drain_timeout_s: Option<u64>,
     max_connections: Option<usize>,
+    id_pool: PoolFile,
+}
+
+/// `[id_pool]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct PoolFile {
+    start: Option<u32>,
+    count: Option<u32>,
+    size: Option<u32>,
+    registry: Option<PathBuf>,
 }
 
 /// What the daemon runs with.
@@ -87,6 +100,8 @@ pub struct Config {
     pub drain_timeout_s: u64,
     /// Connections served at once.
     pub max_connections: usize,
+    /// Host ids for the user namespaces of containers.
+    pub id_pool: PoolConfig,
 }
 
 const DEFAULT_CONFIG: &str = "/etc/littlebox/config.toml";
@@ -134,6 +149,7 @@ impl Config {
             event_retention: file.event_retention.unwrap_or(100_000),
             drain_timeout_s: file.drain_timeout_s.unwrap_or(10),
             max_connections: file.max_connections.unwrap_or(4096),
+            id_pool: id_pool(file.id_pool)?,
         };
         config.check()?;
         Ok(config)
@@ -162,6 +178,39 @@ impl Config {
             .with_context(|| format!("log_level '{}'", self.log_level))?;
         Ok(())
     }
+}
+
+/// The default lies in what systemd keeps for containers (524288 to 1879048191, its page
+/// UIDS-GIDS) and above what useradd hands out in /etc/subuid (100000 to 600100000, login.defs).
+fn id_pool(file: PoolFile) -> anyhow::Result<PoolConfig> {
+    let pool = PoolConfig {
+        start: file.start.unwrap_or(603_979_776),
+        count: file.count.unwrap_or(1_275_068_416),
+        size: file.size.unwrap_or(UNIT),
+        registry: absolute(
+            file.registry
+                .unwrap_or_else(|| PathBuf::from("/run/littlebox-ids")),
+        )?,
+    };
+    let (start, count, size) = (pool.start, pool.count, pool.size);
+    if size == 0 || !size.is_multiple_of(UNIT) {
+        bail!(
+            "id_pool.size {size} is no multiple of {UNIT}, the ids that programs expect to be there"
+        );
+    }
+    if start == 0 || !start.is_multiple_of(UNIT) {
+        bail!(
+            "id_pool.start {start} is no multiple of {UNIT}, or 0, where the machine's own users are"
+        );
+    }
+    if count == 0 || !count.is_multiple_of(size) {
+        bail!("id_pool.count {count} is no multiple of id_pool.size {size}");
+    }
+    // The last unit holds (uid_t)-1.
+    if u64::from(start) + u64::from(count) > u64::from(u32::MAX - UNIT) {
+        bail!("id_pool ends beyond 4294901759: start {start}, count {count}");
+    }
+    Ok(pool)
 }
 
 fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
@@ -231,6 +280,13 @@ mod tests {
             "cgroup_parent = \"/../x\"",
             "cgroup_parent = \"/\"",
             "event_retention = 0",
+            "[id_pool]\nsize = 1000",
+            "[id_pool]\nstart = 0",
+            "[id_pool]\nstart = 100000",
+            "[id_pool]\ncount = 65535",
+            "[id_pool]\nsize = 131072\ncount = 65536",
+            "[id_pool]\nstart = 4294901760",
+            "[id_pool]\ncolour = 1",
             "log_level = \"a=b=c\"",
         ] {
             assert!(merge(bad).is_err(), "{bad}");

@@ -13,6 +13,7 @@ use crate::api::{self, App};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::paths::Paths;
+use crate::idpool::{self, IdPool};
 use crate::store::{NewEvent, Store, Write};
 use crate::supervisor::{HelperBinary, Supervisor};
 use crate::{procfs, reconcile, server, supervisor, time};
@@ -72,6 +73,7 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
     serving.await.context("the server")?;
     let _ = tokio::time::timeout(drain, engine.close()).await;
     reconcile::remove_empty_instance(&engine).await;
+    engine.ids.close();
     // A last write that waits for everything before it.
     let _ = engine.store.commit(Vec::new(), true).await;
     if !activated {
@@ -118,7 +120,27 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
         .with_context(|| format!("cannot open the database {}", paths.database().display()))?;
     let boot_id = procfs::boot_id().context("cannot read the boot id")?;
     let watcher = crate::logs::Watcher::new().context("cannot watch files (inotify)")?;
-    Ok(Engine::new(store, supervisor, paths, boot_id, watcher))
+    let ids = id_pool(config, &paths)?;
+    Ok(Engine::new(store, supervisor, paths, ids, boot_id, watcher))
+}
+
+fn id_pool(config: &Config, paths: &Paths) -> anyhow::Result<IdPool> {
+    for file in ["/etc/subuid", "/etc/subgid"] {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        for line in idpool::delegated(&config.id_pool, &text) {
+            tracing::warn!(
+                file,
+                line,
+                "ids of the pool for containers are given to a user as well: see id_pool in the configuration"
+            );
+        }
+    }
+    IdPool::open(config.id_pool.clone(), &paths.state).with_context(|| {
+        format!(
+            "cannot use the registry of id ranges {}",
+            config.id_pool.registry.display()
+        )
+    })
 }
 
 /// Under systemd: the helpers' cgroup.

@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod engine;
 pub mod faults;
 pub mod files;
+pub mod idpool;
 pub mod lifecycle;
 pub mod logs;
 pub mod namespaces;

@@ -89,8 +89,15 @@ async fn load(engine: &Arc<Engine>) -> anyhow::Result<Vec<Arc<Handle>>> {
     for row in rows {
         let handle = Handle::new(record(row)?);
         engine.insert(&handle).map_err(|e| anyhow::anyhow!("{e}"))?;
+        if let Some(range) = handle.record().id_range {
+            engine.ids.adopt(handle.id, range);
+        }
         handles.push(handle);
     }
+    engine
+        .ids
+        .settle()
+        .context("cannot read the registry of id ranges")?;
     Ok(handles)
 }
 

@@ -6,6 +6,7 @@ use lbctl::types::{ContainerConfig, ContainerId};
 use libfuzzer_sys::fuzz_target;
 use littlebox_helper::protocol::{LogPlan, NamespaceKind, RootfsSource};
 use littlebox_plan::Envelope;
+use littleboxd::idpool::IdRange;
 use littleboxd::spec::{SpecContext, prepare};
 
 fuzz_target!(|data: &[u8]| {
@@ -13,7 +14,11 @@ fuzz_target!(|data: &[u8]| {
         return;
     };
     let id = ContainerId::generate();
-    let prepared = match prepare(&config, &SpecContext { id: &id }) {
+    let range = Some(IdRange {
+        first: 65_536,
+        size: 65_536,
+    });
+    let prepared = match prepare(&config, &SpecContext { id: &id, range }) {
         Ok(prepared) => prepared,
         Err(error) => {
             assert!(error.pointer.starts_with('/') || error.pointer.is_empty());

@@ -21,7 +21,7 @@ fn sleeper_with(t: &Bed, more: Value) -> Container {
 }
 
 #[test]
-fn every_type_but_user_is_new_by_default_and_told_as_the_kernel_has_it() {
+fn every_type_is_new_by_default_and_told_as_the_kernel_has_it() {
     let t = Bed::new();
     let container = t.sleeper();
     let told = namespaces(&t, &id(&container));
@@ -31,9 +31,8 @@ fn every_type_but_user_is_new_by_default_and_told_as_the_kernel_has_it() {
         let mine = proc::namespace(std::process::id(), kind);
         assert_eq!(ns.inode, proc::namespace(pid1(&container), kind), "{kind}");
         assert_eq!(ns.host_inode, mine, "{kind}");
-        assert_eq!(ns.is_host, kind == "user", "{kind}");
-        assert_eq!(ns.inode == mine, kind == "user", "{kind}");
-        assert!(ns.shared_with.is_empty() || kind == "user", "{kind}");
+        assert!(!ns.is_host && ns.inode != mine, "{kind}");
+        assert!(ns.shared_with.is_empty(), "{kind}");
     }
     t.finish();
 }
@@ -62,13 +61,16 @@ fn inodes_equal_what_ls_prints() {
 #[test]
 fn host_keeps_the_hosts_namespace_for_each_type() {
     let t = Bed::new();
-    for kind in ["uts", "ipc", "net", "pid", "cgroup", "time"] {
+    for kind in ["uts", "ipc", "net", "pid", "cgroup", "time", "user"] {
         let container = sleeper_with(&t, json!({"namespaces": {kind: "host"}}));
         for other in proc::NAMESPACES {
             let mine = proc::namespace(std::process::id(), other);
             let its = proc::namespace(pid1(&container), other);
-            let expect_host = other == kind || other == "user";
-            assert_eq!(its == mine, expect_host, "{kind}: host, looking at {other}");
+            assert_eq!(
+                its == mine,
+                other == kind,
+                "{kind}: host, looking at {other}"
+            );
         }
         t.remove(&id(&container));
     }
@@ -79,7 +81,7 @@ fn host_keeps_the_hosts_namespace_for_each_type() {
 fn each_type_is_shared_with_another_container_by_name() {
     let t = Bed::new();
     let first = sleeper_with(&t, json!({"name": "first"}));
-    for kind in ["uts", "ipc", "net", "pid", "cgroup", "time"] {
+    for kind in ["uts", "ipc", "net", "pid", "cgroup", "time", "user"] {
         let second = sleeper_with(
             &t,
             json!({"name": "second", "namespaces": {kind: "container:first"}}),
@@ -87,11 +89,7 @@ fn each_type_is_shared_with_another_container_by_name() {
         for other in proc::NAMESPACES {
             let same =
                 proc::namespace(pid1(&first), other) == proc::namespace(pid1(&second), other);
-            assert_eq!(
-                same,
-                other == kind || other == "user",
-                "{kind}: looking at {other}"
-            );
+            assert_eq!(same, other == kind, "{kind}: looking at {other}");
         }
         let told = namespaces(&t, "second");
         assert_eq!(told[kind].shared_with, ["first"], "{kind}");
@@ -104,7 +102,7 @@ fn each_type_is_shared_with_another_container_by_name() {
 fn a_namespace_is_joined_by_pid() {
     let t = Bed::new();
     let first = t.sleeper();
-    for kind in ["uts", "ipc", "net"] {
+    for kind in ["uts", "ipc", "net", "user"] {
         let second = sleeper_with(
             &t,
             json!({"namespaces": {kind: format!("pid:{}", pid1(&first))}}),
@@ -269,7 +267,7 @@ fn the_tree_puts_a_pid_namespace_below_its_parent() {
     let (_, above) = find(&tree, None, "pid", inode).expect("it is in the tree");
     assert_eq!(above, Some(parent));
 
-    let user = proc::namespace(std::process::id(), "user");
+    let user = proc::namespace(pid1(&container), "user");
     let tree = t.get("/v1/namespaces/tree?by=owner").expect(200).value();
     let tree: Vec<NamespaceNode> = serde_json::from_value(tree["items"].clone()).unwrap();
     let (_, above) = find(&tree, None, "pid", inode).expect("it is in the tree");
@@ -289,8 +287,8 @@ fn a_diff_tells_what_is_shared_and_what_differs_inside() {
     let types: BTreeMap<&str, &NamespaceTypeDiff> =
         diff.types.iter().map(|d| (d.kind.as_str(), d)).collect();
     assert_eq!(types.len(), 8);
-    assert!(types["net"].shared && types["user"].shared);
-    assert!(!types["uts"].shared);
+    assert!(types["net"].shared);
+    assert!(!types["uts"].shared && !types["user"].shared);
     let hostname = &types["uts"].differences["hostname"];
     assert_eq!(
         (&hostname.a, &hostname.b),
@@ -303,7 +301,7 @@ fn a_diff_tells_what_is_shared_and_what_differs_inside() {
         .filter(|d| d.shared)
         .map(|d| d.kind.as_str())
         .collect();
-    assert_eq!(shared, ["user"]);
+    assert!(shared.is_empty(), "{shared:?}");
     t.finish();
 }
 

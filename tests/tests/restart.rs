@@ -45,18 +45,17 @@ fn exit_codes_are_true_when_the_program_ended_meanwhile() {
     let mut t = Bed::new();
     let mut containers = Vec::new();
     for n in [0, 7, 255] {
-        let script = format!("while [ ! -e /go ]; do sleep 0.05; done; exit {n}");
-        containers.push((n, t.start(&busybox(&["sh", "-c", &script]))));
+        let script = format!("while [ ! -e /m/go ]; do sleep 0.05; done; exit {n}");
+        let dir = t.dirs.base_path.join(format!("go-{n}"));
+        std::fs::create_dir(&dir).unwrap();
+        let mount = json!([{"type": "bind", "source": dir, "destination": "/m"}]);
+        let config = with(busybox(&["sh", "-c", &script]), json!({"mounts": mount}));
+        containers.push((n, t.start(&config)));
     }
     let killed = t.sleeper();
-    let uppers: Vec<String> = containers
-        .iter()
-        .map(|(_, c)| c.upper_dir.clone().expect("an overlay"))
-        .collect();
     t.kill9();
-    for (upper, (_, c)) in uppers.iter().zip(&containers) {
-        // Through the container's own root: writes below a mounted overlay are not seen.
-        std::fs::write(format!("/proc/{}/root/go", pid1(c)), upper).unwrap();
+    for (n, c) in &containers {
+        std::fs::write(t.dirs.base_path.join(format!("go-{n}/go")), "").unwrap();
         proc::until("it has ended", || !proc::alive(pid1(c)));
     }
     proc::kill(pid1(&killed), Signal::KILL);

@@ -93,7 +93,7 @@ struct ProgramArgs {
 
 #[derive(Debug, Args)]
 struct FileArgs {
-    /// Bind mount; options ro, create (the source), rslave, ...
+    /// Bind mount; options ro, create (the source), noidmap (owners as on the host), rslave, ...
     #[arg(short, long, value_name = "SRC:DST[:OPTIONS]", value_parser = mounts::volume)]
     volume: Vec<MountConfig>,
     /// Mount: type=bind,source=S,target=T[,readonly] or type=tmpfs,target=T[,tmpfs-size=64m]
@@ -119,10 +119,14 @@ struct NamespaceArgs {
     /// container:NAME, pid:N
     #[arg(long, value_name = "TYPE=SOURCE", value_parser = parse::namespace)]
     ns: Vec<(String, String)>,
-    /// With --ns user=new: a line of the user id map
+    /// User namespace: auto (ids of its own, the default), host (the default with --privileged),
+    /// container:NAME, pid:N
+    #[arg(long, value_name = "SOURCE", value_parser = parse::userns)]
+    userns: Option<String>,
+    /// A line of the user id map, instead of ids of the daemon's pool
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
     uidmap: Vec<IdMap>,
-    /// With --ns user=new: a line of the group id map
+    /// A line of the group id map
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
     gidmap: Vec<IdMap>,
     /// Host name
@@ -185,7 +189,8 @@ struct SecurityArgs {
     /// Whether setuid files give no privileges; true when absent
     #[arg(long, value_name = "BOOL")]
     no_new_privileges: Option<bool>,
-    /// All capabilities, every device of the host, nothing masked, /sys writable
+    /// All capabilities, every device of the host, nothing masked, /sys writable, the host's user
+    /// namespace
     #[arg(long)]
     privileged: bool,
     /// Device of the host, or a directory of them; PERMISSIONS are of r, w and m
@@ -346,8 +351,9 @@ impl ProgramArgs {
 impl NamespaceArgs {
     fn namespaces(&self) -> Result<BTreeMap<String, String>, Failure> {
         let network = self.network.iter().map(|n| ("net".to_owned(), n.clone()));
+        let user = self.userns.iter().map(|u| ("user".to_owned(), u.clone()));
         let mut map = BTreeMap::new();
-        for (kind, source) in self.ns.iter().cloned().chain(network) {
+        for (kind, source) in self.ns.iter().cloned().chain(network).chain(user) {
             if let Some(other) = map.insert(kind.clone(), source.clone())
                 && other != source
             {

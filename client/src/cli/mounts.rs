@@ -15,6 +15,7 @@ fn new(kind: MountKind, source: Option<String>, destination: &str) -> MountConfi
         recursive: None,
         propagation: None,
         create: false,
+        idmap: None,
         size: None,
         mode: None,
         options: Vec::new(),
@@ -50,7 +51,7 @@ fn is_propagation(option: &str) -> bool {
     )
 }
 
-/// `SRC:DST[:OPTION,...]`. Options: `ro rw create bind rbind` and the propagations.
+/// `SRC:DST[:OPTION,...]`. Options: `ro rw create bind rbind idmap noidmap` and the propagations.
 pub fn volume(text: &str) -> Result<MountConfig, String> {
     let mut parts = text.splitn(3, ':');
     let (Some(source), Some(destination)) = (parts.next(), parts.next()) else {
@@ -74,6 +75,8 @@ pub fn volume(text: &str) -> Result<MountConfig, String> {
     {
         match option {
             "create" => mount.create = true,
+            "idmap" => mount.idmap = Some(true),
+            "noidmap" => mount.idmap = Some(false),
             "bind" | "norecursive" => mount.recursive = Some(false),
             "rbind" => mount.recursive = Some(true),
             option if is_propagation(option) => mount.propagation = Some(option.to_owned()),
@@ -146,6 +149,7 @@ fn mount_option(mount: &mut MountConfig, part: &str) -> Result<(), String> {
             mount.recursive = Some(!matches!(value, "disabled" | "false"));
         }
         "create" if bind => mount.create = truth()?,
+        "idmap" if bind => mount.idmap = Some(truth()?),
         "tmpfs-size" | "size" if !bind => mount.size = Some(parse::size(value)?),
         "tmpfs-mode" | "mode" if !bind => mount.mode = Some(value.to_owned()),
         _ if !part.contains('=') && common_option(mount, key) => {}
@@ -165,7 +169,9 @@ mod tests {
             (m.source.as_deref(), m.destination.as_str()),
             (Some("/src"), "/dst")
         );
-        assert!(m.read_only && m.create);
+        assert!(m.read_only && m.create && m.idmap.is_none());
+        assert_eq!(volume("/a:/b:idmap").unwrap().idmap, Some(true));
+        assert_eq!(volume("/a:/b:noidmap").unwrap().idmap, Some(false));
         assert_eq!(m.propagation.as_deref(), Some("rslave"));
         assert_eq!(m.options, ["noexec"]);
         let here = std::env::current_dir().unwrap();
@@ -188,6 +194,8 @@ mod tests {
     fn mounts() {
         let m = mount("type=bind,src=/a,dst=/b,readonly,bind-nonrecursive").unwrap();
         assert!(m.read_only && m.recursive == Some(false));
+        let m = mount("type=bind,src=/a,dst=/b,idmap=false").unwrap();
+        assert_eq!(m.idmap, Some(false));
         let m = mount("type=tmpfs,target=/t,tmpfs-size=1g,tmpfs-mode=1777").unwrap();
         assert_eq!((m.size, m.mode.as_deref()), (Some(1 << 30), Some("1777")));
         for bad in [

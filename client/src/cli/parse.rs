@@ -190,6 +190,16 @@ pub fn network(text: &str) -> Result<String, String> {
     }
 }
 
+/// A user namespace: `auto` (a new one with ids of its own), `host`, `container:NAME`, `pid:N`.
+pub fn userns(text: &str) -> Result<String, String> {
+    match text {
+        "auto" => Ok("new".to_owned()),
+        other => namespace(&format!("user={other}"))
+            .map(|(_, source)| source)
+            .map_err(|_| format!("'{other}' is none of auto, host, container:NAME, pid:N")),
+    }
+}
+
 /// The lines of an `--env-file`: `K=V`, or `K` for the value that we have; `#` starts a comment.
 pub fn env_file(text: &str) -> Result<Vec<MaybePair>, String> {
     text.lines()
@@ -339,6 +349,10 @@ mod tests {
         assert_eq!(network("none"), Ok("new".into()));
         assert_eq!(network("container:a"), Ok("container:a".into()));
         assert!(network("bridge").is_err());
+        assert_eq!(userns("auto"), Ok("new".into()));
+        assert_eq!(userns("host"), Ok("host".into()));
+        assert_eq!(userns("container:a"), Ok("container:a".into()));
+        assert!(userns("keep-id").is_err());
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub async fn top(ctx: &Context, args: OneContainer) -> Result<i32, Failure> {
             p.pid.to_string(),
             p.container_pid.to_string(),
             p.ppid.to_string(),
-            p.uid.to_string(),
+            p.container_uid.to_string(),
             p.state,
             p.threads.to_string(),
             format!("{}.{:02} s", p.cpu_ms / 1000, p.cpu_ms % 1000 / 10),

@@ -112,10 +112,10 @@ pub struct ContainerConfig {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountConfig>,
     /// By type (`mnt uts ipc net pid user cgroup time`): `new`, `host`, `container:NAME`, `pid:N`.
-    /// Absent: `new`, except `user`, which is `host`.
+    /// Absent: `new`; `user` of a `privileged` container: `host`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub namespaces: BTreeMap<String, String>,
-    /// For `user: new`; the whole range of the host when absent.
+    /// For `user: new`; a range of the daemon's pool that no other container has when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_maps: Option<IdMaps>,
     /// What the clocks of the new time namespace are ahead of the host's.
@@ -135,7 +135,8 @@ pub struct ContainerConfig {
     /// Set no_new_privs; `true` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_new_privileges: Option<bool>,
-    /// All capabilities, nothing masked, `/sys` writable.
+    /// All capabilities, nothing masked, `/sys` writable, the host's user namespace unless
+    /// `namespaces.user` says otherwise.
     pub privileged: bool,
     /// Container paths that read empty, instead of the default ones
     /// ([`super::DEFAULT_MASKED_PATHS`], none when privileged).
@@ -199,6 +200,11 @@ pub struct MountConfig {
     /// `bind`: make the source as a directory when it is missing (a volume by path).
     #[serde(default)]
     pub create: bool,
+    /// `bind`: seen through the id map of the container's user namespace, so that files of the
+    /// host's 0 belong to the container's root. Absent: where the file system can do that; `true`:
+    /// the start fails where it cannot; `false`: files keep the host's owners.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idmap: Option<bool>,
     /// `tmpfs`: bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
@@ -359,6 +365,12 @@ pub struct Container {
     /// cgroup directories in use, by controller.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cgroups: BTreeMap<String, String>,
+    /// Its user namespace, as last started or as it will be.
+    pub user_namespace: UserNamespace,
+    /// Of a container in a user namespace, once it was started: whether its root (`/`) and its
+    /// binds are seen through the id map.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub idmaps: Vec<MountIdmap>,
     /// PID of the helper while the container runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper_pid: Option<u32>,
@@ -371,6 +383,57 @@ pub struct Container {
     /// Where its log is kept, a host path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_path: Option<String>,
+}
+
+/// The user namespace of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    /// `new`, `host`, `container:NAME` or `pid:N`.
+    pub source: String,
+    /// Where the ids of a new one come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ids: Option<IdSource>,
+    /// User ids, empty with the host's (every id is its own) and where they are not known yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uid_map: Vec<IdMap>,
+    /// Group ids.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gid_map: Vec<IdMap>,
+}
+
+/// Where the ids of a new user namespace come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdSource {
+    /// A range of the daemon's pool, this container's alone until it is removed.
+    Pool,
+    /// The request's `id_maps`.
+    Given,
+}
+
+/// Whether one mount is seen through the id map of the container's user namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountIdmap {
+    /// Container path; `/` is the root.
+    pub destination: String,
+    /// Whether it is.
+    pub state: IdmapState,
+}
+
+/// How a mount is seen from the container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdmapState {
+    /// Through the id map.
+    Mapped,
+    /// Through the id map, but for some mounts below it; a warning says so.
+    Partly,
+    /// With the host's owners, because its file system cannot do it; a warning says so.
+    Refused,
+    /// With the host's owners: not asked for.
+    Off,
+    /// With the host's owners: a device, or a file system of the kernel's own.
+    NotApplicable,
 }
 
 /// What a list shows of a container.
@@ -606,6 +669,8 @@ pub struct TopProcess {
     pub ppid: u32,
     /// User id on the host.
     pub uid: u32,
+    /// User id inside the container.
+    pub container_uid: u32,
     /// `R`, `S`, `D`, ...
     pub state: String,
     /// Threads.

@@ -40,6 +40,23 @@ impl Fault {
         }
     }
 
+    /// The fault of a failure that another process told. The system call is part of the sentence.
+    pub fn of_failure(failure: StepFailure) -> Fault {
+        let StepFailure {
+            errno,
+            syscall,
+            path,
+            detail,
+            ..
+        } = failure;
+        Fault {
+            errno,
+            syscall: "",
+            path,
+            detail: detail.or(Some(syscall)),
+        }
+    }
+
     /// Names the object.
     pub fn at(mut self, path: impl Display) -> Fault {
         self.path = Some(path.to_string());

@@ -793,7 +793,7 @@ fn root_and_names_of_a_running_container_can_be_read() {
 fn the_root_of_a_container_that_does_not_run_can_be_opened() {
     let bed = Bed::new("echo 1 > /made");
     bed.output();
-    let root = build::open_rootfs(&bed.plan.rootfs).unwrap();
+    let root = build::open_rootfs(&bed.plan.rootfs, &[], &[]).unwrap();
     assert!(rustix::fs::statat(&root, "made", rustix::fs::AtFlags::empty()).is_ok());
 }
 

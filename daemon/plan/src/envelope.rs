@@ -1,11 +1,11 @@
 //! What a plan needs beside the OCI runtime spec.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use littlebox_helper::protocol::{
-    Defence, ExistingCgroup, Injection, LogPlan, NamespaceKind, RootfsSource, TerminalSize,
-    UserPlan,
+    Defence, ExistingCgroup, IdMapping, Injection, LayerIdmap, LogPlan, NamespaceKind,
+    RootfsSource, TerminalSize, UserPlan,
 };
 
 /// On whose behalf a spec is planned.
@@ -58,10 +58,16 @@ pub struct Envelope {
     /// Container paths that must not be seen, beside the masked ones: the daemon's own directories
     /// inside a `host` root. Covered by an empty read-only tmpfs; one that is missing is passed over.
     pub hidden: Vec<PathBuf>,
+    /// The id maps of a joined user namespace, users and groups, where they are known.
+    pub joined_ids: Option<(Vec<IdMapping>, Vec<IdMapping>)>,
+    /// Binds of the spec, by their index in `mounts`, that are idmapped where that is possible.
+    pub idmap_where_possible: BTreeSet<usize>,
     /// Test only: a failure to provoke.
     pub inject: Option<Injection>,
     /// Test only: a defence to leave out.
     pub weaken: Option<Defence>,
+    /// Test only: how the root is idmapped.
+    pub layer_idmap: LayerIdmap,
 }
 
 impl Envelope {
@@ -83,8 +89,11 @@ impl Envelope {
             init: false,
             gate: false,
             hidden: Vec::new(),
+            joined_ids: None,
+            idmap_where_possible: BTreeSet::new(),
             inject: None,
             weaken: None,
+            layer_idmap: LayerIdmap::Auto,
         }
     }
 }

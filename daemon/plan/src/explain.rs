@@ -208,7 +208,7 @@ fn clone(plan: &LaunchPlan) -> Explanation {
 }
 
 fn id_maps(plan: &LaunchPlan) -> Explanation {
-    if plan.uid_map.is_empty() && plan.gid_map.is_empty() {
+    if plan.namespaces.get(&NamespaceKind::User) != Some(&NamespacePlan::New) {
         return None;
     }
     let maps = [("uid_map", &plan.uid_map), ("gid_map", &plan.gid_map)];

@@ -61,6 +61,17 @@ fn overlap(
     Ok(())
 }
 
+/// A map as it stands in a spec.
+pub(crate) fn from_spec(map: &[LinuxIdMapping]) -> Vec<IdMapping> {
+    map.iter()
+        .map(|m| IdMapping {
+            container_id: m.container_id(),
+            host_id: m.host_id(),
+            size: m.size(),
+        })
+        .collect()
+}
+
 /// The two maps of a spec.
 pub(crate) fn plan(
     linux: &Linux,
@@ -91,14 +102,7 @@ fn one(
     if !new_user {
         return Err(PlanError::new(pointer, "id maps need a new user namespace"));
     }
-    let map: Vec<IdMapping> = map
-        .iter()
-        .map(|m| IdMapping {
-            container_id: m.container_id(),
-            host_id: m.host_id(),
-            size: m.size(),
-        })
-        .collect();
+    let map = from_spec(map);
     check(&map).map_err(|(i, message)| PlanError::new(format!("{pointer}/{i}"), message))?;
     Ok(map)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    DevicePlan, HooksPlan, LaunchPlan, NamespaceKind, NamespacePlan, PROTOCOL_VERSION, Propagation,
-    RootfsPlan, RootfsSource,
+    DevicePlan, HooksPlan, LaunchPlan, LayerIdmap, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
+    Propagation, RootfsPlan, RootfsSource,
 };
 use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
 
@@ -31,13 +31,14 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         Authority::Client => is_new(kind),
         Authority::Host => namespaces.contains_key(&kind),
     };
-    let (uid_map, gid_map) = match linux {
+    let (uid_map, gid_map) = match (linux, &envelope.joined_ids) {
+        (_, Some(joined)) => joined.clone(),
         // Who joins a user namespace may tell its maps, and nothing is done with them.
-        Some(_) if !is_new(NamespaceKind::User) && is_own(NamespaceKind::User) => {
+        (Some(_), None) if !is_new(NamespaceKind::User) && is_own(NamespaceKind::User) => {
             (Vec::new(), Vec::new())
         }
-        Some(linux) => idmap::plan(linux, is_new(NamespaceKind::User))?,
-        None => (Vec::new(), Vec::new()),
+        (Some(linux), None) => idmap::plan(linux, is_new(NamespaceKind::User))?,
+        (None, None) => (Vec::new(), Vec::new()),
     };
     let hooks = match (spec.hooks(), envelope.authority) {
         (Some(refused), Authority::Client) => {
@@ -46,7 +47,12 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         }
         (hooks, _) => hooks::plan(hooks.as_ref())?,
     };
-    let mut mounts = mount::plan(spec.mounts().as_deref().unwrap_or_default())?;
+    let user_namespace = namespaces.contains_key(&NamespaceKind::User);
+    let mut mounts = mount::plan(
+        spec.mounts().as_deref().unwrap_or_default(),
+        user_namespace,
+        &envelope.idmap_where_possible,
+    )?;
     labels::label_mounts(&mut mounts, labels::mount_label(linux)?.as_deref());
     let devices = devices(linux, mount::dev_is_fresh(&mounts))?;
     let mut masked_paths = paths(
@@ -84,7 +90,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
             "domainname",
             is_own(NamespaceKind::Uts),
         )?,
-        rootfs: rootfs(spec, envelope.rootfs)?,
+        rootfs: rootfs(spec, envelope.rootfs, envelope.layer_idmap)?,
         mounts,
         devices,
         masked_paths,
@@ -184,7 +190,7 @@ fn uts_name(name: Option<&str>, field: &str, new_uts: bool) -> Result<Option<Str
     Ok(Some(name.to_owned()))
 }
 
-fn rootfs(spec: &Spec, source: RootfsSource) -> Result<RootfsPlan, PlanError> {
+fn rootfs(spec: &Spec, source: RootfsSource, idmap: LayerIdmap) -> Result<RootfsPlan, PlanError> {
     let name = spec
         .linux()
         .as_ref()
@@ -204,6 +210,7 @@ fn rootfs(spec: &Spec, source: RootfsSource) -> Result<RootfsPlan, PlanError> {
         source,
         read_only,
         propagation,
+        idmap,
     })
 }
 

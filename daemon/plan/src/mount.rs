@@ -1,12 +1,13 @@
 //! Mounts of a spec (OCI config.md, "mounts"; config-linux.md, "Filesystem mount options").
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use littlebox_helper::protocol::{MountAttrs, MountPlan, MountSource, Propagation};
-use oci_spec::runtime::Mount;
+use littlebox_helper::protocol::{MountAttrs, MountIdmap, MountPlan, MountSource, Propagation};
+use oci_spec::runtime::{LinuxIdMapping, Mount};
 
-use crate::PlanError;
+use crate::{PlanError, idmap};
 
 /// What a list of mount options says.
 #[derive(Debug, Default)]
@@ -19,44 +20,111 @@ struct Options {
     /// `bind` (false) or `rbind` (true).
     bind: Option<bool>,
     copy_up: bool,
+    /// `idmap` (false) or `ridmap` (true).
+    idmap: Option<bool>,
     /// Flags of the superblock, for a fresh filesystem.
     superblock: Vec<String>,
     /// Everything else is the filesystem's own.
     data: Vec<String>,
 }
 
-/// Plans the mounts of a spec, in their order.
-pub(crate) fn plan(mounts: &[Mount]) -> Result<Vec<MountPlan>, PlanError> {
+/// Plans the mounts of a spec, in their order. Of a container with a user namespace, binds whose
+/// index is in `idmap_where_possible` are idmapped unless their file system refuses.
+pub(crate) fn plan(
+    mounts: &[Mount],
+    user_namespace: bool,
+    idmap_where_possible: &BTreeSet<usize>,
+) -> Result<Vec<MountPlan>, PlanError> {
     mounts
         .iter()
         .enumerate()
-        .map(|(i, mount)| plan_one(mount, i))
+        .map(|(i, mount)| {
+            let mut planned = plan_one(mount, i, user_namespace)?;
+            if let MountSource::Bind { recursive, .. } = &planned.source
+                && user_namespace
+                && planned.idmap.is_none()
+                && idmap_where_possible.contains(&i)
+            {
+                planned.idmap = Some(MountIdmap {
+                    recursive: *recursive,
+                    ..MountIdmap::default()
+                });
+            }
+            Ok(planned)
+        })
         .collect()
 }
 
-fn plan_one(mount: &Mount, index: usize) -> Result<MountPlan, PlanError> {
+fn plan_one(mount: &Mount, index: usize, user_namespace: bool) -> Result<MountPlan, PlanError> {
     let at = |field: &str| format!("/mounts/{index}/{field}");
-    if is_some_and_filled(mount.uid_mappings()) || is_some_and_filled(mount.gid_mappings()) {
-        return Err(PlanError::new(
-            at("uidMappings"),
-            "idmapped mounts are not supported yet",
-        ));
-    }
     let options = parse_options(mount.options().as_deref().unwrap_or_default(), index)?;
     let attrs = attrs(&options, &at("options"))?;
     let propagation = options.propagation;
     let destination = absolute(mount.destination(), &at("destination"))?;
+    let asked = options.idmap;
     let source = source(mount, options, index)?;
+    let idmap = id_map(mount, asked, index)?;
+    if let Some(idmap) = &idmap {
+        if !matches!(source, MountSource::Bind { .. }) {
+            return Err(PlanError::new(
+                at("options"),
+                "only a bind mount can be idmapped; a fresh filesystem belongs to the container anyway",
+            ));
+        }
+        if idmap.uid_map.is_empty() && !user_namespace {
+            return Err(PlanError::new(
+                at("options"),
+                "an idmapped mount needs uidMappings and gidMappings, or a user namespace of the \
+                 container whose maps it can take",
+            ));
+        }
+    }
     Ok(MountPlan {
         destination,
         source,
         attrs,
         propagation,
+        idmap,
     })
 }
 
-fn is_some_and_filled<T>(list: &Option<Vec<T>>) -> bool {
-    list.as_ref().is_some_and(|list| !list.is_empty())
+/// The options `idmap` and `ridmap` and the mount's own maps, each of which asks for an idmapped
+/// mount that must not be left out; without maps of its own it takes the container's.
+fn id_map(
+    mount: &Mount,
+    asked: Option<bool>,
+    index: usize,
+) -> Result<Option<MountIdmap>, PlanError> {
+    let own = |map: &Option<Vec<LinuxIdMapping>>, field: &str| {
+        let map = idmap::from_spec(map.as_deref().unwrap_or_default());
+        if !map.is_empty() {
+            idmap::check(&map).map_err(|(i, message)| {
+                PlanError::new(format!("/mounts/{index}/{field}/{i}"), message)
+            })?;
+        }
+        Ok(map)
+    };
+    let uid_map = own(mount.uid_mappings(), "uidMappings")?;
+    let gid_map = own(mount.gid_mappings(), "gidMappings")?;
+    if uid_map.is_empty() != gid_map.is_empty() {
+        let missing = if uid_map.is_empty() {
+            "uidMappings"
+        } else {
+            "gidMappings"
+        };
+        return Err(PlanError::new(
+            format!("/mounts/{index}/{missing}"),
+            "uidMappings and gidMappings are given together or not at all",
+        ));
+    }
+    Ok(
+        (asked.is_some() || !uid_map.is_empty()).then_some(MountIdmap {
+            recursive: asked == Some(true),
+            required: true,
+            uid_map,
+            gid_map,
+        }),
+    )
 }
 
 /// The destination; a relative one is taken from `/`, as the specification allows for old configs.
@@ -191,7 +259,8 @@ fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
                 "the propagation '{option}' is not supported; use private or slave"
             ));
         }
-        "idmap" | "ridmap" => return Err("idmapped mounts are not supported yet".into()),
+        "idmap" => parsed.idmap = Some(false),
+        "ridmap" => parsed.idmap = Some(true),
         "remount" => return Err("a new mount cannot be a remount".into()),
         other if other.contains('\0') => return Err("an option may not contain a zero byte".into()),
         other => parsed.data.push(other.to_owned()),

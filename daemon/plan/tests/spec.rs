@@ -423,13 +423,48 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
         assert!(!error.message.ends_with('.') && !error.message.contains(char::is_control));
     }
     for (options, pointer) in [
-        (json!(["idmap"]), "/mounts/0/options/0"),
+        // There is no user namespace whose maps it could take.
+        (json!(["bind", "idmap"]), "/mounts/0/options"),
         (json!(["bind", "unbindable"]), "/mounts/0/options/1"),
         (json!(["size=1"]), "/mounts/0/options"),
         (json!(["rro", "nosuid"]), "/mounts/0/options"),
     ] {
         assert_eq!(mounted(options).unwrap_err().pointer, pointer);
     }
+}
+
+#[test]
+fn binds_can_be_idmapped_by_maps_of_their_own_or_by_the_containers() {
+    let map = |first: u32| json!([{"containerID": 0, "hostID": first, "size": 10}]);
+    let bind = |options: Value, maps: Option<Value>| {
+        let mut mount =
+            json!({"destination": "/m", "type": "bind", "source": "/s", "options": options});
+        if let Some(maps) = maps {
+            mount["uidMappings"] = maps.clone();
+            mount["gidMappings"] = maps;
+        }
+        let plan = plan(json!({
+            "mounts": [mount],
+            "linux": {
+                "namespaces": [{"type": "mount"}, {"type": "uts"}, {"type": "user"}],
+                "uidMappings": map(100_000), "gidMappings": map(100_000),
+            }
+        }));
+        plan.unwrap().mounts[0].idmap.clone()
+    };
+    assert_eq!(bind(json!(["rbind"]), None), None);
+    let containers = bind(json!(["rbind", "ridmap"]), None).unwrap();
+    assert!(containers.recursive && containers.required && containers.uid_map.is_empty());
+    let own = bind(json!(["rbind"]), Some(map(7))).unwrap();
+    assert!(!own.recursive && own.required);
+    assert_eq!((own.uid_map[0].host_id, own.gid_map[0].size), (7, 10));
+    let half = json!({"destination": "/m", "type": "bind", "source": "/s", "options": ["bind"],
+                      "uidMappings": map(7)});
+    let error = plan(json!({"mounts": [half]})).unwrap_err();
+    assert_eq!(error.pointer, "/mounts/0/gidMappings");
+    let fresh = json!({"destination": "/m", "type": "tmpfs", "source": "t", "options": ["idmap"]});
+    let error = plan(json!({"mounts": [fresh]})).unwrap_err();
+    assert_eq!(error.pointer, "/mounts/0/options");
 }
 
 #[test]

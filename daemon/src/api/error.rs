@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use crate::engine::{EngineError, describe_step};
 use crate::files::FileError;
+use crate::idpool::PoolError;
 use crate::spec::errno_name;
 use crate::store::StoreError;
 use crate::supervisor::HelperError;
@@ -37,6 +38,11 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
     ),
     ("name_in_use", 409, "The name is in use"),
     ("invalid_state", 409, "The state forbids it"),
+    (
+        "id_range_taken",
+        409,
+        "The ids of the container are in use elsewhere",
+    ),
     (
         "idempotency_conflict",
         409,
@@ -208,6 +214,7 @@ impl From<EngineError> for ApiError {
                 io_problem(&source, detail)
             }
             EngineError::Files(e) => files(e, detail),
+            EngineError::Ids(e) => ids(e, detail),
         }
     }
 }
@@ -276,6 +283,18 @@ fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
         _ => "internal",
     };
     ApiError::new(code, detail).errno(errno)
+}
+
+fn ids(error: PoolError, detail: String) -> ApiError {
+    match error {
+        PoolError::Exhausted { .. } => ApiError::new("resources_exhausted", detail).hint(
+            "remove containers, enlarge id_pool in the configuration, or use the host's user \
+             namespace (namespaces.user: host)",
+        ),
+        PoolError::Taken { .. } => ApiError::new("id_range_taken", detail)
+            .hint("remove this container and create it again: it then gets a range that is free"),
+        PoolError::Registry(source) => io_problem(&source, detail),
+    }
 }
 
 fn files(error: FileError, detail: String) -> ApiError {

@@ -39,8 +39,14 @@ async fn root(app: &App, handle: &Arc<Handle>) -> Result<OwnedFd> {
     if let RootfsSource::Overlay { .. } = &plan.source {
         app.engine.make_directories(handle.id)?;
     }
-    let opened = app.engine.supervisor.open_rootfs(plan).await;
+    let maps = handle.record().id_maps;
+    let opened = app.engine.supervisor.open_rootfs(plan, maps).await;
     Ok(opened.map_err(|e| EngineError::start_failed(e, "the root", None))?)
+}
+
+/// Files are told with the ids that the container knows.
+fn id_view(handle: &Handle) -> IdView {
+    IdView::new(handle.record().id_maps)
 }
 
 fn path_of(params: &Params) -> Result<String> {
@@ -62,13 +68,13 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
     let stat_root = root.clone();
     let stat_path = path.clone();
     // A path that is not there is told before the stream begins.
-    let stat = blocking(move || files::stat(stat_root.as_fd(), &stat_path, &IdView)).await?;
+    let ids = id_view(&handle);
+    let stat_ids = ids.clone();
+    let stat = blocking(move || files::stat(stat_root.as_fd(), &stat_path, &stat_ids)).await?;
     if params.flag("stat", false)? {
         return Ok(Json(stat).into_response());
     }
-    Ok(tar(move |out| {
-        files::pack(root.as_fd(), &path, &IdView, out)
-    }))
+    Ok(tar(move |out| files::pack(root.as_fd(), &path, &ids, out)))
 }
 
 /// `GET /v1/containers/{c}/export`.
@@ -76,7 +82,8 @@ pub async fn export(State(app): AppState, Path(reference): Path<String>, params:
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
     let root = root(&app, &handle).await?;
-    Ok(tar(move |out| files::pack_all(root.as_fd(), &IdView, out)))
+    let ids = id_view(&handle);
+    Ok(tar(move |out| files::pack_all(root.as_fd(), &ids, out)))
 }
 
 /// `PUT /v1/containers/{c}/files`.
@@ -101,13 +108,14 @@ pub async fn write(
     }
     let handle = app.engine.find(&reference)?;
     let root = root(&app, &handle).await?;
+    let ids = id_view(&handle);
     let (sender, receiver) = mpsc::channel(8);
     let unpacking = tokio::task::spawn_blocking(move || {
         let input = BodyReader {
             receiver,
             rest: Bytes::new(),
         };
-        files::unpack(root.as_fd(), &path, &IdView, input, &Bounds::default())
+        files::unpack(root.as_fd(), &path, &ids, input, &Bounds::default())
     });
     let mut stream = body.into_data_stream();
     while let Some(chunk) = stream.next().await {

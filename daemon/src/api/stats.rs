@@ -15,6 +15,7 @@ use super::extract::{Format, Params, Path};
 use super::stream::respond;
 use crate::engine::record::Record;
 use crate::engine::{EngineError, Handle};
+use crate::files::IdView;
 use crate::procfs;
 
 /// The record of a container that has processes, and its PID 1.
@@ -42,8 +43,12 @@ pub async fn top(
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
     let (record, pid) = running(&handle, "top")?;
+    let ids = IdView::new(record.id_maps.clone());
     let read = move || procfs::top(&record.cgroups, pid);
-    let processes = blocking("read the container's processes", read).await?;
+    let mut processes = blocking("read the container's processes", read).await?;
+    for process in &mut processes {
+        process.container_uid = ids.user_inside(process.uid);
+    }
     Ok(Json(Top { processes }))
 }
 

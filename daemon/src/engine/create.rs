@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, ContainerId, ContainerState, Name};
+use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, Name};
 
-use super::record::Record;
+use super::record::{Record, maps_of};
 use super::restart_policy::RestartState;
 use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
+use crate::idpool::{IdPool, IdRange};
 use crate::lifecycle::Transition;
 use crate::spec::{self, ConfigError, Prepared, RootSource, SpecContext};
 use crate::store::Write;
@@ -126,12 +127,19 @@ impl Engine {
         start: bool,
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
-        let mut prepared = spec::prepare(&config, &SpecContext { id: &id })?;
+        let range = self.reserve_ids(id, &config)?;
+        let ctx = SpecContext {
+            id: &id,
+            range: range.get(),
+        };
+        let mut prepared = spec::prepare(&config, &ctx)?;
         check_machine(&config, &mut prepared)?;
-        let record = new_record(id, &config, &prepared);
+        let record = new_record(id, &config, &prepared, range.get());
         let handle = Handle::new(record);
         let _operation = handle.operation.lock().await;
         self.insert(&handle)?;
+        // From here on the record has it, and `forget` gives it back.
+        range.keep();
         let config = Arc::new(config);
         let result = self
             .record_and_start(&handle, &config, prepared, start, extra)
@@ -142,6 +150,51 @@ impl Engine {
             self.discard(&handle).await;
         }
         result.map(|()| handle.clone())
+    }
+
+    /// The host ids of a container's own user namespace, until they are kept.
+    fn reserve_ids(
+        &self,
+        id: ContainerId,
+        config: &ContainerConfig,
+    ) -> Result<Reserved<'_>, EngineError> {
+        if let Some(maps) = &config.id_maps {
+            self.check_maps(maps)?;
+        }
+        let range = if spec::takes_range(config)? {
+            Some(self.ids.allocate(id)?)
+        } else {
+            None
+        };
+        Ok(Reserved {
+            pool: &self.ids,
+            id,
+            range,
+        })
+    }
+
+    /// Ids of the pool are given out by the pool alone.
+    fn check_maps(&self, maps: &IdMaps) -> Result<(), EngineError> {
+        let pool = self.ids.config();
+        for (name, map) in [("uid", &maps.uid), ("gid", &maps.gid)] {
+            let taken = |line: &IdMap| pool.overlaps(line.host_id, line.size);
+            // The whole range as it is gives nothing away that the host's namespace would not.
+            let whole = |line: &IdMap| line.container_id == line.host_id;
+            if let Some(i) = map.iter().position(|line| taken(line) && !whole(line)) {
+                return Err(EngineError::Config(ConfigError {
+                    pointer: format!("/id_maps/{name}/{i}"),
+                    detail: format!(
+                        "host ids from {} to {} belong to the pool of this daemon's containers",
+                        pool.start,
+                        pool.start + (pool.count - 1)
+                    ),
+                    hint: Some(
+                        "leave out id_maps to get a range of the pool, or map to other ids".into(),
+                    ),
+                }));
+            }
+        }
+        Ok(())
     }
 
     async fn record_and_start(
@@ -202,6 +255,31 @@ impl Engine {
     }
 }
 
+/// A range that is given back unless it is kept.
+struct Reserved<'a> {
+    pool: &'a IdPool,
+    id: ContainerId,
+    range: Option<IdRange>,
+}
+
+impl Reserved<'_> {
+    fn get(&self) -> Option<IdRange> {
+        self.range
+    }
+
+    fn keep(mut self) {
+        self.range = None;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        if let Some(range) = self.range {
+            self.pool.release(self.id, range);
+        }
+    }
+}
+
 /// Checks what only the machine can tell, before anything is made, and adds what is found on it.
 pub(super) fn check_machine(
     config: &ContainerConfig,
@@ -244,7 +322,12 @@ fn root_error(path: &Path, what: &str) -> EngineError {
     })
 }
 
-fn new_record(id: ContainerId, config: &ContainerConfig, prepared: &Prepared) -> Record {
+fn new_record(
+    id: ContainerId,
+    config: &ContainerConfig,
+    prepared: &Prepared,
+    range: Option<IdRange>,
+) -> Record {
     Record {
         id,
         name: config.name.clone().unwrap_or_else(|| made_up_name(id)),
@@ -273,6 +356,9 @@ fn new_record(id: ContainerId, config: &ContainerConfig, prepared: &Prepared) ->
             policy: config.restart.unwrap_or_default(),
             ..RestartState::default()
         },
+        id_range: range,
+        id_maps: range.map(maps_of).or_else(|| config.id_maps.clone()),
+        idmaps: Vec::new(),
     }
 }
 

@@ -124,6 +124,9 @@ pub enum EngineError {
         /// Why not.
         source: io::Error,
     },
+    /// No id range for a user namespace.
+    #[error("{0}")]
+    Ids(#[from] crate::idpool::PoolError),
     /// The files of a container.
     #[error("{0}")]
     Files(#[from] crate::files::FileError),

@@ -135,8 +135,14 @@ impl Engine {
         config: &ExecConfig,
     ) -> Result<ExecPlan, EngineError> {
         let container = self.config(handle).await?;
-        let prepared =
-            spec::exec_process(config, &container, &spec::SpecContext { id: &handle.id })?;
+        let prepared = spec::exec_process(
+            config,
+            &container,
+            &spec::SpecContext {
+                id: &handle.id,
+                range: None,
+            },
+        )?;
         let envelope = ExecEnvelope {
             id: id.to_string(),
             log: LogPlan {

@@ -122,7 +122,8 @@ impl Engine {
     /// What a create would do, step by step, without doing it.
     pub fn dry_run(&self, config: &ContainerConfig) -> Result<Plan, EngineError> {
         let id = ContainerId::generate();
-        let mut prepared = spec::prepare(config, &SpecContext { id: &id })?;
+        let range = spec::takes_range(config)?.then(|| self.ids.example());
+        let mut prepared = spec::prepare(config, &SpecContext { id: &id, range })?;
         super::create::check_machine(config, &mut prepared)?;
         let plan = self.unstarted_plan(id, config, prepared)?;
         Ok(explained(&plan, None, None))
@@ -131,7 +132,11 @@ impl Engine {
     /// How a container is, or was, built.
     pub async fn plan(&self, handle: &Handle) -> Result<Plan, EngineError> {
         let config = self.config(handle).await?;
-        let mut prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        let ctx = SpecContext {
+            id: &handle.id,
+            range: handle.record().id_range,
+        };
+        let mut prepared = spec::prepare(&config, &ctx)?;
         super::machine::complete_as_far_as_possible(&config, &mut prepared);
         let plan = self.unstarted_plan(handle.id, &config, prepared)?;
         // Nobody waits for the commit of a start's timings: what was queued must be in before it is read.
@@ -156,7 +161,7 @@ impl Engine {
             .enumerate()
             .map(|(index, (kind, _))| (*kind, index))
             .collect::<std::collections::BTreeMap<NamespaceKind, usize>>();
-        self.launch_plan(id, config, prepared, joins)
+        self.launch_plan(id, config, prepared, joins, None)
     }
 }
 

@@ -41,6 +41,7 @@ use paths::Paths;
 use record::Record;
 use start::Cause;
 
+use crate::idpool::IdPool;
 use crate::store::{NewEvent, Store, StoreError, Write};
 use crate::supervisor::Supervisor;
 
@@ -53,6 +54,8 @@ pub struct Engine {
     pub supervisor: Supervisor,
     /// Where things lie.
     pub paths: Paths,
+    /// Host ids for user namespaces.
+    pub ids: IdPool,
     /// This boot.
     pub boot_id: String,
     /// Follows logs.
@@ -77,6 +80,7 @@ impl Engine {
         store: Store,
         supervisor: Supervisor,
         paths: Paths,
+        ids: IdPool,
         boot_id: String,
         watcher: Arc<crate::logs::Watcher>,
     ) -> Arc<Self> {
@@ -84,6 +88,7 @@ impl Engine {
             store,
             supervisor,
             paths,
+            ids,
             boot_id,
             watcher,
             containers: RwLock::default(),
@@ -242,13 +247,18 @@ impl Engine {
 
     /// Drops a container and its execs from the maps.
     fn forget(&self, handle: &Handle) {
-        let (name, execs) = {
+        let (name, execs, range) = {
             let mut live = handle.live();
             live.removed = true;
             live.helper = None;
             live.pidfd = None;
-            (live.record.name.clone(), std::mem::take(&mut live.execs))
+            let record = &live.record;
+            let (name, range) = (record.name.clone(), record.id_range);
+            (name, std::mem::take(&mut live.execs), range)
         };
+        if let Some(range) = range {
+            self.ids.release(handle.id, range);
+        }
         let mut containers = self.containers_mut();
         containers.by_id.remove(&handle.id);
         if containers.by_name.get(&name) == Some(&handle.id) {

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use lbctl::types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Exec, ExecId,
-    ExecState, Exit, ExitStatus, Failure, Name, RestartPolicy,
+    ExecState, Exit, ExitStatus, Failure, IdMap, IdMaps, IdSource, IdmapState, MountIdmap, Name,
+    RestartPolicy, UserNamespace,
 };
-use littlebox_helper::protocol::{ExitRecord, ProcessExit};
+use littlebox_helper::protocol::{self, ExitRecord, MountReport, ProcessExit};
 use serde::{Deserialize, Serialize};
 
 use super::restart_policy::RestartState;
+use crate::idpool::IdRange;
 use crate::spec::signal_name;
 use crate::time::rfc3339;
 
@@ -68,6 +70,16 @@ pub struct Record {
     /// Starts by the restart policy.
     #[serde(default)]
     pub restart: RestartState,
+    /// Its range of the pool; written with the first record and never changed.
+    #[serde(default)]
+    pub id_range: Option<IdRange>,
+    /// The maps of its user namespace: with the host's ids of every file that it makes without an
+    /// idmapped mount. `None` in the host's, and of a joined one before the first start.
+    #[serde(default)]
+    pub id_maps: Option<IdMaps>,
+    /// How its mounts were seen through them at the last start.
+    #[serde(default)]
+    pub idmaps: Vec<MountIdmap>,
 }
 
 fn nil() -> ContainerId {
@@ -112,6 +124,7 @@ impl Record {
 
     /// What inspect shows. Directories and relaxations are filled in by the engine.
     pub fn container(&self, config: ContainerConfig, execs: Vec<ExecId>) -> Container {
+        let user_namespace = self.user_namespace(&config);
         let config = ContainerConfig {
             name: Some(self.name.clone()),
             labels: self.labels.clone(),
@@ -126,12 +139,57 @@ impl Record {
             restart_at: self.restart.due_at.map(rfc3339),
             warnings: self.warnings.clone(),
             cgroups: self.cgroups.clone(),
+            user_namespace,
+            idmaps: self.idmaps.clone(),
             helper_pid: self.helper.as_ref().map(|h| h.pid),
             execs,
             relaxations: Vec::new(),
             upper_dir: None,
             log_path: None,
         }
+    }
+
+    fn user_namespace(&self, config: &ContainerConfig) -> UserNamespace {
+        let maps = self.id_maps.clone();
+        let (uid_map, gid_map) = maps.map_or_else(Default::default, |maps| (maps.uid, maps.gid));
+        let ids = match (self.id_range, &config.id_maps) {
+            (Some(_), _) => Some(IdSource::Pool),
+            (None, Some(_)) => Some(IdSource::Given),
+            (None, None) => None,
+        };
+        UserNamespace {
+            source: crate::spec::user_source(config).to_owned(),
+            ids,
+            uid_map,
+            gid_map,
+        }
+    }
+}
+
+/// The maps of a container that has a range of the pool.
+pub fn maps_of(range: IdRange) -> IdMaps {
+    let line = IdMap {
+        container_id: 0,
+        host_id: range.first,
+        size: range.size,
+    };
+    IdMaps {
+        uid: vec![line],
+        gid: vec![line],
+    }
+}
+
+/// As the helper told it.
+pub fn mount_idmap(report: &MountReport) -> MountIdmap {
+    MountIdmap {
+        destination: report.destination.to_string_lossy().into_owned(),
+        state: match report.state {
+            protocol::IdmapState::Mapped => IdmapState::Mapped,
+            protocol::IdmapState::Partly => IdmapState::Partly,
+            protocol::IdmapState::Refused => IdmapState::Refused,
+            protocol::IdmapState::Off => IdmapState::Off,
+            protocol::IdmapState::NotApplicable => IdmapState::NotApplicable,
+        },
     }
 }
 

@@ -17,6 +17,12 @@ pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
     if config.rootfs == "host" {
         list.push("the machine's own files can be read".to_owned());
     }
+    if config.privileged
+        && crate::spec::user_source(config) == "host"
+        && !config.namespaces.contains_key("user")
+    {
+        list.push("host user namespace".to_owned());
+    }
     list.extend(namespaces(config));
     list.extend(capabilities(config));
     if config.no_new_privileges == Some(false) {

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, ContainerId, ContainerState};
+use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, MountConfig};
 use littlebox_helper::protocol::{
     Event, LaunchPlan, Launched, LogPlan, NamespaceKind, RootfsPlan, RootfsSource,
 };
@@ -13,12 +13,13 @@ use littlebox_plan::Envelope;
 use tokio::sync::watch;
 
 use super::error::describe_start;
-use super::record::ProcessIdentity;
+use super::record::{ProcessIdentity, maps_of, mount_idmap};
 use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
+use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
 use crate::spec::{self, ConfigError, NamespaceSource, Prepared, RootSource, SpecContext};
-use crate::supervisor::{Helper, Incoming, Listener, StartError};
+use crate::supervisor::{Helper, Incoming, Listener, StartError, helper_map};
 use crate::time::now_ns;
 
 /// Who starts a container.
@@ -50,7 +51,7 @@ impl Engine {
         cause: Cause,
     ) -> Result<(), EngineError> {
         let config = self.config(handle).await?;
-        let prepared = prepare(handle, &config);
+        let prepared = self.prepare_start(handle, &config);
         if cause == Cause::Client
             && let Err(error) = prepared
         {
@@ -84,6 +85,44 @@ impl Engine {
                 Err(self.start_failed(handle, refusal).await)
             }
         }
+    }
+
+    /// Checks a container's configuration, and what it needs of the machine.
+    fn prepare_start(
+        &self,
+        handle: &Handle,
+        config: &ContainerConfig,
+    ) -> Result<Prepared, EngineError> {
+        let ctx = SpecContext {
+            id: &handle.id,
+            range: self.range_for_start(handle, config)?,
+        };
+        let mut prepared = spec::prepare(config, &ctx)?;
+        super::create::check_machine(config, &mut prepared)?;
+        Ok(prepared)
+    }
+
+    /// The container's range of the pool, known to be its own. One that was recorded by a version
+    /// without a pool gets its range now.
+    fn range_for_start(
+        &self,
+        handle: &Handle,
+        config: &ContainerConfig,
+    ) -> Result<Option<IdRange>, EngineError> {
+        if !spec::takes_range(config)? {
+            return Ok(None);
+        }
+        let mut live = handle.live();
+        let range = match live.record.id_range {
+            Some(range) => {
+                self.ids.ensure(range)?;
+                range
+            }
+            None => self.ids.allocate(handle.id)?,
+        };
+        live.record.id_range = Some(range);
+        live.record.id_maps = Some(maps_of(range));
+        Ok(Some(range))
     }
 
     /// Has a helper build the container. The state is `starting`; afterwards it is `running` or
@@ -138,11 +177,13 @@ impl Engine {
         // What an earlier run left there is recorded: its exit was saved before this start.
         super::paths::remove_tree(&run_dir).map_err(EngineError::io("remove", run_dir.clone()))?;
         super::paths::make_leaf(&run_dir).map_err(EngineError::io("make", run_dir.clone()))?;
-        for source in &prepared.create_sources {
-            std::fs::create_dir_all(source).map_err(EngineError::io("make", source.clone()))?;
-        }
+        make_sources(config, &prepared, handle.record().id_maps)?;
         let (joins, fds) = self.open_namespaces(&prepared.namespaces)?;
-        let plan = self.launch_plan(handle.id, config, prepared, joins)?;
+        let joined_ids = self.joined_ids(&prepared.namespaces)?;
+        if let Some(maps) = &joined_ids {
+            handle.live().record.id_maps = Some(maps.clone());
+        }
+        let plan = self.launch_plan(handle.id, config, prepared, joins, joined_ids)?;
         Ok((plan, fds))
     }
 
@@ -153,6 +194,7 @@ impl Engine {
         config: &ContainerConfig,
         prepared: Prepared,
         joins: BTreeMap<NamespaceKind, usize>,
+        joined_ids: Option<IdMaps>,
     ) -> Result<LaunchPlan, EngineError> {
         let rootfs = self.rootfs(id, config, &prepared.root);
         let log = LogPlan {
@@ -175,8 +217,13 @@ impl Engine {
                 .hidden
                 .extend_from_slice(super::machine::thermal_files());
         }
-        envelope.inject = prepared.inject.filter(|_| faults::enabled());
-        envelope.weaken = prepared.weaken.filter(|_| faults::enabled());
+        envelope.joined_ids = joined_ids.map(|maps| (helper_map(&maps.uid), helper_map(&maps.gid)));
+        envelope.idmap_where_possible = prepared.idmap_where_possible;
+        if faults::enabled() {
+            envelope.weaken = prepared.weaken;
+            envelope.inject = prepared.inject;
+            envelope.layer_idmap = prepared.layer_idmap;
+        }
         littlebox_plan::launch_plan(&prepared.spec, envelope).map_err(|e| {
             EngineError::Config(ConfigError {
                 pointer: String::new(),
@@ -203,7 +250,11 @@ impl Engine {
     /// The plan of the root of a container that does not run, for its files.
     pub(crate) async fn rootfs_plan(&self, handle: &Handle) -> Result<RootfsPlan, EngineError> {
         let config = self.config(handle).await?;
-        let prepared = spec::prepare(&config, &SpecContext { id: &handle.id })?;
+        let ctx = SpecContext {
+            id: &handle.id,
+            range: handle.record().id_range,
+        };
+        let prepared = spec::prepare(&config, &ctx)?;
         let mut source = self.rootfs(handle.id, &config, &prepared.root);
         if let RootfsSource::Overlay { volatile, .. } = &mut source {
             *volatile = false;
@@ -212,6 +263,11 @@ impl Engine {
             source,
             read_only: false,
             propagation: Default::default(),
+            idmap: if faults::enabled() {
+                prepared.layer_idmap
+            } else {
+                Default::default()
+            },
         })
     }
 
@@ -277,6 +333,40 @@ impl Engine {
             fds.push(fd);
         }
         Ok((joins, fds))
+    }
+
+    /// The maps of a user namespace that is joined; `None`: it is not, or it is the host's.
+    fn joined_ids(
+        &self,
+        sources: &BTreeMap<NamespaceKind, NamespaceSource>,
+    ) -> Result<Option<IdMaps>, EngineError> {
+        match sources.get(&NamespaceKind::User) {
+            Some(NamespaceSource::Container(reference)) => {
+                Ok(self.find(reference)?.record().id_maps)
+            }
+            Some(NamespaceSource::Pid(pid)) => {
+                let read = |file: &str| {
+                    let path = format!("/proc/{pid}/{file}");
+                    crate::procfs::id_map(&path).map_err(EngineError::io("read", path))
+                };
+                let maps = IdMaps {
+                    uid: read("uid_map")?,
+                    gid: read("gid_map")?,
+                };
+                let whole = |map: &[IdMap]| {
+                    matches!(
+                        map,
+                        [IdMap {
+                            container_id: 0,
+                            host_id: 0,
+                            size: u32::MAX
+                        }]
+                    )
+                };
+                Ok((!whole(&maps.uid) || !whole(&maps.gid)).then_some(maps))
+            }
+            Some(NamespaceSource::New | NamespaceSource::Host) | None => Ok(None),
+        }
     }
 
     fn open_container_ns(
@@ -352,6 +442,7 @@ impl Engine {
         record.helper = Some(identity(launched.helper_pid, launched.helper_start_time));
         record.restart.boot_id.clone_from(&self.boot_id);
         record.warnings.clone_from(&launched.warnings);
+        record.idmaps = launched.idmaps.iter().map(mount_idmap).collect();
         record.cgroups = launched
             .cgroups
             .iter()
@@ -486,11 +577,31 @@ impl Listener for ContainerListener {
     }
 }
 
-/// Checks a container's configuration, and what it needs of the machine.
-fn prepare(handle: &Handle, config: &ContainerConfig) -> Result<Prepared, EngineError> {
-    let mut prepared = spec::prepare(config, &SpecContext { id: &handle.id })?;
-    super::create::check_machine(config, &mut prepared)?;
-    Ok(prepared)
+/// Makes the bind sources that are missing. Of a mount that is not idmapped the container's root
+/// is the owner, who could not write there otherwise.
+fn make_sources(
+    config: &ContainerConfig,
+    prepared: &Prepared,
+    maps: Option<IdMaps>,
+) -> Result<(), EngineError> {
+    let view = crate::files::IdView::new(maps);
+    let plain = |source: &Path| {
+        let of_it = |m: &&MountConfig| m.source.as_deref().map(Path::new) == Some(source);
+        let mut mounts = config.mounts.iter().filter(of_it);
+        mounts.all(|mount| mount.idmap == Some(false))
+    };
+    for source in &prepared.create_sources {
+        if source.exists() {
+            continue;
+        }
+        std::fs::create_dir_all(source).map_err(EngineError::io("make", source.clone()))?;
+        if plain(source) {
+            let (uid, gid) = (view.user_on_host(0), view.group_on_host(0));
+            std::os::unix::fs::chown(source, uid, gid)
+                .map_err(EngineError::io("chown", source.clone()))?;
+        }
+    }
+    Ok(())
 }
 
 fn open(path: &Path) -> std::io::Result<OwnedFd> {

@@ -1,23 +1,160 @@
 //! Whose ids: the daemon's or the container's.
 
-/// How user and group ids of the host are seen inside the container. The identity for now: this
-/// is the one place where the id maps of a user namespace will be applied.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct IdView;
+use lbctl::types::{IdMap, IdMaps};
+use rustix::io::Errno;
+use rustix::thread::{
+    CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_thread_res_gid,
+    set_thread_res_uid,
+};
+
+/// What the kernel shows inside a user namespace for an id that it does not map
+/// (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65_534;
+
+/// How user and group ids of the host are seen inside the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdView(Option<IdMaps>);
 
 impl IdView {
     /// The container has the host's ids.
     pub fn identity() -> Self {
-        Self
+        Self(None)
     }
 
-    /// A host id as the container sees it.
-    pub fn to_container(&self, host: u32) -> u32 {
-        host
+    /// The container is in a user namespace with these maps; `None`: in the host's.
+    pub fn new(maps: Option<IdMaps>) -> Self {
+        Self(maps)
     }
 
-    /// A container id on the host; `None` when it has none.
-    pub fn to_host(&self, container: u32) -> Option<u32> {
-        Some(container)
+    /// The maps.
+    pub fn maps(&self) -> Option<&IdMaps> {
+        self.0.as_ref()
+    }
+
+    /// A user id of the host as the container sees it.
+    pub fn user_inside(&self, host: u32) -> u32 {
+        self.0.as_ref().map_or(host, |maps| inside(&maps.uid, host))
+    }
+
+    /// A group id of the host as the container sees it.
+    pub fn group_inside(&self, host: u32) -> u32 {
+        self.0.as_ref().map_or(host, |maps| inside(&maps.gid, host))
+    }
+
+    /// A user id of the container on the host; `None` when it has none.
+    pub fn user_on_host(&self, container: u32) -> Option<u32> {
+        match &self.0 {
+            None => Some(container),
+            Some(maps) => on_host(&maps.uid, container),
+        }
+    }
+
+    /// A group id of the container on the host; `None` when it has none.
+    pub fn group_on_host(&self, container: u32) -> Option<u32> {
+        match &self.0 {
+            None => Some(container),
+            Some(maps) => on_host(&maps.gid, container),
+        }
+    }
+
+    /// Runs `work` on this thread as the container's root: a file system of a user namespace
+    /// refuses new files of an id that it does not map (EOVERFLOW), and the daemon's own is one.
+    pub(super) fn as_root<T>(&self, work: impl FnOnce() -> T) -> Result<T, Errno> {
+        let first = |map: &[IdMap]| {
+            let line = map.iter().min_by_key(|line| line.container_id)?;
+            Some(on_host(map, 0).unwrap_or(line.host_id))
+        };
+        let root = self
+            .0
+            .as_ref()
+            .and_then(|maps| Some((first(&maps.uid)?, first(&maps.gid)?)));
+        match root {
+            None | Some((0, 0)) => Ok(work()),
+            Some((uid, gid)) => {
+                let _guard = Assumed::assume(uid, gid)?;
+                Ok(work())
+            }
+        }
+    }
+}
+
+fn inside(map: &[IdMap], host: u32) -> u32 {
+    let found = map.iter().find_map(|line| {
+        let offset = host.checked_sub(line.host_id)?;
+        (offset < line.size).then(|| line.container_id + offset)
+    });
+    found.unwrap_or(NOBODY)
+}
+
+fn on_host(map: &[IdMap], container: u32) -> Option<u32> {
+    map.iter().find_map(|line| {
+        let offset = container.checked_sub(line.container_id)?;
+        (offset < line.size).then(|| line.host_id + offset)
+    })
+}
+
+/// This thread's effective ids are others until it is dropped. The real and saved ones stay 0, and
+/// so do the permitted capabilities (capabilities(7), "Effect of user ID changes").
+struct Assumed {
+    before: CapabilitySets,
+}
+
+impl Assumed {
+    fn assume(uid: u32, gid: u32) -> Result<Self, Errno> {
+        let before = capabilities(None)?;
+        // From here on the way back is taken whatever fails.
+        let assumed = Self { before };
+        let keep = |uid: u32| Uid::from_raw(uid);
+        set_thread_res_gid(Gid::from_raw(0), Gid::from_raw(gid), Gid::from_raw(0))?;
+        set_thread_res_uid(keep(0), keep(uid), keep(0))?;
+        // The change has cleared the effective set.
+        set_capabilities(None, before)?;
+        Ok(assumed)
+    }
+}
+
+impl Drop for Assumed {
+    fn drop(&mut self) {
+        let root = (Uid::from_raw(0), Gid::from_raw(0));
+        let restored = set_thread_res_uid(root.0, root.0, root.0)
+            .and_then(|()| set_thread_res_gid(root.1, root.1, root.1))
+            .and_then(|()| set_capabilities(None, self.before));
+        if let Err(error) = restored {
+            // A thread of the daemon that is somebody else must do nothing more.
+            tracing::error!(%error, "cannot become root again");
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view() -> IdView {
+        let line = |container_id, host_id, size| IdMap {
+            container_id,
+            host_id,
+            size,
+        };
+        IdView::new(Some(IdMaps {
+            uid: vec![line(0, 700_000, 1000), line(5000, 900_000, 1)],
+            gid: vec![line(0, 800_000, 1000)],
+        }))
+    }
+
+    #[test]
+    fn ids_are_seen_through_the_maps_and_back() {
+        let view = view();
+        assert_eq!(view.user_inside(700_000), 0);
+        assert_eq!(view.user_inside(900_000), 5000);
+        assert_eq!(view.user_inside(0), NOBODY);
+        assert_eq!(view.user_inside(701_000), NOBODY);
+        assert_eq!(view.group_inside(800_999), 999);
+        assert_eq!(view.user_on_host(999), Some(700_999));
+        assert_eq!(view.user_on_host(1000), None);
+        assert_eq!(view.group_on_host(5000), None);
+        assert_eq!(IdView::identity().user_inside(7), 7);
+        assert_eq!(IdView::identity().group_on_host(7), Some(7));
     }
 }

@@ -59,6 +59,17 @@ pub fn unpack(
     input: impl Read,
     bounds: &Bounds,
 ) -> Result<(), FileError> {
+    ids.as_root(|| unpack_as_root(root, dir, ids, input, bounds))
+        .map_err(|errno| failed("setresuid", dir.as_bytes(), errno))?
+}
+
+fn unpack_as_root(
+    root: BorrowedFd<'_>,
+    dir: &str,
+    ids: &IdView,
+    input: impl Read,
+    bounds: &Bounds,
+) -> Result<(), FileError> {
     let base = [&b"/"[..], dir.as_bytes()].concat();
     // Told before anything is read.
     open_directory(root, &base)?;
@@ -373,13 +384,16 @@ impl Unpacker<'_> {
     }
 
     fn owner(&self, uid: u32, gid: u32, path: &[u8]) -> Result<(Uid, Gid), FileError> {
-        let host = |id: u32| {
-            self.ids
-                .to_host(id)
+        let known = |on_host: Option<u32>, id: u32| {
+            on_host
                 .filter(|id| *id != u32::MAX)
                 .ok_or_else(|| bad(&format!("{}: owner {id} does not exist here", shown(path))))
         };
-        Ok((Uid::from_raw(host(uid)?), Gid::from_raw(host(gid)?)))
+        let (user, group) = (self.ids.user_on_host(uid), self.ids.group_on_host(gid));
+        Ok((
+            Uid::from_raw(known(user, uid)?),
+            Gid::from_raw(known(group, gid)?),
+        ))
     }
 
     /// Owner first: a change of owner takes set-id bits away (chown(2)).

@@ -1,7 +1,7 @@
 //! Parsers of `/proc` and cgroup files (proc(5), cgroups(7)). They never panic, whatever a
 //! program put into its name; what cannot be read is `None` or left out.
 
-use lbctl::types::NetworkStats;
+use lbctl::types::{IdMap, NetworkStats};
 
 /// Fields of `/proc/PID/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,4 +166,18 @@ pub fn parse_blkio(text: &str) -> (u64, u64) {
             .fold(0u64, u64::saturating_add)
     };
     (sum("Read"), sum("Write"))
+}
+
+/// `uid_map` and `gid_map` of a process (user_namespaces(7)): inside, outside, how many.
+pub fn parse_id_map(text: &str) -> Vec<IdMap> {
+    let line = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(IdMap {
+            container_id: next()?,
+            host_id: next()?,
+            size: next()?,
+        })
+    };
+    text.lines().filter_map(line).collect()
 }

@@ -45,6 +45,7 @@ fn describe(pid: u32, level: usize, boot_ns: i64) -> io::Result<TopProcess> {
         container_pid: status.ns_pids.get(level).copied().unwrap_or(0),
         ppid: stat.ppid,
         uid: status.uid,
+        container_uid: status.uid,
         state: stat.state.to_string(),
         threads: stat.threads,
         cpu_ms: (stat.utime.saturating_add(stat.stime)).saturating_mul(tick_ns()) / 1_000_000,

@@ -14,15 +14,17 @@ mod namespaces;
 mod process;
 mod resources;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lbctl::types::{ContainerConfig, ContainerId, ExecConfig, RestartMode, RestartPolicy};
 use littlebox_helper::protocol::{
-    Defence, GATE_WINDOW, Injection, NamespaceKind, Step, TerminalSize, UserPlan,
+    Defence, GATE_WINDOW, Injection, LayerIdmap, NamespaceKind, Step, TerminalSize, UserPlan,
 };
 use oci_spec::runtime::{Linux, Process, Root, Spec};
+
+use crate::idpool::IdRange;
 
 pub use devices::{HostDevice, WantedDevice, add as add_devices};
 pub use names::{errno_name, parse_signal, signal_name};
@@ -33,6 +35,8 @@ pub use process::is_default_capability;
 pub struct SpecContext<'a> {
     /// The container's id; its last 12 hex digits are the default host name.
     pub id: &'a ContainerId,
+    /// Its range of the pool, where it has one ([`takes_range`]).
+    pub range: Option<IdRange>,
 }
 
 /// A configuration that was checked.
@@ -59,6 +63,8 @@ pub struct Prepared {
     pub devices: Vec<WantedDevice>,
     /// Bind sources to make as directories when they are missing.
     pub create_sources: Vec<PathBuf>,
+    /// Binds that are idmapped where that is possible, by their index in the spec's `mounts`.
+    pub idmap_where_possible: BTreeSet<usize>,
     /// Make the working directory when it is missing.
     pub create_cwd: bool,
     /// What is masked are the default paths: what only this machine has is to be masked with them.
@@ -68,6 +74,8 @@ pub struct Prepared {
     pub inject: Option<Injection>,
     /// The defence that the label `littlebox.test/weaken` turns off; honoured as `inject` is.
     pub weaken: Option<Defence>,
+    /// How the label `littlebox.test/rootfs` wants the root idmapped, under the same condition.
+    pub layer_idmap: LayerIdmap,
 }
 
 /// Where a namespace comes from.
@@ -142,6 +150,8 @@ const INPUT_LIMIT: usize = 1024 * 1024;
 const INJECT_LABEL: &str = "littlebox.test/inject";
 /// The label with which tests turn one defence off.
 const WEAKEN_LABEL: &str = "littlebox.test/weaken";
+/// The label with which tests take a way that this kernel does not need.
+const ROOTFS_LABEL: &str = "littlebox.test/rootfs";
 
 /// Checks a container's configuration and makes its OCI runtime spec.
 ///
@@ -155,18 +165,18 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
     let namespaces = namespaces::sources(config)?;
     let user = process::user_plan(config)?;
     let terminal_size = process::terminal_size(config.terminal, config.terminal_size);
-    let (mounts, create_sources) = mounts::for_spec(config, &root, &namespaces)?;
+    let mounts = mounts::for_spec(config, &root, &namespaces)?;
     let (hostname, domainname) = names_of_host(config, ctx, &namespaces)?;
 
     let mut spec = Spec::default();
     spec.set_version("1.2.1".to_owned());
     spec.set_root(Some(spec_root(&root, config.read_only)));
     spec.set_process(Some(spec_process(config, &user, hostname.as_deref())?));
-    spec.set_mounts(Some(mounts));
+    spec.set_mounts(Some(mounts.spec));
     spec.set_hostname(hostname);
     spec.set_domainname(domainname);
     spec.set_annotations(None);
-    spec.set_linux(Some(spec_linux(config, &namespaces)?));
+    spec.set_linux(Some(spec_linux(config, ctx, &namespaces)?));
     Ok(Prepared {
         spec,
         root,
@@ -177,7 +187,8 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         stop_signal: stop_signal(config)?,
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
         devices: devices::wanted(config)?,
-        create_sources,
+        create_sources: mounts.create,
+        idmap_where_possible: mounts.idmap_where_possible,
         create_cwd: true,
         default_masks: hiding::is_default(config),
         inject: config
@@ -188,7 +199,26 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
             .labels
             .get(WEAKEN_LABEL)
             .and_then(|text| Defence::ALL.into_iter().find(|d| d.name() == text)),
+        layer_idmap: match config.labels.get(ROOTFS_LABEL).map(String::as_str) {
+            Some("attached") => LayerIdmap::Attached,
+            Some("refused") => LayerIdmap::Refused,
+            _ => LayerIdmap::Auto,
+        },
     })
+}
+
+/// Whether a container has a range of the pool: it gets a new user namespace and brings no maps.
+///
+/// # Errors
+/// The namespaces' own.
+pub fn takes_range(config: &ContainerConfig) -> Result<bool, ConfigError> {
+    let sources = namespaces::sources(config)?;
+    Ok(config.id_maps.is_none() && namespaces::is_new(&sources, NamespaceKind::User))
+}
+
+/// Where a container's user namespace comes from, as the API writes it.
+pub fn user_source(config: &ContainerConfig) -> &str {
+    namespaces::user_source(config)
 }
 
 /// Checks an exec's configuration against its container's and makes its OCI process object.
@@ -374,11 +404,12 @@ fn spec_process(
 
 fn spec_linux(
     config: &ContainerConfig,
+    ctx: &SpecContext<'_>,
     sources: &namespaces::Sources,
 ) -> Result<Linux, ConfigError> {
     let mut linux = Linux::default();
     linux.set_namespaces(Some(namespaces::for_spec(sources)));
-    if let Some((uid, gid)) = namespaces::id_maps(config, sources)? {
+    if let Some((uid, gid)) = namespaces::id_maps(config, sources, ctx.range)? {
         linux.set_uid_mappings(Some(uid));
         linux.set_gid_mappings(Some(gid));
     }

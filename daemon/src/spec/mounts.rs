@@ -1,5 +1,6 @@
 //! The filesystems of a container: littlebox's own and the request's.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use lbctl::types::{ContainerConfig, MountConfig, MountKind};
@@ -14,19 +15,44 @@ use super::{ConfigError, NamespaceSource, RootSource};
 /// container need cover, so it is bounded by itself.
 const SMALL_TMPFS: &str = "size=64m";
 
-/// All mounts, and the bind sources to make when they are missing.
+/// All mounts.
+#[derive(Debug, Default)]
+pub(super) struct Mounts {
+    /// As the spec has them.
+    pub(super) spec: Vec<Mount>,
+    /// Bind sources to make when they are missing.
+    pub(super) create: Vec<PathBuf>,
+    /// Indices of binds that are idmapped where that is possible.
+    pub(super) idmap_where_possible: BTreeSet<usize>,
+}
+
+/// littlebox's own and the request's.
 pub(super) fn for_spec(
     config: &ContainerConfig,
     root: &RootSource,
     sources: &Sources,
-) -> Result<(Vec<Mount>, Vec<PathBuf>), ConfigError> {
+) -> Result<Mounts, ConfigError> {
     at_most(config.mounts.len(), 256, "/mounts", "mounts")?;
-    let mut mounts = defaults(config.privileged, root, sources);
-    let mut create = Vec::new();
+    let mut mounts = Mounts {
+        spec: defaults(config.privileged, root, sources),
+        ..Mounts::default()
+    };
+    let user_namespace = sources.get(&NamespaceKind::User) != Some(&NamespaceSource::Host);
     for (i, wanted) in config.mounts.iter().enumerate() {
-        mounts.push(user_mount(wanted, i, &mut create)?);
+        if wanted.idmap == Some(true) && !user_namespace {
+            return Err(error_with(
+                format!("/mounts/{i}/idmap"),
+                "the container is in the host's user namespace, which has no id map",
+                "leave out idmap, or set namespaces.user to new",
+            ));
+        }
+        if wanted.kind == MountKind::Bind && wanted.idmap.is_none() {
+            mounts.idmap_where_possible.insert(mounts.spec.len());
+        }
+        let mount = user_mount(wanted, i, &mut mounts.create)?;
+        mounts.spec.push(mount);
     }
-    Ok((mounts, create))
+    Ok(mounts)
 }
 
 /// What every container has.
@@ -49,13 +75,7 @@ fn defaults(privileged: bool, root: &RootSource, sources: &Sources) -> Vec<Mount
     ];
 
     let mut mounts = Vec::with_capacity(8);
-    if host(NamespaceKind::Pid) && !host(NamespaceKind::User) {
-        // A user namespace may mount a procfs only of a PID namespace that it owns
-        // (pid_namespaces(7)); the host's own is shown instead.
-        mounts.push(mount("/proc", "bind", "/proc", &["rbind"]));
-    } else {
-        mounts.push(mount("/proc", "proc", "proc", &system));
-    }
+    mounts.push(mount("/proc", "proc", "proc", &system));
     mounts.push(mount("/dev", "tmpfs", "tmpfs", &dev));
     mounts.push(mount("/dev/pts", "devpts", "devpts", &pts));
     if host(NamespaceKind::Ipc) {
@@ -175,6 +195,9 @@ fn bind_options(
         options.push(format!("{prefix}{flag}"));
     }
     options.push(propagation(wanted, at)?.unwrap_or_else(|| "rprivate".to_owned()));
+    if wanted.idmap == Some(true) {
+        options.push(format!("{prefix}idmap"));
+    }
     Ok(options)
 }
 
@@ -186,6 +209,7 @@ fn tmpfs_options(
         ("source", wanted.source.is_some()),
         ("recursive", wanted.recursive.is_some()),
         ("create", wanted.create),
+        ("idmap", wanted.idmap.is_some()),
     ];
     if let Some((field, _)) = refused.iter().find(|(_, present)| *present) {
         return Err(error_with(

@@ -11,6 +11,7 @@ use oci_spec::runtime::{
 
 use super::check::{error, error_with, key_pointer, shown};
 use super::{ConfigError, NamespaceSource};
+use crate::idpool::IdRange;
 
 /// Sources of all eight kinds.
 pub(super) type Sources = BTreeMap<NamespaceKind, NamespaceSource>;
@@ -24,11 +25,12 @@ pub(super) fn is_new(sources: &Sources, kind: NamespaceKind) -> bool {
 pub(super) fn sources(config: &ContainerConfig) -> Result<Sources, ConfigError> {
     let mut sources: Sources = NamespaceKind::ALL
         .into_iter()
-        .map(|kind| match kind {
-            NamespaceKind::User => (kind, NamespaceSource::Host),
-            kind => (kind, NamespaceSource::New),
-        })
+        .map(|kind| (kind, NamespaceSource::New))
         .collect();
+    sources.insert(
+        NamespaceKind::User,
+        source(user_source(config), "/namespaces/user")?,
+    );
     for (key, value) in &config.namespaces {
         let pointer = key_pointer("/namespaces", key);
         let Some(kind) = NamespaceKind::ALL
@@ -46,6 +48,16 @@ pub(super) fn sources(config: &ContainerConfig) -> Result<Sources, ConfigError> 
     check_mount_namespace(&sources)?;
     check_dependents(config, &sources)?;
     Ok(sources)
+}
+
+/// Where the user namespace comes from. A privileged container is to do what the machine's root
+/// can, and that takes the machine's own.
+pub(super) fn user_source(config: &ContainerConfig) -> &str {
+    match config.namespaces.get(NamespaceKind::User.name()) {
+        Some(source) => source,
+        None if config.privileged && config.id_maps.is_none() => "host",
+        None => "new",
+    }
 }
 
 fn source(value: &str, pointer: &str) -> Result<NamespaceSource, ConfigError> {
@@ -173,22 +185,29 @@ fn spec_type(kind: NamespaceKind) -> LinuxNamespaceType {
 /// Maps of users and of groups.
 type SpecMaps = (Vec<LinuxIdMapping>, Vec<LinuxIdMapping>);
 
-/// The id maps of a new user namespace, users and groups; the whole range as it is by default.
+/// The id maps of a new user namespace, users and groups: the request's, else the container's
+/// range of the pool from 0 on.
 pub(super) fn id_maps(
     config: &ContainerConfig,
     sources: &Sources,
+    range: Option<IdRange>,
 ) -> Result<Option<SpecMaps>, ConfigError> {
     if !is_new(sources, NamespaceKind::User) {
         return Ok(None);
     }
-    let whole = vec![IdMapping {
-        container_id: 0,
-        host_id: 0,
-        size: u32::MAX,
-    }];
-    let (uid, gid) = match &config.id_maps {
-        None => (whole.clone(), whole),
-        Some(maps) => (wire_map(&maps.uid), wire_map(&maps.gid)),
+    let own = |range: IdRange| {
+        vec![IdMapping {
+            container_id: 0,
+            host_id: range.first,
+            size: range.size,
+        }]
+    };
+    let (uid, gid) = match (&config.id_maps, range) {
+        (Some(maps), _) => (wire_map(&maps.uid), wire_map(&maps.gid)),
+        (None, Some(range)) => (own(range), own(range)),
+        (None, None) => {
+            return Err(error("/namespaces/user", "the container has no id range"));
+        }
     };
     for (map, name) in [(&uid, "uid"), (&gid, "gid")] {
         littlebox_plan::idmap::check(map).map_err(|(i, message)| {

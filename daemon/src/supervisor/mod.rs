@@ -14,9 +14,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lbctl::types::{IdMap, IdMaps};
 use littlebox_helper::protocol::{
-    Call, CgroupPlan, First, FromHelper, LaunchPlan, Launched, NamespaceRef, NamespaceRelation,
-    Reply, Request, RootfsPlan, StepFailure, Target,
+    Call, CgroupPlan, First, FromHelper, IdMapping, LaunchPlan, Launched, NamespaceRef,
+    NamespaceRelation, Reply, Request, RootfsPlan, StepFailure, Target,
 };
 
 pub use helper::{Helper, HelperError, Incoming, Listener};
@@ -97,9 +98,22 @@ impl Supervisor {
         }
     }
 
-    /// Makes the root filesystem of a container that does not run; the descriptor is its root.
-    pub async fn open_rootfs(&self, plan: RootfsPlan) -> Result<OwnedFd, StartError> {
-        let (reply, mut fds) = self.work(First::OpenRootfs(plan)).await?;
+    /// Makes the root filesystem of a container that does not run, seen through the maps of its
+    /// user namespace where it has one; the descriptor is its root.
+    pub async fn open_rootfs(
+        &self,
+        plan: RootfsPlan,
+        maps: Option<IdMaps>,
+    ) -> Result<OwnedFd, StartError> {
+        let (uid_map, gid_map) = maps.map_or_else(Default::default, |maps| {
+            (helper_map(&maps.uid), helper_map(&maps.gid))
+        });
+        let first = First::OpenRootfs {
+            plan,
+            uid_map,
+            gid_map,
+        };
+        let (reply, mut fds) = self.work(first).await?;
         match reply {
             Reply::Done if !fds.is_empty() => Ok(fds.swap_remove(0)),
             Reply::Failed(failure) => Err(StartError::Step(failure)),
@@ -211,4 +225,15 @@ async fn end_unwatched(socket: &SeqPacket) {
 
 fn unexpected(reply: &Reply) -> StartError {
     StartError::Lost(Some(format!("it answered with {reply:?}")))
+}
+
+/// A map of the API as the helper takes it.
+pub fn helper_map(map: &[IdMap]) -> Vec<IdMapping> {
+    map.iter()
+        .map(|line| IdMapping {
+            container_id: line.container_id,
+            host_id: line.host_id,
+            size: line.size,
+        })
+        .collect()
 }

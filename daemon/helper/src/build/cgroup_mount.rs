@@ -17,7 +17,15 @@ use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 /// container has a cgroup in. The others are left out: there the container lives in the helper's
 /// cgroup, which is none of its business. Made inside the container's cgroup namespace, whose
 /// root is its own cgroup.
-pub fn mount(tree: &mut Tree, mount: &MountPlan, cgroup: &Cgroup) -> Result<(), Fault> {
+///
+/// `made`: the same mounts from the helper, in the order of the hierarchies, where the container's
+/// user namespace does not own the cgroup namespace.
+pub fn mount(
+    tree: &mut Tree,
+    mount: &MountPlan,
+    cgroup: &Cgroup,
+    made: Option<Vec<OwnedFd>>,
+) -> Result<(), Fault> {
     let path = mount.destination.as_path();
     let attrs = MountAttrs {
         read_only: mount.attrs.read_only && Defence::ReadOnlyCgroup.stands(),
@@ -25,36 +33,40 @@ pub fn mount(tree: &mut Tree, mount: &MountPlan, cgroup: &Cgroup) -> Result<(), 
     };
     let target = tree.ensure_dir(path, Links::Inside)?;
     let hierarchies: Vec<&Hierarchy> = cgroup.hierarchies().collect();
+    let view = |made: Option<Vec<OwnedFd>>| match made {
+        Some(made) => Ok(made),
+        None => self::hierarchies(cgroup, attrs),
+    };
     match hierarchies[..] {
         [] => Ok(()),
-        [only] if only.is_unified() => attach(mounts::make("cgroup2", &[], attrs)?, target, path),
+        [only] if only.is_unified() => view(made)?
+            .into_iter()
+            .try_for_each(|made| attach(made, &target, path)),
         _ => {
-            let writable = MountAttrs {
-                read_only: false,
-                ..attrs
-            };
+            let writable = mounts::writable(attrs);
             let tmpfs = mounts::make("tmpfs", &["mode=755", "size=64k"], writable)?;
             attach(&tmpfs, target, path)?;
-            for hierarchy in hierarchies {
-                mount_hierarchy(&tmpfs, hierarchy, attrs, path)?;
+            for (hierarchy, made) in hierarchies.into_iter().zip(view(made)?) {
+                place(&tmpfs, hierarchy, made, path)?;
             }
             seal(&tmpfs, attrs)
         }
     }
 }
 
-fn mount_hierarchy(
-    tmpfs: &OwnedFd,
-    hierarchy: &Hierarchy,
-    attrs: MountAttrs,
-    path: &Path,
-) -> Result<(), Fault> {
-    let made = if hierarchy.is_unified() {
-        mounts::make("cgroup2", &[], attrs)?
-    } else {
+/// The mounts of the hierarchies, seen from the cgroup namespace of the calling process.
+pub fn hierarchies(cgroup: &Cgroup, attrs: MountAttrs) -> Result<Vec<OwnedFd>, Fault> {
+    let one = |hierarchy: &Hierarchy| {
+        if hierarchy.is_unified() {
+            return mounts::make("cgroup2", &[], attrs);
+        }
         let options: Vec<&str> = hierarchy.controllers().iter().map(String::as_str).collect();
-        mounts::make("cgroup", &options, attrs)?
+        mounts::make("cgroup", &options, attrs)
     };
+    cgroup.hierarchies().map(one).collect()
+}
+
+fn place(tmpfs: &OwnedFd, hierarchy: &Hierarchy, made: OwnedFd, path: &Path) -> Result<(), Fault> {
     let name = hierarchy.name();
     mkdirat(tmpfs, &name, Mode::from_raw_mode(0o755)).fault_at("mkdirat", &name)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;

@@ -12,7 +12,7 @@ use rustix::system::{setdomainname, sethostname};
 
 use super::clocks;
 use super::detached::{Start, Status};
-use super::mounts::{self, Context};
+use super::mounts::{self, Context, Source};
 use super::namespaces::{Namespaces, Origin, join_process};
 use super::program::{Program, give_up, harden};
 use super::report::{FromChild, Report};
@@ -26,7 +26,8 @@ use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
 use crate::protocol::{
-    LaunchPlan, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step, StepFailure,
+    LaunchPlan, MountSource, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step,
+    StepFailure,
 };
 use crate::sys::{self, MountAttr, mount_setattr};
 
@@ -41,8 +42,10 @@ pub struct Container<'a> {
     pub cgroup: &'a Cgroup,
     /// The root; `None`: it comes with the go, or the mount namespace is not the container's own.
     pub root: Option<OwnedFd>,
-    /// The bind sources, one for each mount of the plan.
-    pub sources: Vec<Option<OwnedFd>>,
+    /// What the helper has made, one for each mount of the plan.
+    pub sources: Vec<Source>,
+    /// A procfs for sysctls, where the child may not make it.
+    pub proc: Option<OwnedFd>,
     /// The program's pipes; `None`: a terminal.
     pub stdio: Option<ChildStdio>,
     /// How the program is started.
@@ -63,7 +66,7 @@ pub fn run(
     give_up(failure, report)
 }
 
-impl Container<'_> {
+impl<'a> Container<'a> {
     /// Builds the container around this process and becomes its program.
     pub fn build(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
         let plan = self.plan;
@@ -84,6 +87,20 @@ impl Container<'_> {
         self.enter_user_namespace(steps, report)?;
         self.enter_namespaces(steps)?;
         self.enter_time_namespace(steps, report)?;
+        let own_mounts = self.namespaces.origin(NamespaceKind::Mnt) == Origin::New;
+        steps.run_if(own_mounts, Step::Propagation, |_| {
+            cut_propagation(plan.rootfs.propagation)
+        })?;
+        if own_mounts && self.namespaces.origin(NamespaceKind::User) == Origin::New {
+            // The helper makes the layers in the meantime.
+            let ahead = Some("made ahead".to_owned());
+            steps.run_on(Step::Mounts, ahead, |_| {
+                self.make_ahead();
+                Ok::<_, Fault>(())
+            })?;
+        }
+        self.wait_for_layers(report)
+            .map_err(|fault| fault.of_step(Step::AttachRoot))?;
         let pty = match self.root.take() {
             Some(root) => self.build_mounts(root, steps, report)?,
             None => self.joined_terminal(steps)?,
@@ -99,23 +116,25 @@ impl Container<'_> {
         program.start(steps, report)
     }
 
-    fn enter_user_namespace(
-        &mut self,
-        steps: &mut Steps,
-        report: &Report,
-    ) -> Result<(), StepFailure> {
+    fn enter_user_namespace(&self, steps: &mut Steps, report: &Report) -> Result<(), StepFailure> {
         let (namespaces, plan) = (self.namespaces, self.plan);
         let user = namespaces.origin(NamespaceKind::User);
-        let root = &mut self.root;
         steps.run_if(user != Origin::Host, Step::IdMaps, |_| {
             if user == Origin::New {
-                if let Some(made) = report.wait_for_go()? {
-                    *root = Some(made);
-                }
-                return identity::become_namespace_root(&plan.uid_map, &plan.gid_map);
+                report.wait_for_go()?;
             }
-            identity::become_namespace_root(&[], &[])
+            identity::become_namespace_root(&plan.uid_map, &plan.gid_map)
         })
+    }
+
+    /// What the helper sees through the new id map: the root, if it is not there yet, and binds.
+    fn wait_for_layers(&mut self, report: &Report) -> Result<(), Fault> {
+        if self.namespaces.origin(NamespaceKind::User) == Origin::New
+            && let Some(made) = report.wait_for_go()?
+        {
+            self.root = Some(made);
+        }
+        Ok(())
     }
 
     fn enter_namespaces(&self, steps: &mut Steps) -> Result<(), StepFailure> {
@@ -160,16 +179,17 @@ impl Container<'_> {
         report: &Report,
     ) -> Result<Option<Pty>, StepFailure> {
         let plan = self.plan;
-        steps.run(Step::Propagation, |_| {
-            cut_propagation(plan.rootfs.propagation)
-        })?;
         let mut tree = Tree::new(root);
         steps.run(Step::AttachRoot, |_| attach_root(&tree, plan))?;
+        let dev_is_made = self.dev_is_made();
         self.mount_all(&mut tree, steps)?;
-        steps.run(Step::Devices, |_| devices::make(&tree, &plan.devices))?;
+        steps.run_if(!dev_is_made, Step::Devices, |_| {
+            devices::make(&tree, &plan.devices)
+        })?;
         let pty = self.console(&tree, steps)?;
+        let proc = self.proc.take();
         steps.run_if(!plan.sysctls.is_empty(), Step::Sysctls, |_| {
-            sysctls::write(&plan.sysctls, self.namespaces)
+            sysctls::write(&plan.sysctls, self.namespaces, proc)
         })?;
         let labelled = !plan.process.labels.is_empty();
         steps.run_if(labelled, Step::SecurityLabels, |_| {
@@ -204,13 +224,41 @@ impl Container<'_> {
         done
     }
 
-    fn mount_all(&mut self, tree: &mut Tree, steps: &mut Steps) -> Result<(), StepFailure> {
-        let new_user = self.namespaces.origin(NamespaceKind::User) == Origin::New;
-        let maps = new_user.then_some((&*self.plan.uid_map, &*self.plan.gid_map));
-        let context = Context {
+    /// Whether the helper has filled `/dev` already.
+    fn dev_is_made(&self) -> bool {
+        let mounts = self.plan.mounts.iter().zip(&self.sources);
+        mounts.into_iter().any(|(mount, source)| {
+            mount.destination == std::path::Path::new("/dev")
+                && matches!(mount.source, MountSource::Filesystem { .. })
+                && matches!(source, Source::Tree(_))
+        })
+    }
+
+    fn mount_context(&self) -> Context<'a> {
+        let plan = self.plan;
+        let known = !plan.uid_map.is_empty() && !plan.gid_map.is_empty();
+        Context {
             cgroup: self.cgroup,
-            maps,
-        };
+            maps: known.then_some((&*plan.uid_map, &*plan.gid_map)),
+        }
+    }
+
+    /// Makes what can be made without the root.
+    fn make_ahead(&mut self) {
+        let context = self.mount_context();
+        for (mount, source) in self.plan.mounts.iter().zip(&mut self.sources) {
+            let dev = mount.destination == std::path::Path::new("/dev");
+            if matches!(source, Source::Nothing)
+                && !dev
+                && let Some(made) = mounts::make_ahead(mount, context)
+            {
+                *source = made;
+            }
+        }
+    }
+
+    fn mount_all(&mut self, tree: &mut Tree, steps: &mut Steps) -> Result<(), StepFailure> {
+        let context = self.mount_context();
         for (plan, source) in self.plan.mounts.iter().zip(self.sources.drain(..)) {
             let subject = Some(plan.destination.display().to_string());
             steps.run_on(Step::Mounts, subject, |warnings| {
@@ -235,9 +283,10 @@ impl Container<'_> {
     }
 
     /// The mount namespace is the host's or another container's: nothing is mounted there.
-    fn joined_terminal(&self, steps: &mut Steps) -> Result<Option<Pty>, StepFailure> {
+    fn joined_terminal(&mut self, steps: &mut Steps) -> Result<Option<Pty>, StepFailure> {
+        let proc = self.proc.take();
         steps.run_if(!self.plan.sysctls.is_empty(), Step::Sysctls, |_| {
-            sysctls::write(&self.plan.sysctls, self.namespaces)
+            sysctls::write(&self.plan.sysctls, self.namespaces, proc)
         })?;
         let Some(size) = self.plan.process.terminal else {
             return Ok(None);

@@ -9,10 +9,11 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::namespaces;
 use super::paths::{self, Links};
 use super::tree::{Tree, attach, clone_mount};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, DevicePlan};
+use crate::protocol::{Defence, DevicePlan, IdMapping};
 use crate::sys::{
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, mount_setattr,
 };
@@ -27,6 +28,28 @@ const LINKS: [(&str, &str); 6] = [
     ("ptmx", "pts/ptmx"),
 ];
 
+/// Users and groups of a user namespace.
+type Maps<'m> = (&'m [IdMapping], &'m [IdMapping]);
+
+/// Fills a `/dev` that the helper has made, by descriptor alone. `maps`: of the container's user
+/// namespace, whose root this process makes files as.
+pub fn fill(
+    dev: BorrowedFd<'_>,
+    devices: &[DevicePlan],
+    maps: Option<Maps<'_>>,
+) -> Result<(), Fault> {
+    for device in devices {
+        let rest = device
+            .path
+            .strip_prefix("/dev")
+            .map_err(|_| outside(&device.path))?;
+        let parent = rest.parent().unwrap_or(Path::new(""));
+        let parent = paths::ensure_dir(dev, parent, Links::Inside)?;
+        make_node(parent.as_fd(), device, maps)?;
+    }
+    links(dev)
+}
+
 /// Fills a fresh `/dev`. Where the plan has none (the host's is bound), nothing is touched.
 pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
     let Some(dev) = tree.fresh("/dev", "tmpfs") else {
@@ -38,6 +61,10 @@ pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
     for device in devices {
         refused = node(tree, device, refused)?;
     }
+    links(dev)
+}
+
+fn links(dev: BorrowedFd<'_>) -> Result<(), Fault> {
     for (name, target) in LINKS {
         match symlinkat(target, dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -51,10 +78,12 @@ pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
 fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> {
     let path = device.path.as_path();
     if !path.starts_with("/dev") {
-        return Err(Fault::refused("devices are made below /dev").at(path.display()));
+        return Err(outside(path));
     }
     if !refused {
-        match make_node(tree, device) {
+        let parent = path.parent().unwrap_or(Path::new("/dev"));
+        let parent = tree.ensure_dir(parent, Links::Inside)?;
+        match make_node(parent.as_fd(), device, None) {
             Err(fault) if fault.is(Errno::PERM) => {}
             result => return result.map(|()| false),
         }
@@ -64,14 +93,21 @@ fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> 
     Ok(true)
 }
 
-fn make_node(tree: &Tree, device: &DevicePlan) -> Result<(), Fault> {
+fn outside(path: &Path) -> Fault {
+    Fault::refused("devices are made below /dev").at(path.display())
+}
+
+fn make_node(
+    parent: BorrowedFd<'_>,
+    device: &DevicePlan,
+    maps: Option<Maps<'_>>,
+) -> Result<(), Fault> {
     let path = device.path.as_path();
-    let parent = tree.ensure_dir(path.parent().unwrap_or(Path::new("/dev")), Links::Inside)?;
     let name = paths::file_name(path)?;
     let kind = file_type(device)?;
     let mode = Mode::from_raw_mode(device.mode & 0o7777);
     mknodat(
-        parent.as_fd(),
+        parent,
         name,
         kind,
         mode,
@@ -81,12 +117,17 @@ fn make_node(tree: &Tree, device: &DevicePlan) -> Result<(), Fault> {
     if (device.uid, device.gid) == (0, 0) {
         return Ok(());
     }
-    let (uid, gid) = (Uid::from_raw(device.uid), Gid::from_raw(device.gid));
+    // An id that the container does not have leaves the node its root's.
+    let on_host = |map: &[IdMapping], id| namespaces::host_id(map, id);
+    let (uid, gid) = match maps {
+        None => (Some(device.uid), Some(device.gid)),
+        Some((uids, gids)) => (on_host(uids, device.uid), on_host(gids, device.gid)),
+    };
     chownat(
         parent,
         name,
-        Some(uid),
-        Some(gid),
+        uid.map(Uid::from_raw),
+        gid.map(Gid::from_raw),
         AtFlags::SYMLINK_NOFOLLOW,
     )
     .fault_at("fchownat", path.display())

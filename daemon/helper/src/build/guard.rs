@@ -69,6 +69,11 @@ impl Child {
         }
     }
 
+    /// Ends and reaps a child whose work is done.
+    pub fn end(self) {
+        let _ = self.or_end::<(), ()>(Err(()));
+    }
+
     /// How it ended, in words; waits for the end and leaves the reaping to [`Child::or_end`].
     pub fn how_it_ended(&self) -> String {
         let status = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);

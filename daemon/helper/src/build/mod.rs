@@ -4,8 +4,9 @@
 //! helper                                        child
 //!   cgroup, root (detached), bind sources, pipes
 //!   clone3 ------------------------------------> cgroup v1, namespaces, names
-//!   id maps, root through them ----- go -------> (only with a new user namespace)
+//!   id maps ------------------------ go -------> (only with a new user namespace)
 //!   file of the clocks' offsets ---- go -------> (only with offsets)
+//!   root and binds through the maps  go -------> (only with a new user namespace)
 //!   inodes, start time                           mounts, devices, terminal, masks
 //!   waits for the hang-up                        pivot_root, user, capabilities
 //!                  <---- terminal, timings ----- descriptors closed
@@ -16,6 +17,7 @@ mod cgroup_mount;
 mod child;
 mod clocks;
 mod copy_up;
+mod deputy;
 mod detached;
 mod devices;
 mod execute;
@@ -23,13 +25,16 @@ pub mod gate;
 mod guard;
 pub mod hooks;
 mod identity;
+mod idmap;
 mod keyring;
 mod labels;
 mod limits;
 mod masks;
 mod mounts;
 pub mod namespaces;
+mod overlay;
 mod paths;
+mod premade;
 mod program;
 mod report;
 mod rootfs;
@@ -50,14 +55,16 @@ use crate::cgroup::Cgroup;
 use crate::defence;
 use crate::fault::Fault;
 use crate::protocol::{
-    ExecPlan, IdMapping, LaunchPlan, Launched, NamespaceKind, ProcessPlan, RootfsPlan,
-    RootfsSource, Step, StepFailure, StepTiming,
+    ExecPlan, IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, ProcessPlan, RootfsPlan,
+    Step, StepFailure, StepTiming,
 };
 use crate::sys::Forked;
 
 use child::{Container, Exec};
 use detached::Start;
 use guard::{CgroupGuard, Child};
+use idmap::Ids;
+use mounts::Source;
 use namespaces::{Namespaces, Origin};
 use report::{First, Heard, Report};
 use stdio::{ChildStdio, Prepared};
@@ -183,7 +190,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
         Namespaces::of_plan(plan, fds)
     })?;
     let cgroup = CgroupGuard::new(steps.run(Step::Cgroup, |_| Cgroup::create(&plan.cgroup))?);
-    let mut parts = prepare_parts(plan, &namespaces, start, &mut steps)?;
+    let mut parts = prepare_parts(plan, &namespaces, cgroup.get(), start, &mut steps)?;
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
     let forked = steps.run(Step::Clone, |_| {
         spawn::spawn(&namespaces, cgroup.get().clone_fd())
@@ -198,6 +205,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
                 cgroup: cgroup.get(),
                 root: parts.root,
                 sources: parts.sources,
+                proc: parts.proc,
                 stdio: parts.childs_stdio,
                 start,
             };
@@ -210,9 +218,17 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     };
     drop(childs_report);
     parts.release_to_child();
-    let running = watch(plan, &namespaces, &child, &report, start, &mut steps)
-        .and_then(|launched| conclude(launched, parts.stdio, &child, &namespaces, steps, &report))
-        .and_then(|(launched, stdio)| Ok((launched, check_stdio(stdio, start)?)));
+    let running = watch(
+        plan,
+        &namespaces,
+        &child,
+        &report,
+        start,
+        &mut parts,
+        &mut steps,
+    )
+    .and_then(|launched| conclude(launched, parts.stdio, &child, &namespaces, steps, &report))
+    .and_then(|(launched, stdio)| Ok((launched, check_stdio(stdio, start)?)));
     let ((mut launched, stdio), child) = child.or_end(running)?;
     launched.cgroups = cgroup.get().paths();
     Ok(Built {
@@ -227,7 +243,9 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
 /// What the helper makes before the clone.
 struct Parts {
     root: Option<OwnedFd>,
-    sources: Vec<Option<OwnedFd>>,
+    sources: Vec<Source>,
+    idmaps: Vec<MountReport>,
+    proc: Option<OwnedFd>,
     stdio: Option<Stdio>,
     childs_stdio: Option<ChildStdio>,
 }
@@ -236,50 +254,76 @@ impl Parts {
     /// Closes the helper's copies of what is the child's now: a pipe ends with its last writer.
     fn release_to_child(&mut self) {
         self.root = None;
-        self.sources.clear();
+        self.proc = None;
         self.childs_stdio = None;
+    }
+
+    /// Makes what is seen through the id map of the container's user namespace: the root and the
+    /// binds.
+    fn see_through(
+        &mut self,
+        plan: &LaunchPlan,
+        ids: Option<Ids<'_>>,
+        steps: &mut Steps,
+    ) -> Result<(), StepFailure> {
+        if self.root.is_none() {
+            let root = steps.run(Step::Rootfs, |warnings| {
+                rootfs::make(&plan.rootfs, ids, warnings)
+            })?;
+            self.idmaps.extend(root.report(ids.is_some()));
+            self.root = Some(root.mount);
+        }
+        for (mount, source) in plan.mounts.iter().zip(&self.sources) {
+            if let Source::Tree(tree) = source {
+                let report = idmap::source(mount, tree, ids, &mut steps.warnings)
+                    .map_err(|fault| fault.of_step(Step::Mounts))?;
+                self.idmaps.extend(report);
+            }
+        }
+        Ok(())
     }
 }
 
 fn prepare_parts(
     plan: &LaunchPlan,
     namespaces: &Namespaces,
+    cgroup: &Cgroup,
     start: Start<'_>,
     steps: &mut Steps,
 ) -> Result<Parts, StepFailure> {
-    let own_mounts = namespaces.origin(NamespaceKind::Mnt) == Origin::New;
-    // Through the id map of a new user namespace it can only be made when that is there.
-    let now = own_mounts && !is_made_later(plan, namespaces);
-    let root = if now {
-        Some(steps.run(Step::Rootfs, |warnings| {
-            rootfs::make(
-                &plan.rootfs,
-                namespaces.given(NamespaceKind::User),
-                warnings,
-            )
-        })?)
-    } else {
-        None
+    let mut parts = Parts {
+        root: None,
+        sources: Vec::new(),
+        idmaps: Vec::new(),
+        proc: premade::sysctls(plan, namespaces).map_err(|fault| fault.of_step(Step::Sysctls))?,
+        stdio: None,
+        childs_stdio: None,
     };
-    let mut sources = Vec::new();
-    if own_mounts {
+    if namespaces.origin(NamespaceKind::Mnt) == Origin::New {
         for mount in &plan.mounts {
-            sources.push(mounts::open_source(mount).map_err(|fault| fault.of_step(Step::Mounts))?);
+            let source = match premade::make(plan, mount, namespaces, cgroup) {
+                Ok(Some(made)) => Ok(made),
+                Ok(None) => mounts::open_source(mount),
+                Err(fault) => Err(fault),
+            };
+            parts
+                .sources
+                .push(source.map_err(|fault| fault.of_step(Step::Mounts))?);
+        }
+        // Through the id map of a new user namespace all this can only be seen when that is there.
+        if namespaces.origin(NamespaceKind::User) != Origin::New {
+            let given = namespaces.given(NamespaceKind::User);
+            parts.see_through(plan, given.map(|userns| ids(plan, userns)), steps)?;
         }
     }
     let terminal = plan.process.terminal.is_some();
-    let (stdio, childs_stdio) =
+    (parts.stdio, parts.childs_stdio) =
         steps.run(Step::Stdio, |_| prepare_stdio(terminal, plan.stdin, start))?;
-    if let Some(childs) = &childs_stdio {
-        give_to_namespace_root(plan, namespaces, childs)
+    if let Some(childs) = &parts.childs_stdio {
+        give_to_namespace_root((&plan.uid_map, &plan.gid_map), childs)
             .map_err(|fault| fault.of_step(Step::Stdio))?;
     }
-    Ok(Parts {
-        root,
-        sources,
-        stdio,
-        childs_stdio,
-    })
+    Ok(parts)
 }
 
 /// Both sides' ends of a program's stdio. A terminal is made by the child.
@@ -297,23 +341,20 @@ fn prepare_stdio(
     }
 }
 
-fn is_made_later(plan: &LaunchPlan, namespaces: &Namespaces) -> bool {
-    namespaces.origin(NamespaceKind::User) == Origin::New
-        && matches!(plan.rootfs.source, RootfsSource::Overlay { .. })
+/// The container's user namespace with the maps that the plan knows.
+fn ids<'p>(plan: &'p LaunchPlan, userns: BorrowedFd<'p>) -> Ids<'p> {
+    Ids {
+        userns,
+        uid_map: &plan.uid_map,
+        gid_map: &plan.gid_map,
+    }
 }
 
-/// In a new user namespace the pipes would be nobody's, and could not be given to the program's
+/// In a user namespace the pipes would be nobody's, and could not be given to the program's
 /// user: they are made the namespace's root's.
-fn give_to_namespace_root(
-    plan: &LaunchPlan,
-    namespaces: &Namespaces,
-    stdio: &ChildStdio,
-) -> Result<(), Fault> {
-    if namespaces.origin(NamespaceKind::User) != Origin::New {
-        return Ok(());
-    }
-    match namespaces::host_id(&plan.uid_map, 0) {
-        Some(uid) => stdio.give_to(uid, namespaces::host_id(&plan.gid_map, 0)),
+fn give_to_namespace_root((uids, gids): IdMaps<'_>, stdio: &ChildStdio) -> Result<(), Fault> {
+    match idmap::root_of(uids, gids) {
+        Some((uid, gid)) => stdio.give_to(uid, Some(gid)),
         None => Ok(()),
     }
 }
@@ -325,21 +366,15 @@ fn watch(
     child: &Child,
     report: &Report,
     start: Start<'_>,
+    parts: &mut Parts,
     steps: &mut Steps,
 ) -> Result<Launched, StepFailure> {
     if namespaces.origin(NamespaceKind::User) == Origin::New {
-        steps.run(Step::IdMaps, |_| namespaces::write_id_maps(child.pid, plan))?;
-        let own_mounts = namespaces.origin(NamespaceKind::Mnt) == Origin::New;
-        let root = if own_mounts && is_made_later(plan, namespaces) {
-            Some(steps.run(Step::Rootfs, |warnings| {
-                let userns = namespaces::open_user_namespace(child.pid)?;
-                rootfs::make(&plan.rootfs, Some(userns.as_fd()), warnings)
-            })?)
-        } else {
-            None
-        };
+        steps.run(Step::IdMaps, |_| {
+            namespaces::write_id_maps(child.pid, &plan.uid_map, &plan.gid_map)
+        })?;
         // A child that has died already has said why.
-        let _ = report.go(root.as_ref().map(AsFd::as_fd));
+        let _ = report.go(None);
     }
     if namespaces.clocks_are_set() {
         steps.run(Step::TimeNamespace, |_| {
@@ -349,6 +384,16 @@ fn watch(
             Ok::<_, Fault>(())
         })?;
     }
+    if namespaces.origin(NamespaceKind::User) == Origin::New {
+        if namespaces.origin(NamespaceKind::Mnt) == Origin::New {
+            let userns = namespaces::open_user_namespace(child.pid)
+                .map_err(|fault| fault.of_step(Step::IdMaps))?;
+            parts.see_through(plan, Some(ids(plan, userns.as_fd())), steps)?;
+        }
+        let _ = report.go(parts.root.as_ref().map(AsFd::as_fd));
+    }
+    parts.root = None;
+    parts.sources.clear();
     if let Start::Detached(detached) = start {
         run_hooks(plan, child, report, detached, steps)?;
         return Ok(Launched {
@@ -370,6 +415,7 @@ fn watch(
         helper_pid,
         helper_start_time: view::start_time(helper_pid).unwrap_or(0),
         namespaces: namespaces.inodes(child.pid).unwrap_or_default(),
+        idmaps: std::mem::take(&mut parts.idmaps),
         ..Launched::default()
     })
 }
@@ -525,12 +571,8 @@ fn exec_as(
     let (stdio, childs_stdio) =
         steps.run(Step::Stdio, |_| prepare_stdio(terminal, stdin, start))?;
     let maps = exec_maps(running);
-    if let (Some(childs), Some((uids, gids))) = (&childs_stdio, maps)
-        && let Some(uid) = namespaces::host_id(uids, 0)
-    {
-        childs
-            .give_to(uid, namespaces::host_id(gids, 0))
-            .map_err(|fault| fault.of_step(Step::Stdio))?;
+    if let (Some(childs), Some(maps)) = (&childs_stdio, maps) {
+        give_to_namespace_root(maps, childs).map_err(|fault| fault.of_step(Step::Stdio))?;
     }
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
     let forked = steps.run(Step::Clone, |_| spawn::fork(0, running.cgroup.clone_fd()))?;
@@ -575,13 +617,31 @@ fn exec_as(
 fn exec_maps(running: Running<'_>) -> Option<IdMaps<'_>> {
     match running.membership.user() {
         Origin::Host => None,
-        Origin::New => Some(running.id_maps),
-        Origin::Joined => Some((&[], &[])),
+        Origin::New | Origin::Joined => Some(running.id_maps),
     }
 }
 
 /// The root filesystem of a container that does not run, as a detached mount: nothing is
-/// mounted anywhere, and it is gone when the descriptor is closed.
-pub fn open_rootfs(plan: &RootfsPlan) -> Result<OwnedFd, StepFailure> {
-    rootfs::make(plan, None, &mut Vec::new()).map_err(|fault| fault.of_step(Step::Rootfs))
+/// mounted anywhere, and it is gone when the descriptor is closed. With the maps of the container's
+/// user namespace it is seen as if the container ran.
+pub fn open_rootfs(
+    plan: &RootfsPlan,
+    uid_map: &[IdMapping],
+    gid_map: &[IdMapping],
+) -> Result<OwnedFd, StepFailure> {
+    let opened = if uid_map.is_empty() || gid_map.is_empty() {
+        rootfs::make(plan, None, &mut Vec::new())
+    } else {
+        deputy::user_namespace(uid_map, gid_map).and_then(|userns| {
+            let ids = Ids {
+                userns: userns.as_fd(),
+                uid_map,
+                gid_map,
+            };
+            rootfs::make(plan, Some(ids), &mut Vec::new())
+        })
+    };
+    opened
+        .map(|root| root.mount)
+        .map_err(|fault| fault.of_step(Step::Rootfs))
 }

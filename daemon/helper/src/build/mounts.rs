@@ -19,11 +19,22 @@ use crate::fault::{Fault, OrFault};
 use crate::protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
 use crate::sys::{self, MountAttr, mount_setattr};
 
+/// What the helper has made of a mount before the child attaches it.
+#[derive(Debug)]
+pub enum Source {
+    /// Nothing: the child makes it.
+    Nothing,
+    /// A detached tree: the source of a bind, or a filesystem that the child may not make.
+    Tree(OwnedFd),
+    /// The cgroup hierarchies that the child may not mount.
+    Hierarchies(Vec<OwnedFd>),
+}
+
 /// Opens the source of a bind mount as a detached tree with its attributes set. Done by the
 /// helper: inside a user namespace the host's paths need not be reachable.
-pub fn open_source(mount: &MountPlan) -> Result<Option<OwnedFd>, Fault> {
+pub fn open_source(mount: &MountPlan) -> Result<Source, Fault> {
     let MountSource::Bind { path, recursive } = &mount.source else {
-        return Ok(None);
+        return Ok(Source::Nothing);
     };
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if *recursive {
@@ -32,7 +43,7 @@ pub fn open_source(mount: &MountPlan) -> Result<Option<OwnedFd>, Fault> {
     let tree = open_tree(CWD, path, flags).fault_at("open_tree", path.display())?;
     set_attributes(&tree, mount, *recursive)
         .map_err(|fault| fault.at(mount.destination.display()))?;
-    Ok(Some(tree))
+    Ok(Source::Tree(tree))
 }
 
 /// A clone is a peer of its source: without a wish of the plan it is cut off.
@@ -101,21 +112,40 @@ fn attr_of(attrs: MountAttrs) -> MountAttr {
 pub struct Context<'a> {
     /// The container's cgroup, for its view of the hierarchies.
     pub cgroup: &'a Cgroup,
-    /// The id maps when the child is in a new user namespace.
+    /// The id maps when the child is in a user namespace and they are known.
     pub maps: Option<(&'a [IdMapping], &'a [IdMapping])>,
+}
+
+/// Makes a filesystem of the plan before there is a root to attach it to; `None`: it waits for its
+/// turn, and what fails here is tried again and explained then.
+pub fn make_ahead(mount: &MountPlan, context: Context<'_>) -> Option<Source> {
+    match &mount.source {
+        MountSource::Filesystem {
+            fstype, options, ..
+        } => {
+            let (attrs, _) = attrs_at_first(fstype, mount.attrs);
+            let made = make(fstype, &usable_options(options, context), attrs);
+            made.ok().map(Source::Tree)
+        }
+        MountSource::Cgroup => {
+            let made = cgroup_mount::hierarchies(context.cgroup, mount.attrs);
+            made.ok().map(Source::Hierarchies)
+        }
+        MountSource::Bind { .. } => None,
+    }
 }
 
 /// Mounts one entry of the plan; `source` is what [`open_source`] gave.
 pub fn mount(
     tree: &mut Tree,
     mount: &MountPlan,
-    source: Option<OwnedFd>,
+    source: Source,
     context: Context<'_>,
     warnings: &mut Warnings,
 ) -> Result<(), Fault> {
     match (&mount.source, source) {
-        (MountSource::Bind { .. }, Some(source)) => bind(tree, mount, &source),
-        (MountSource::Bind { path, .. }, None) => {
+        (MountSource::Bind { .. }, Source::Tree(source)) => bind(tree, mount, &source),
+        (MountSource::Bind { path, .. }, _) => {
             Err(Fault::refused("the source was not opened").at(path.display()))
         }
         (
@@ -124,16 +154,23 @@ pub fn mount(
                 options,
                 copy_up,
             },
-            _,
+            made,
         ) => {
             let fresh = Wanted {
                 fstype,
                 options,
                 copy_up: *copy_up,
+                made: match made {
+                    Source::Tree(made) => Some(made),
+                    Source::Nothing | Source::Hierarchies(_) => None,
+                },
             };
-            filesystem(tree, mount, &fresh, context, warnings)
+            filesystem(tree, mount, fresh, context, warnings)
         }
-        (MountSource::Cgroup, _) => cgroup_mount::mount(tree, mount, context.cgroup),
+        (MountSource::Cgroup, Source::Hierarchies(made)) => {
+            cgroup_mount::mount(tree, mount, context.cgroup, Some(made))
+        }
+        (MountSource::Cgroup, _) => cgroup_mount::mount(tree, mount, context.cgroup, None),
     }
 }
 
@@ -171,27 +208,42 @@ struct Wanted<'a> {
     fstype: &'a str,
     options: &'a [String],
     copy_up: bool,
+    /// By the helper.
+    made: Option<OwnedFd>,
+}
+
+/// Attributes of a filesystem into which something is still to be put.
+pub fn writable(attrs: MountAttrs) -> MountAttrs {
+    MountAttrs {
+        read_only: false,
+        ..attrs
+    }
+}
+
+/// What mounts and devices of the plan may still be put into stays writable until the end.
+fn attrs_at_first(fstype: &str, attrs: MountAttrs) -> (MountAttrs, bool) {
+    if fstype == "tmpfs" && attrs.read_only {
+        (writable(attrs), true)
+    } else {
+        (attrs, false)
+    }
 }
 
 fn filesystem(
     tree: &mut Tree,
     mount: &MountPlan,
-    wanted: &Wanted<'_>,
+    wanted: Wanted<'_>,
     context: Context<'_>,
     warnings: &mut Warnings,
 ) -> Result<(), Fault> {
     let path = mount.destination.as_path();
-    // What mounts and devices of the plan may still be put into stays writable until the end.
-    let read_only_later = wanted.fstype == "tmpfs" && mount.attrs.read_only;
-    let attrs = MountAttrs {
-        read_only: mount.attrs.read_only && !read_only_later,
-        ..mount.attrs
+    let (attrs, read_only_later) = attrs_at_first(wanted.fstype, mount.attrs);
+    let options = usable_options(wanted.options, context);
+    let fresh = match wanted.made {
+        Some(made) => Ok(made),
+        None => make(wanted.fstype, &options, attrs),
     };
-    let made = match make(
-        wanted.fstype,
-        &usable_options(wanted.options, context),
-        attrs,
-    ) {
+    let made = match fresh {
         Ok(made) => made,
         Err(fault) if fault.is(Errno::PERM) => {
             host_view(wanted.fstype, attrs, warnings)?.ok_or_else(|| denied(fault, path))?

@@ -268,8 +268,8 @@ pub fn open_user_namespace(pid: u32) -> Result<OwnedFd, Fault> {
 
 /// Writes `uid_map` and `gid_map` of a child in a new user namespace (user_namespaces(7)). The
 /// helper is privileged in the parent namespace, so `setgroups` may stay allowed.
-pub fn write_id_maps(pid: u32, plan: &LaunchPlan) -> Result<(), Fault> {
-    for (file, map) in [("uid_map", &plan.uid_map), ("gid_map", &plan.gid_map)] {
+pub fn write_id_maps(pid: u32, uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<(), Fault> {
+    for (file, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
         let path = format!("/proc/{pid}/{file}");
         let fd =
             open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", &path)?;

@@ -102,9 +102,9 @@ impl Report {
         self.send(&json, fd)
     }
 
-    /// The helper's side: lets a waiting child go on, with the root if it is made only now.
-    pub fn go(&self, root: Option<BorrowedFd<'_>>) -> Result<(), Fault> {
-        self.send(b"go", root).fault("sendmsg")
+    /// The helper's side: lets a waiting child go on, with what it was waiting for.
+    pub fn go(&self, with: Option<BorrowedFd<'_>>) -> Result<(), Fault> {
+        self.send(b"go", with).fault("sendmsg")
     }
 
     /// The child's side: waits for [`Report::go`].

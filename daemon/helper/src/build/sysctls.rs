@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::system::{setdomainname, sethostname};
 
 use super::mounts;
 use super::namespaces::{Namespaces, Origin};
@@ -13,15 +14,29 @@ use crate::protocol::{MountAttrs, NamespaceKind};
 /// Writes them. One that belongs to the host, not to a namespace of the container, is refused.
 ///
 /// The procfs is a fresh one that is attached nowhere: there is no mount of the container or link
-/// of the image in it that could redirect the write (CVE-2025-52881).
-pub fn write(sysctls: &BTreeMap<String, String>, namespaces: &Namespaces) -> Result<(), Fault> {
+/// of the image in it that could redirect the write (CVE-2025-52881). `proc` is one from the
+/// helper: a user namespace may not mount one of a PID namespace that it does not own. What it
+/// shows under `sys` are the namespaces of who looks.
+pub fn write(
+    sysctls: &BTreeMap<String, String>,
+    namespaces: &Namespaces,
+    proc: Option<OwnedFd>,
+) -> Result<(), Fault> {
     if sysctls.is_empty() {
         return Ok(());
     }
-    let proc = mounts::make("proc", &[], MountAttrs::default())?;
+    let proc = match proc {
+        Some(proc) => proc,
+        None => procfs()?,
+    };
     sysctls
         .iter()
         .try_for_each(|(name, value)| write_one(&proc, name, value, namespaces))
+}
+
+/// A procfs that is attached nowhere.
+pub fn procfs() -> Result<OwnedFd, Fault> {
+    mounts::make("proc", &[], MountAttrs::default())
 }
 
 fn write_one(
@@ -37,6 +52,14 @@ fn write_one(
             Fault::refused("this sysctl is the host's: no namespace of the container has its own")
                 .at(name)
         })?;
+    // In procfs these two belong to the machine's root, whoever owns the UTS namespace.
+    match path.as_str() {
+        "kernel/hostname" => return sethostname(value.as_bytes()).fault_at("sethostname", name),
+        "kernel/domainname" => {
+            return setdomainname(value.as_bytes()).fault_at("setdomainname", name);
+        }
+        _ => {}
+    }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
     let file = openat2(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::plan::{
-    CgroupPlan, ExecPlan, LaunchPlan, NamespaceKind, RootfsPlan, Step, TerminalSize,
+    CgroupPlan, ExecPlan, IdMapping, LaunchPlan, NamespaceKind, RootfsPlan, Step, TerminalSize,
 };
 
 /// How a message lies in its datagram.
@@ -68,7 +68,14 @@ pub enum First {
     Launch(Box<LaunchPlan>),
     /// Make the root filesystem of a container that does not run, detached, and hand over a
     /// descriptor of its root ([`Reply::Done`] with descriptor 0); then exit.
-    OpenRootfs(RootfsPlan),
+    OpenRootfs {
+        /// How it is made.
+        plan: RootfsPlan,
+        /// The id map of its user namespace, through which it is seen; empty without one.
+        uid_map: Vec<IdMapping>,
+        /// The groups.
+        gid_map: Vec<IdMapping>,
+    },
     /// End everything in this cgroup and remove its directories ([`Reply::Done`]); then exit.
     RemoveCgroup(CgroupPlan),
     /// Ask the kernel (ioctl_nsfs(2)) about these namespaces ([`Reply::NamespaceRelations`]); then
@@ -269,6 +276,34 @@ pub struct Launched {
     pub cgroups: Vec<(String, PathBuf)>,
     /// What could not be done and was not essential (a hard limit that may not be raised).
     pub warnings: Vec<String>,
+    /// In a user namespace: how the root (`/`) and the binds of the plan are seen through its map.
+    #[serde(default)]
+    pub idmaps: Vec<MountReport>,
+}
+
+/// Whether one mount is idmapped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MountReport {
+    /// Container path; `/` is the root.
+    pub destination: PathBuf,
+    /// Whether it is.
+    pub state: IdmapState,
+}
+
+/// How a mount is seen from a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IdmapState {
+    /// Through the id map.
+    Mapped,
+    /// Through the id map, but for some mounts below it.
+    Partly,
+    /// As it is on the host: its file system refused.
+    Refused,
+    /// As it is on the host: not asked for.
+    Off,
+    /// As it is on the host: a device, `/proc` and the like have no files to give to somebody.
+    NotApplicable,
 }
 
 /// One step's time.

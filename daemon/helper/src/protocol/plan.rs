@@ -125,10 +125,11 @@ pub struct LaunchPlan {
     pub run_dir: PathBuf,
     /// Which namespaces are new or joined.
     pub namespaces: BTreeMap<NamespaceKind, NamespacePlan>,
-    /// For a new user namespace.
+    /// The user ids of the container's user namespace: written to a new one; what is known of a
+    /// joined one. Empty in the host's.
     #[serde(default)]
     pub uid_map: Vec<IdMapping>,
-    /// For a new user namespace.
+    /// Its group ids.
     #[serde(default)]
     pub gid_map: Vec<IdMapping>,
     /// For a new time namespace: what its clocks are ahead of the host's.
@@ -255,6 +256,22 @@ pub struct RootfsPlan {
     /// Propagation of the whole tree inside the container.
     #[serde(default)]
     pub propagation: Propagation,
+    /// Test only: takes a way that this kernel or file system would not need.
+    #[serde(default)]
+    pub idmap: LayerIdmap,
+}
+
+/// How the layers of an overlay are seen through the id map of the container's user namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerIdmap {
+    /// The best way that works.
+    #[default]
+    Auto,
+    /// Idmapped mounts that are attached in a mount namespace for the purpose (kernel 5.19).
+    Attached,
+    /// Not at all: the container's root owns the upper layer, and nobody what is below.
+    Refused,
 }
 
 /// What the root is made from.
@@ -312,6 +329,24 @@ pub struct MountPlan {
     /// Propagation of this mount.
     #[serde(default)]
     pub propagation: Option<Propagation>,
+    /// For a bind: seen through an id map (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+    #[serde(default)]
+    pub idmap: Option<MountIdmap>,
+}
+
+/// The id map of one mount (OCI config.md, "mounts": `uidMappings`, `idmap`, `ridmap`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MountIdmap {
+    /// With everything mounted below it.
+    pub recursive: bool,
+    /// The start fails where a file system refuses; else the mount stays as it is and is reported.
+    pub required: bool,
+    /// `container_id` on the file system is `host_id` in the mount; both maps empty: the
+    /// container's user namespace.
+    pub uid_map: Vec<IdMapping>,
+    /// The groups.
+    pub gid_map: Vec<IdMapping>,
 }
 
 /// What is mounted.

@@ -44,7 +44,11 @@ fn serve_first(connection: OwnedFd) -> Result<(), ChannelError> {
     };
     match first {
         First::Launch(plan) => launch(connection, *plan, fds),
-        First::OpenRootfs(plan) => match build::open_rootfs(&plan) {
+        First::OpenRootfs {
+            plan,
+            uid_map,
+            gid_map,
+        } => match build::open_rootfs(&plan, &uid_map, &gid_map) {
             Ok(root) => answer(&connection, Reply::Done, vec![root]),
             Err(failure) => answer(&connection, Reply::Failed(failure), Vec::new()),
         },

@@ -361,6 +361,7 @@ pub fn mount(destination: &str, fstype: &str, options: &[&str], attrs: MountAttr
         },
         attrs,
         propagation: None,
+        idmap: None,
     }
 }
 
@@ -373,6 +374,7 @@ pub fn bind(source: &Path, destination: &str, attrs: MountAttrs) -> MountPlan {
         },
         attrs,
         propagation: None,
+        idmap: None,
     }
 }
 
@@ -405,6 +407,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
             },
             read_only: false,
             propagation: Propagation::Rprivate,
+            idmap: LayerIdmap::Auto,
         },
         mounts: default_mounts(),
         devices: default_devices(),
@@ -488,6 +491,7 @@ fn default_mounts() -> Vec<MountPlan> {
             source: MountSource::Cgroup,
             attrs: read_only,
             propagation: None,
+            idmap: None,
         },
     ]
 }

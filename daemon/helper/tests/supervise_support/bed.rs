@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, HooksPlan, LaunchPlan, LogPlan,
-    LogStream, MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
-    ProcessPlan, Propagation, RootfsPlan, RootfsSource, TerminalSize, UserPlan, UserRef,
+    CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, HooksPlan, LaunchPlan,
+    LayerIdmap, LogPlan, LogStream, MountAttrs, MountPlan, MountSource, NamespaceKind,
+    NamespacePlan, PROTOCOL_VERSION, ProcessPlan, Propagation, RootfsPlan, RootfsSource,
+    TerminalSize, UserPlan, UserRef,
 };
 use tempfile::TempDir;
 
@@ -89,6 +90,7 @@ impl Bed {
                 },
                 read_only: false,
                 propagation: Propagation::Rprivate,
+                idmap: LayerIdmap::Auto,
             },
             mounts: vec![
                 filesystem("/proc", "proc", &[]),
@@ -205,6 +207,7 @@ fn filesystem(destination: &str, fstype: &str, options: &[&str]) -> MountPlan {
         },
         attrs: MountAttrs::default(),
         propagation: None,
+        idmap: None,
     }
 }
 

@@ -198,7 +198,7 @@ fn bounds_hold() {
         super::unpack(
             root_of(&target.root).as_fd(),
             "/",
-            &IdView,
+            &IdView::identity(),
             &input[..],
             &bounds,
         )
@@ -247,7 +247,7 @@ fn a_header_that_promises_a_lot_allocates_little() {
     let result = unpack(
         root_of(&target.root).as_fd(),
         "/",
-        &IdView,
+        &IdView::identity(),
         input,
         &Bounds::default(),
     );
@@ -285,7 +285,7 @@ fn broken_archives_are_told() {
     let result = unpack(
         root.as_fd(),
         "/",
-        &IdView,
+        &IdView::identity(),
         Broken(failing),
         &Bounds::default(),
     );

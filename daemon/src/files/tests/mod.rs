@@ -23,7 +23,7 @@ fn root_of(path: &Path) -> File {
 
 fn pack_path(root: &Path, path: &str) -> Result<Vec<u8>, FileError> {
     let mut out = Vec::new();
-    pack(root_of(root).as_fd(), path, &IdView, &mut out)?;
+    pack(root_of(root).as_fd(), path, &IdView::identity(), &mut out)?;
     Ok(out)
 }
 
@@ -31,7 +31,7 @@ fn unpack_into(root: &Path, dir: &str, archive: &[u8]) -> Result<(), FileError> 
     unpack(
         root_of(root).as_fd(),
         dir,
-        &IdView,
+        &IdView::identity(),
         archive,
         &Bounds::default(),
     )

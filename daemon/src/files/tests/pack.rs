@@ -112,7 +112,7 @@ fn names_start_with_the_base_name() {
 #[test]
 fn stat_tells_what_lies_there() {
     let root = zoo();
-    let stat = |path: &str| stat(root_of(root.path()).as_fd(), path, &IdView);
+    let stat = |path: &str| stat(root_of(root.path()).as_fd(), path, &IdView::identity());
     let file = stat("/data/file").unwrap();
     assert_eq!(
         (file.kind.as_str(), file.size, file.mode.as_str()),
@@ -217,7 +217,7 @@ fn export_stays_in_its_mount() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     let mut out = Vec::new();
-    let packed = pack_all(root_of(&inside).as_fd(), &IdView, &mut out);
+    let packed = pack_all(root_of(&inside).as_fd(), &IdView::identity(), &mut out);
     child.kill().unwrap();
     child.wait().unwrap();
     packed.unwrap();

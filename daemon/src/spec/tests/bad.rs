@@ -104,7 +104,19 @@ fn container_cases() -> Vec<(Value, &'static str)> {
             json!({"namespaces": {"pid": "host"}, "init": true}),
             "/init",
         ),
-        (json!({"id_maps": {"uid": [], "gid": []}}), "/id_maps"),
+        (
+            json!({"namespaces": {"user": "host"}, "id_maps": {"uid": [], "gid": []}}),
+            "/id_maps",
+        ),
+        (
+            json!({"namespaces": {"user": "host"},
+                   "mounts": [{"type": "bind", "source": "/a", "destination": "/b", "idmap": true}]}),
+            "/mounts/0/idmap",
+        ),
+        (
+            json!({"mounts": [{"type": "tmpfs", "destination": "/b", "idmap": false}]}),
+            "/mounts/0/idmap",
+        ),
         (
             json!({"namespaces": {"user": "new"}, "id_maps": {"uid": [], "gid": []}}),
             "/id_maps/uid",
@@ -302,7 +314,7 @@ fn a_bad_container_is_refused_where_it_is_bad() {
         let mut body = serde_json::to_value(base()).unwrap();
         merge(&mut body, patch);
         let config: ContainerConfig = serde_json::from_value(body).unwrap();
-        match prepare(&config, &SpecContext { id: &id() }) {
+        match prepare(&config, &ctx(&id())) {
             Ok(_) => panic!("accepted: {shown}"),
             Err(error) => {
                 assert_eq!(error.pointer, pointer, "{shown}: {error}");
@@ -317,7 +329,7 @@ fn infinite_cpus_are_refused() {
     for cpus in [f64::NAN, f64::INFINITY] {
         let mut config = base();
         config.resources.cpus = Some(cpus);
-        let error = prepare(&config, &SpecContext { id: &id() }).unwrap_err();
+        let error = prepare(&config, &ctx(&id())).unwrap_err();
         assert_eq!(error.pointer, "/resources/cpus");
     }
 }
@@ -341,7 +353,7 @@ fn a_bad_exec_is_refused_where_it_is_bad() {
         let mut body = json!({"command": ["true"]});
         merge(&mut body, patch);
         let config: ExecConfig = serde_json::from_value(body).unwrap();
-        let error = exec_process(&config, &base(), &SpecContext { id: &id() }).unwrap_err();
+        let error = exec_process(&config, &base(), &ctx(&id())).unwrap_err();
         assert_eq!(error.pointer, pointer, "{error}");
         assert_sentence(&error);
     }

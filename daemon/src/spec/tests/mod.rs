@@ -17,6 +17,17 @@ fn id() -> ContainerId {
     "0190a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b".parse().unwrap()
 }
 
+/// A container whose range of the pool begins at 700,000,000.
+fn ctx(id: &ContainerId) -> SpecContext<'_> {
+    SpecContext {
+        id,
+        range: Some(IdRange {
+            first: 700_000_000,
+            size: 65_536,
+        }),
+    }
+}
+
 fn base() -> ContainerConfig {
     ContainerConfig {
         rootfs: "dir:/srv/root".into(),
@@ -26,7 +37,7 @@ fn base() -> ContainerConfig {
 }
 
 fn prepared(config: &ContainerConfig) -> Prepared {
-    prepare(config, &SpecContext { id: &id() }).unwrap()
+    prepare(config, &ctx(&id())).unwrap()
 }
 
 fn log_plan() -> LogPlan {
@@ -198,7 +209,7 @@ fn namespaces_are_new_shared_or_joined() {
         NamespacePlan::Join(_)
     ));
     assert_eq!(plan.namespaces[&NamespaceKind::User], NamespacePlan::New);
-    assert_eq!(plan.uid_map[0].size, u32::MAX);
+    assert_eq!(plan.uid_map[0].host_id, 700_000_000);
     assert_eq!(
         prepared(&config).namespaces[&NamespaceKind::Pid],
         NamespaceSource::Container("db".into())
@@ -302,6 +313,7 @@ fn a_read_only_bind_is_read_only_to_its_depth() {
         recursive: None,
         propagation: None,
         create: true,
+        idmap: None,
         size: None,
         mode: None,
         options: vec!["nosuid".into()],
@@ -390,7 +402,7 @@ fn an_exec_stands_on_its_container() {
     };
     exec.env = BTreeMap::from([("B".into(), "2".into())]);
     exec.capabilities.add = vec!["SYS_PTRACE".into()];
-    let prepared = exec_process(&exec, &container, &SpecContext { id: &id() }).unwrap();
+    let prepared = exec_process(&exec, &container, &ctx(&id())).unwrap();
     let plan = littlebox_plan::exec_plan(&prepared.process, exec_envelope())
         .unwrap()
         .process;
@@ -418,9 +430,7 @@ fn a_user_of_the_exec_brings_its_own_group() {
         user: Some("daemon".into()),
         ..ExecConfig::default()
     };
-    let user = exec_process(&exec, &container, &SpecContext { id: &id() })
-        .unwrap()
-        .user;
+    let user = exec_process(&exec, &container, &ctx(&id())).unwrap().user;
     assert_eq!(
         (user.user, user.group),
         (UserRef::Name("daemon".into()), None)

@@ -37,6 +37,7 @@ fn mount() -> impl Strategy<Value = MountConfig> {
             of(text(&["rslave", "private", "x"])),
             any::<bool>(),
             of(any::<u64>()),
+            of(any::<bool>()),
         ),
         (
             of(text(&["1777", "755", "9"])),
@@ -46,7 +47,7 @@ fn mount() -> impl Strategy<Value = MountConfig> {
         .prop_map(
             |(
                 (bind, source, destination, read_only, recursive),
-                (propagation, create, size),
+                (propagation, create, size, idmap),
                 (mode, options),
             )| {
                 MountConfig {
@@ -61,6 +62,7 @@ fn mount() -> impl Strategy<Value = MountConfig> {
                     recursive,
                     propagation,
                     create,
+                    idmap,
                     size,
                     mode,
                     options,
@@ -287,7 +289,7 @@ fn nearly_good() -> impl Strategy<Value = ContainerConfig> {
 }
 
 fn accepted_is_plannable(config: &ContainerConfig) {
-    let Ok(prepared) = prepare(config, &SpecContext { id: &id() }) else {
+    let Ok(prepared) = prepare(config, &ctx(&id())) else {
         return;
     };
     let plan = littlebox_plan::launch_plan(&prepared.spec, envelope(&prepared))
@@ -300,7 +302,7 @@ fn accepted_is_plannable(config: &ContainerConfig) {
         command: vec!["true".into()],
         ..ExecConfig::default()
     };
-    let exec = exec_process(&exec, config, &SpecContext { id: &id() }).unwrap();
+    let exec = exec_process(&exec, config, &ctx(&id())).unwrap();
     littlebox_plan::exec_plan(&exec.process, exec_envelope()).unwrap();
 }
 

@@ -1,0 +1,84 @@
+//! A short-lived process that goes somewhere in the helper's stead and hands a descriptor back.
+//!
+//! The helper itself cannot go: what it enters it might not get out of, and its execs inherit.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags, open};
+
+use super::guard::Child;
+use super::namespaces;
+use super::report::{FromMiddle, Report};
+use super::spawn;
+use crate::fault::{Fault, OrFault};
+use crate::protocol::{IdMapping, Step};
+use crate::sys::{self, Forked};
+
+/// Runs `work` in a child that is made with `flags` (`CLONE_NEW*`, or 0) and returns the
+/// descriptor that it made there.
+pub fn fetch(flags: u64, work: impl FnOnce() -> Result<OwnedFd, Fault>) -> Result<OwnedFd, Fault> {
+    let (ours, deputys) = Report::pair()?;
+    let child = match spawn::fork(flags, None)? {
+        Forked::Child => {
+            drop(ours);
+            let (message, fd) = match work() {
+                Ok(fd) => (FromMiddle::Forked { pid: 0 }, Some(fd)),
+                // The caller names the step.
+                Err(fault) => (FromMiddle::Failed(fault.of_step(Step::Checks)), None),
+            };
+            deputys.tell_helper(&message, fd.as_ref());
+            sys::exit_now(0)
+        }
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+    };
+    drop(deputys);
+    let heard = ours.hear_middle();
+    child.end();
+    match heard? {
+        (FromMiddle::Forked { .. }, Some(fd)) => Ok(fd),
+        (FromMiddle::Failed(failure), _) => Err(Fault::of_failure(failure)),
+        (FromMiddle::Forked { .. }, None) => Err(Fault::refused("a descriptor got lost")),
+    }
+}
+
+/// A user namespace with these maps in which no process lives: for the id map of a mount, or of a
+/// container that does not run.
+pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<OwnedFd, Fault> {
+    let (ours, childs) = Report::pair()?;
+    let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
+    let child = match spawn::fork(new_user, None)? {
+        Forked::Child => {
+            drop(ours);
+            // It is there until its maps are written and its namespace is opened, or nobody is
+            // left to do that.
+            let _ = childs.wait_for_go();
+            sys::exit_now(0)
+        }
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+    };
+    drop(childs);
+    let userns = namespaces::write_id_maps(child.pid, uid_map, gid_map)
+        .and_then(|()| namespaces::open_user_namespace(child.pid));
+    child.end();
+    userns
+}
+
+/// Does something in another namespace of this kind and comes back; for kinds in which this can be
+/// done by a process with one thread. Of a PID namespace it means: as the parent of children that
+/// are born there.
+pub fn inside<T>(
+    namespaces: &namespaces::Namespaces,
+    kind: crate::protocol::NamespaceKind,
+    work: impl FnOnce() -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let Some(given) = namespaces.given(kind) else {
+        return work();
+    };
+    let path = format!("/proc/self/ns/{}", kind.name());
+    let own =
+        open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", &path)?;
+    namespaces::join(kind, given)?;
+    let result = work();
+    namespaces::join(kind, own.as_fd())?;
+    result
+}

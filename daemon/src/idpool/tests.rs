@@ -1,0 +1,170 @@
+//! Ranges are never given twice, whatever happens in between.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn config(registry: &Path, ranges: u32) -> PoolConfig {
+    PoolConfig {
+        start: 10 * UNIT,
+        count: ranges * UNIT,
+        size: UNIT,
+        registry: registry.to_owned(),
+    }
+}
+
+/// A state directory whose daemon could come back.
+fn state(base: &Path, name: &str) -> PathBuf {
+    let dir = base.join(name);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("littlebox.db"), "").unwrap();
+    dir
+}
+
+fn claims(registry: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(registry)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+#[derive(Debug, Clone)]
+enum Do {
+    Allocate(usize),
+    Release(usize, usize),
+    /// The daemon is killed, with or without its last allocation recorded, and comes back.
+    Restart(usize, bool),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Do>> {
+    let step = prop_oneof![
+        4 => (0..3usize).prop_map(Do::Allocate),
+        3 => (0..3usize, any::<usize>()).prop_map(|(who, which)| Do::Release(who, which)),
+        1 => (0..3usize, any::<bool>()).prop_map(|(who, lost)| Do::Restart(who, lost)),
+    ];
+    proptest::collection::vec(step, 1..80)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_two_containers_of_three_daemons_ever_share_an_id(steps in steps()) {
+        let dir = tempfile::tempdir().unwrap();
+        let registry = dir.path().join("registry");
+        let states: Vec<_> = (0..3).map(|i| state(dir.path(), &format!("d{i}"))).collect();
+        let open = |who: usize| IdPool::open(config(&registry, 12), &states[who]).unwrap();
+        let mut pools: Vec<_> = (0..3).map(open).collect();
+        let mut held: Vec<Vec<(ContainerId, IdRange)>> = vec![Vec::new(); 3];
+        for step in steps {
+            match step {
+                Do::Allocate(who) => {
+                    let id = ContainerId::generate();
+                    match pools[who].allocate(id) {
+                        Ok(range) => held[who].push((id, range)),
+                        // Spare ranges of the others count as used.
+                        Err(PoolError::Exhausted { ranges }) => prop_assert_eq!(ranges, 12),
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+                Do::Release(who, which) if !held[who].is_empty() => {
+                    let at = which % held[who].len();
+                    let (id, range) = held[who].swap_remove(at);
+                    pools[who].release(id, range);
+                }
+                Do::Release(..) => {}
+                Do::Restart(who, lost) => {
+                    if lost {
+                        held[who].pop();
+                    }
+                    pools[who] = open(who);
+                    for (id, range) in &held[who] {
+                        pools[who].adopt(*id, *range);
+                    }
+                    pools[who].settle().unwrap();
+                }
+            }
+            let mut owners: HashMap<u32, ContainerId> = HashMap::new();
+            for (id, range) in held.iter().flatten() {
+                prop_assert!(range.first >= 10 * UNIT && range.first < 22 * UNIT);
+                prop_assert_eq!(owners.insert(range.first, *id), None);
+            }
+            prop_assert!(claims(&registry).len() >= owners.len());
+        }
+        for (who, pool) in pools.iter().enumerate() {
+            for (id, range) in held[who].drain(..) {
+                pool.release(id, range);
+            }
+            pool.close();
+        }
+        prop_assert!(claims(&registry).is_empty());
+    }
+}
+
+#[test]
+fn an_exhausted_pool_says_so_and_a_freed_range_is_given_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let pool = IdPool::open(config(&registry, 2), &state(dir.path(), "a")).unwrap();
+    let (a, b) = (ContainerId::generate(), ContainerId::generate());
+    let first = pool.allocate(a).unwrap();
+    pool.allocate(b).unwrap();
+    let full = pool.allocate(ContainerId::generate());
+    assert!(matches!(full, Err(PoolError::Exhausted { ranges: 2 })));
+    pool.release(a, first);
+    assert_eq!(pool.allocate(ContainerId::generate()).unwrap(), first);
+}
+
+#[test]
+fn a_range_that_another_daemon_took_is_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let (a, b) = (state(dir.path(), "a"), state(dir.path(), "b"));
+    let id = ContainerId::generate();
+    let theirs = IdPool::open(config(&registry, 1), &a).unwrap();
+    let range = theirs.allocate(id).unwrap();
+    let ours = IdPool::open(config(&registry, 1), &b).unwrap();
+    ours.adopt(ContainerId::generate(), range);
+    ours.settle().unwrap();
+    match ours.ensure(range) {
+        Err(PoolError::Taken { owner, .. }) => assert_eq!(owner, a.display().to_string()),
+        other => panic!("{other:?}"),
+    }
+    // Its state directory is gone: nobody can want the range any more.
+    std::fs::remove_dir_all(&a).unwrap();
+    ours.ensure(range).unwrap();
+}
+
+#[test]
+fn ranges_of_several_units_do_not_overlap_with_those_of_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let large = PoolConfig {
+        size: 4 * UNIT,
+        ..config(&registry, 8)
+    };
+    let large = IdPool::open(large, &state(dir.path(), "large")).unwrap();
+    let small = IdPool::open(config(&registry, 8), &state(dir.path(), "small")).unwrap();
+    let block = large.allocate(ContainerId::generate()).unwrap();
+    for _ in 0..4 {
+        let one = small.allocate(ContainerId::generate()).unwrap();
+        assert!(one.first + one.size <= block.first || block.first + block.size <= one.first);
+    }
+    assert!(small.allocate(ContainerId::generate()).is_err());
+    assert!(large.allocate(ContainerId::generate()).is_err());
+    assert_eq!(claims(&registry).len(), 8);
+}
+
+#[test]
+fn lines_of_subuid_in_the_pool_are_found() {
+    let config = config(Path::new("/r"), 4);
+    let text = "anna:100000:65536\nbert:655360:65536\ncarl:589824:65537\n# no\nx:y:z\n";
+    assert_eq!(
+        delegated(&config, text),
+        ["bert:655360:65536", "carl:589824:65537"]
+    );
+}
