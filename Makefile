@@ -66,6 +66,13 @@ define build_static
 	  $(TARGET)/$(HOST_TRIPLE)/helper/littlebox-runtime
 endef
 
+# The auditor runs inside containers of the tests.
+define build_auditor
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --profile helper \
+	  -p littlebox-auditor --target $(HOST_TRIPLE)
+	install -D -m 0755 -t $(BIN_CI) $(TARGET)/$(HOST_TRIPLE)/helper/littlebox-auditor
+endef
+
 .PHONY: help
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -98,6 +105,7 @@ release: ## Release binaries, side by side in target/bin/release
 build-ci: ## What the tests run: release code paths without the link-time cost, in target/bin/ci
 	$(CARGO) build --profile ci --locked --workspace --bins --tests
 	$(call build_static,$(BIN_CI))
+	$(call build_auditor)
 	install -m 0755 $(TARGET)/ci/littleboxd $(TARGET)/ci/lbctl $(BIN_CI)/
 
 BENCH_ARGS ?=

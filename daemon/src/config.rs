@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Parser;
+use littlebox_plan::seccomp::{Compiler, Profile, kernel_version};
 use serde::Deserialize;
 
 use crate::idpool::{PoolConfig, UNIT};
@@ -58,6 +59,7 @@ struct File {
     event_retention: Option<u64>,
     drain_timeout_s: Option<u64>,
     max_connections: Option<usize>,
+    seccomp_profile: Option<PathBuf>,
     id_pool: PoolFile,
 }
 
@@ -102,6 +104,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Host ids for the user namespaces of containers.
     pub id_pool: PoolConfig,
+    /// The default seccomp profile; `None`: littlebox's own.
+    pub seccomp_profile: Option<PathBuf>,
 }
 
 const DEFAULT_CONFIG: &str = "/etc/littlebox/config.toml";
@@ -150,6 +154,7 @@ impl Config {
             drain_timeout_s: file.drain_timeout_s.unwrap_or(10),
             max_connections: file.max_connections.unwrap_or(4096),
             id_pool: id_pool(file.id_pool)?,
+            seccomp_profile: file.seccomp_profile.map(absolute).transpose()?,
         };
         config.check()?;
         Ok(config)
@@ -176,7 +181,25 @@ impl Config {
         }
         tracing_subscriber::EnvFilter::try_new(&self.log_level)
             .with_context(|| format!("log_level '{}'", self.log_level))?;
-        Ok(())
+        self.seccomp_compiler().map(drop)
+    }
+
+    /// The compiler of seccomp profiles, with the configured default one.
+    pub fn seccomp_compiler(&self) -> anyhow::Result<Compiler> {
+        let uname = rustix::system::uname();
+        let kernel = kernel_version(&uname.release().to_string_lossy()).unwrap_or((0, 0));
+        let Some(path) = &self.seccomp_profile else {
+            return Ok(Compiler::new(kernel));
+        };
+        let compiler = (|| {
+            let text = std::fs::read_to_string(path)?;
+            let profile = Profile::read(&serde_json::from_str(&text)?)?;
+            let compiler = Compiler::with_default(profile, kernel);
+            // As many rules as there can be.
+            compiler.default_filter(u64::MAX)?;
+            anyhow::Ok(compiler)
+        })();
+        compiler.with_context(|| format!("the seccomp_profile {} cannot be used", path.display()))
     }
 }
 

@@ -107,6 +107,7 @@ fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
 }
 
 async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
+    let seccomp = config.seccomp_compiler()?;
     let paths = Paths::create(&config.state_dir, &config.run_dir, &config.cgroup_parent)
         .context("cannot make the state and run directories")?;
     let binary = HelperBinary::load(&config.helper)
@@ -121,7 +122,9 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let boot_id = procfs::boot_id().context("cannot read the boot id")?;
     let watcher = crate::logs::Watcher::new().context("cannot watch files (inotify)")?;
     let ids = id_pool(config, &paths)?;
-    Ok(Engine::new(store, supervisor, paths, ids, boot_id, watcher))
+    Ok(Engine::new(
+        store, supervisor, paths, ids, boot_id, seccomp, watcher,
+    ))
 }
 
 fn id_pool(config: &Config, paths: &Paths) -> anyhow::Result<IdPool> {

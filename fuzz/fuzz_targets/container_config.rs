@@ -2,10 +2,13 @@
 //! a plan that explains itself.
 #![no_main]
 
+use std::sync::LazyLock;
+
 use lbctl::types::{ContainerConfig, ContainerId};
 use libfuzzer_sys::fuzz_target;
 use littlebox_helper::protocol::{LogPlan, NamespaceKind, RootfsSource};
 use littlebox_plan::Envelope;
+use littlebox_plan::seccomp::Compiler;
 use littleboxd::idpool::IdRange;
 use littleboxd::spec::{SpecContext, prepare};
 
@@ -18,7 +21,13 @@ fuzz_target!(|data: &[u8]| {
         first: 65_536,
         size: 65_536,
     });
-    let prepared = match prepare(&config, &SpecContext { id: &id, range }) {
+    static SECCOMP: LazyLock<Compiler> = LazyLock::new(|| Compiler::new((6, 1)));
+    let context = SpecContext {
+        id: &id,
+        range,
+        seccomp: &SECCOMP,
+    };
+    let prepared = match prepare(&config, &context) {
         Ok(prepared) => prepared,
         Err(error) => {
             assert!(error.pointer.starts_with('/') || error.pointer.is_empty());

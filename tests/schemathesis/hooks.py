@@ -163,6 +163,9 @@ def tame_creation(case):
     body["rootfs"] = f"dir:{ROOT}" if n % 4 else "host"
     for key in ("privileged", "oom_score_adj", "sysctls", "propagation"):
         body.pop(key, None)
+    if n % 3:
+        # Most profiles keep a program from running.
+        body.pop("seccomp", None)
     if "mounts" in body:
         body["mounts"] = [m for m in body["mounts"] if m.get("type") == "tmpfs"]
     if "namespaces" in body:

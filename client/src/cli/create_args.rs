@@ -189,8 +189,8 @@ struct SecurityArgs {
     /// Whether setuid files give no privileges; true when absent
     #[arg(long, value_name = "BOOL")]
     no_new_privileges: Option<bool>,
-    /// All capabilities, every device of the host, nothing masked, /sys writable, the host's user
-    /// namespace
+    /// All capabilities, every device of the host, no seccomp filter, nothing masked, /sys writable,
+    /// the host's user namespace
     #[arg(long)]
     privileged: bool,
     /// Device of the host, or a directory of them; PERMISSIONS are of r, w and m
@@ -200,7 +200,8 @@ struct SecurityArgs {
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
     /// apparmor=PROFILE, label=PART:VALUE|disable, mask=PATH, no-new-privileges[=BOOL],
-    /// systempaths=unconfined, unmask=PATH|ALL
+    /// seccomp=default|unconfined|FILE (as Docker and Podman take it), systempaths=unconfined,
+    /// unmask=PATH|ALL
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<SecurityOpt>,
 }
@@ -262,6 +263,7 @@ impl CreateArgs {
             stop_timeout_s: program.stop_timeout,
             restart: program.restart,
             log: program.log()?,
+            seccomp: None,
         };
         security_opt::apply(&security.security_opt, &mut config);
         Ok(config)

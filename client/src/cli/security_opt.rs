@@ -2,11 +2,13 @@
 
 use std::str::FromStr;
 
-use lbctl::types::{ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+use lbctl::types::{ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Seccomp};
 
 /// One option.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SecurityOpt {
+    /// `seccomp=default|unconfined|FILE`; the file is read where lbctl runs.
+    Seccomp(Seccomp),
     /// `no-new-privileges[=BOOL]`.
     NoNewPrivileges(bool),
     /// `mask=PATH[:PATH...]`: reads empty, beside the default paths.
@@ -44,6 +46,7 @@ impl FromStr for SecurityOpt {
             None => (text, None),
         };
         match (key, value) {
+            ("seccomp", Some(value)) => seccomp(value).map(Self::Seccomp),
             ("no-new-privileges", None) => Ok(Self::NoNewPrivileges(true)),
             ("no-new-privileges", Some(value)) => value
                 .parse()
@@ -63,8 +66,24 @@ impl FromStr for SecurityOpt {
             ("mask" | "unmask", None) => Err(format!("write {key}=PATH")),
             _ => Err(format!(
                 "'{text}' is not known; there are apparmor=PROFILE, label=PART:VALUE, mask=PATH, \
-                 no-new-privileges, systempaths=unconfined and unmask=PATH|ALL"
+                 no-new-privileges, seccomp=default|unconfined|FILE, systempaths=unconfined and \
+                 unmask=PATH|ALL"
             )),
+        }
+    }
+}
+
+fn seccomp(value: &str) -> Result<Seccomp, String> {
+    match value {
+        "" => Err("write seccomp=default, unconfined or a file".to_owned()),
+        "default" => Ok(Seccomp::Default),
+        "unconfined" => Ok(Seccomp::Unconfined),
+        file => {
+            let text = std::fs::read_to_string(file)
+                .map_err(|e| format!("cannot read the seccomp profile {file}: {e}"))?;
+            serde_json::from_str(&text)
+                .map(Seccomp::Profile)
+                .map_err(|e| format!("the seccomp profile {file} is no JSON object: {e}"))
         }
     }
 }
@@ -118,6 +137,7 @@ fn set_label(config: &mut ContainerConfig, part: LabelPart, value: &str) {
 pub fn apply(options: &[SecurityOpt], config: &mut ContainerConfig) {
     for option in options {
         match option {
+            SecurityOpt::Seccomp(wanted) => config.seccomp = Some(wanted.clone()),
             SecurityOpt::NoNewPrivileges(wanted) => config.no_new_privileges = Some(*wanted),
             SecurityOpt::Mask(paths) => masked(config).extend(paths.iter().cloned()),
             SecurityOpt::Unmask(patterns) => unmask(config, patterns),
@@ -194,6 +214,24 @@ mod tests {
     }
 
     #[test]
+    fn a_seccomp_profile_is_read_here() {
+        assert_eq!(
+            applied(&["seccomp=unconfined"]).seccomp,
+            Some(Seccomp::Unconfined)
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("p.json");
+        let option = format!("seccomp:{}", file.display());
+        std::fs::write(&file, r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#).unwrap();
+        let Some(Seccomp::Profile(profile)) = applied(&[&option]).seccomp else {
+            panic!("no profile")
+        };
+        assert_eq!(profile["defaultAction"], "SCMP_ACT_ALLOW");
+        std::fs::write(&file, "[]").unwrap();
+        assert!(option.parse::<SecurityOpt>().is_err());
+    }
+
+    #[test]
     fn masks_are_added_to_and_taken_from_the_default_ones() {
         let config = applied(&["mask=/a:/b", "unmask=/proc/kcore:/proc/s*"]);
         let masked = config.masked_paths.unwrap();
@@ -250,6 +288,9 @@ mod tests {
             "systempaths=x",
             "no-new-privileges=1",
             "x=y",
+            "seccomp",
+            "seccomp=",
+            "seccomp=/no/such",
         ] {
             assert!(text.parse::<SecurityOpt>().is_err(), "{text:?}");
         }

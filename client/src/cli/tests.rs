@@ -57,7 +57,7 @@ fn every_flag_becomes_configuration() {
                 --network none --ns pid=host --uidmap 0:1:2 --gidmap 0:1:2 --hostname h \
                 --domainname d --time-offset monotonic=-1 --sysctl net.a=1 -m 64m --memory-swap -1 --cpus 0.5 --cpu-weight 10 \
                 --cpuset-cpus 0 --pids-limit -1 --ulimit nofile=1:2 --oom-score-adj -5 --cap-add \
-                ALL --cap-drop MKNOD --no-new-privileges false --privileged --security-opt mask=/m --security-opt apparmor=p --device /dev/fuse:rw --device-cgroup-rule a:b dir:/r cmd";
+                ALL --cap-drop MKNOD --no-new-privileges false --privileged --security-opt mask=/m --security-opt seccomp=unconfined --security-opt apparmor=p --device /dev/fuse:rw --device-cgroup-rule a:b dir:/r cmd";
     let words: Vec<&str> = line.split_whitespace().collect();
     let made = serde_json::to_value(config(&words)).unwrap();
     let expected = serde_json::json!({
@@ -80,6 +80,7 @@ fn every_flag_becomes_configuration() {
                       "cpuset_cpus": "0", "pids_limit": -1},
         "rlimits": {"nofile": {"soft": 1, "hard": 2}}, "sysctls": {"net.a": "1"},
         "capabilities": {"add": ["ALL"], "drop": ["MKNOD"]}, "no_new_privileges": false,
+        "seccomp": "unconfined",
         "privileged": true, "masked_paths": ["/m"], "apparmor": "p",
         "devices": [{"path": "/dev/fuse", "permissions": "rw"}], "device_rules": ["a:b"], "oom_score_adj": -5, "stop_signal": "INT", "stop_timeout_s": 5,
         "restart": {"policy": "on-failure", "max_retries": 3},

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, DeviceConfig, Name, RestartPolicy, TimeOffsets};
+use super::{ContainerId, DeviceConfig, Name, RestartPolicy, Seccomp, TimeOffsets};
 
 /// Where a container is in its life (the table is in `daemon/src/lifecycle.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -135,8 +135,11 @@ pub struct ContainerConfig {
     /// Set no_new_privs; `true` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_new_privileges: Option<bool>,
-    /// All capabilities, nothing masked, `/sys` writable, the host's user namespace unless
-    /// `namespaces.user` says otherwise.
+    /// Which system calls the program may make; `default` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<Seccomp>,
+    /// All capabilities, no seccomp filter unless `seccomp` asks for one, nothing masked, `/sys`
+    /// writable, the host's user namespace unless `namespaces.user` says otherwise.
     pub privileged: bool,
     /// Container paths that read empty, instead of the default ones
     /// ([`super::DEFAULT_MASKED_PATHS`], none when privileged).

@@ -38,7 +38,7 @@ pub struct ExecConfig {
     pub timeout_ms: Option<u64>,
     /// Against the container's own set.
     pub capabilities: CapabilityChange,
-    /// All capabilities.
+    /// All capabilities, and no seccomp filter.
     pub privileged: bool,
     /// Bytes of output that are kept; 16 MiB when absent, 0 for no bound.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ mod isolation;
 mod namespace;
 mod problem;
 mod restart;
+mod seccomp;
 mod stream;
 mod system;
 
@@ -22,6 +23,7 @@ pub use isolation::*;
 pub use namespace::*;
 pub use problem::*;
 pub use restart::*;
+pub use seccomp::*;
 pub use stream::*;
 pub use system::*;
 

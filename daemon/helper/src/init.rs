@@ -13,8 +13,9 @@ use crate::sys::{self, Forked};
 const ALL_SIGNALS: u64 = !0;
 
 /// Forks: the child returns and becomes the program, the caller stays as init and never returns.
-/// It holds no descriptor, so the program's pipes end with the program.
-pub fn split_off() -> Result<(), Fault> {
+/// It holds no descriptor, so the program's pipes end with the program. `confine` is the last that
+/// it does before it serves; where that fails, so does the container.
+pub fn split_off(confine: impl FnOnce() -> Result<(), Fault>) -> Result<(), Fault> {
     let own = getpid();
     if !own.is_init() {
         // In the host's PID namespace: orphans would go to the host's init.
@@ -31,14 +32,18 @@ pub fn split_off() -> Result<(), Fault> {
             drop(pidfd);
             // Best effort: the name is for people who look with ps.
             let _ = rustix::thread::set_name(c"littlebox-init");
-            serve(pid)
+            serve(pid, confine)
         }
     }
 }
 
-fn serve(program: u32) -> ! {
+fn serve(program: u32, confine: impl FnOnce() -> Result<(), Fault>) -> ! {
     // What cannot be closed now is closed at the end.
     let _ = sys::close_from(0);
+    // The program does the same in a moment, and can tell what is wrong with it.
+    if confine().is_err() {
+        sys::exit_now(1);
+    }
     loop {
         match sys::wait_for_signal(ALL_SIGNALS) {
             Ok(libc::SIGCHLD) => reap(program),

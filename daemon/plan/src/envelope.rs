@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use littlebox_helper::protocol::{
     Defence, ExistingCgroup, IdMapping, Injection, LayerIdmap, LogPlan, NamespaceKind,
-    RootfsSource, TerminalSize, UserPlan,
+    RootfsSource, SeccompPlan, TerminalSize, UserPlan,
 };
 
 /// On whose behalf a spec is planned.
@@ -62,6 +62,9 @@ pub struct Envelope {
     pub joined_ids: Option<(Vec<IdMapping>, Vec<IdMapping>)>,
     /// Binds of the spec, by their index in `mounts`, that are idmapped where that is possible.
     pub idmap_where_possible: BTreeSet<usize>,
+    /// The seccomp filter, when the caller has compiled it; `None`: the spec's `linux.seccomp`, and
+    /// without that none.
+    pub seccomp: Option<SeccompPlan>,
     /// Test only: a failure to provoke.
     pub inject: Option<Injection>,
     /// Test only: a defence to leave out.
@@ -91,6 +94,7 @@ impl Envelope {
             hidden: Vec::new(),
             joined_ids: None,
             idmap_where_possible: BTreeSet::new(),
+            seccomp: None,
             inject: None,
             weaken: None,
             layer_idmap: LayerIdmap::Auto,
@@ -117,6 +121,8 @@ pub struct ExecEnvelope {
     pub stdin: bool,
     /// Output is lossless towards a foreground client.
     pub gate: bool,
+    /// The seccomp filter; `None`: none.
+    pub seccomp: Option<SeccompPlan>,
     /// Kill it after this many milliseconds.
     pub timeout_ms: Option<u64>,
 }

@@ -82,6 +82,7 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
         Step::Capabilities => program::capabilities(plan),
         Step::NoNewPrivileges => program::no_new_privileges(plan),
         Step::CloseFds => say("Every descriptor but 0, 1 and 2 is closed, so that none leads out of the container."),
+        Step::Seccomp => program::seccomp(plan),
         Step::Exec => program::exec(plan),
     }
 }

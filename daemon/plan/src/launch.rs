@@ -12,7 +12,7 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType,
 use crate::process::About;
 use crate::{
     Authority, Envelope, PlanError, cgroup, clocks, hooks, idmap, labels, mount, process,
-    scheduling, sysctl, unsupported,
+    scheduling, seccomp, sysctl, unsupported,
 };
 
 type Namespaces = BTreeMap<NamespaceKind, NamespacePlan>;
@@ -60,10 +60,15 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         "/linux/maskedPaths",
     )?;
     masked_paths.extend(envelope.hidden);
+    let seccomp = match envelope.seccomp {
+        Some(compiled) => Some(compiled),
+        None => seccomp::of_spec(spec)?,
+    };
     let about = About {
         user: envelope.user,
         create_cwd: envelope.create_cwd,
         terminal_size: envelope.terminal_size,
+        seccomp,
     };
     let Some(process) = spec.process() else {
         return Err(PlanError::new(

@@ -20,6 +20,7 @@ mod launch;
 mod mount;
 mod process;
 mod scheduling;
+pub mod seccomp;
 pub mod sysctl;
 mod unsupported;
 

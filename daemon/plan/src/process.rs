@@ -1,7 +1,7 @@
 //! The `process` object of a spec (OCI config.md, "process").
 
 use littlebox_helper::protocol::{
-    ExecPlan, ProcessPlan, RlimitPlan, TerminalSize, UserPlan, UserRef,
+    ExecPlan, ProcessPlan, RlimitPlan, SeccompPlan, TerminalSize, UserPlan, UserRef,
 };
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
 
@@ -20,6 +20,7 @@ pub fn exec_plan(process: &Process, envelope: ExecEnvelope) -> Result<ExecPlan, 
         user: envelope.user,
         create_cwd: envelope.create_cwd,
         terminal_size: envelope.terminal_size,
+        seccomp: envelope.seccomp,
     };
     Ok(ExecPlan {
         id: envelope.id,
@@ -37,6 +38,7 @@ pub(crate) struct About {
     pub(crate) user: Option<UserPlan>,
     pub(crate) create_cwd: bool,
     pub(crate) terminal_size: Option<TerminalSize>,
+    pub(crate) seccomp: Option<SeccompPlan>,
 }
 
 /// Plans a process; `base` is the pointer of its object.
@@ -67,6 +69,7 @@ pub(crate) fn plan(process: &Process, about: About, base: &str) -> Result<Proces
         terminal,
         capabilities: capability::plan(process.capabilities().as_ref()),
         no_new_privileges: process.no_new_privileges() == Some(true),
+        seccomp: about.seccomp,
         rlimits: rlimits(process.rlimits().as_deref().unwrap_or_default(), base)?,
         oom_score_adj: oom_score_adj(process, base)?,
         labels: labels::plan(process, base)?,

@@ -31,7 +31,6 @@ fn linux(linux: &Linux) -> Result<(), PlanError> {
         "/linux/",
         "this is not supported yet; remove it",
         [
-            ("seccomp", linux.seccomp().is_some()),
             ("intelRdt", linux.intel_rdt().is_some()),
             ("memoryPolicy", linux.memory_policy().is_some()),
             (

@@ -318,8 +318,8 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
             "/hooks/poststop",
         ),
         (
-            json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}}}),
-            "/linux/seccomp",
+            json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}}),
+            "/linux/seccomp/defaultAction",
         ),
         (
             json!({"linux": {"intelRdt": {"closID": "x"}}}),

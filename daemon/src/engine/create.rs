@@ -11,7 +11,7 @@ use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::idpool::{IdPool, IdRange};
 use crate::lifecycle::Transition;
-use crate::spec::{self, ConfigError, Prepared, RootSource, SpecContext};
+use crate::spec::{self, ConfigError, Prepared, RootSource};
 use crate::store::Write;
 use crate::time::now_ns;
 
@@ -128,11 +128,7 @@ impl Engine {
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
         let range = self.reserve_ids(id, &config)?;
-        let ctx = SpecContext {
-            id: &id,
-            range: range.get(),
-        };
-        let mut prepared = spec::prepare(&config, &ctx)?;
+        let mut prepared = spec::prepare(&config, &self.context(&id, range.get()))?;
         check_machine(&config, &mut prepared)?;
         let record = new_record(id, &config, &prepared, range.get());
         let handle = Handle::new(record);

@@ -135,14 +135,7 @@ impl Engine {
         config: &ExecConfig,
     ) -> Result<ExecPlan, EngineError> {
         let container = self.config(handle).await?;
-        let prepared = spec::exec_process(
-            config,
-            &container,
-            &spec::SpecContext {
-                id: &handle.id,
-                range: None,
-            },
-        )?;
+        let prepared = spec::exec_process(config, &container, &self.context(&handle.id, None))?;
         let envelope = ExecEnvelope {
             id: id.to_string(),
             log: LogPlan {
@@ -157,6 +150,7 @@ impl Engine {
             terminal_size: prepared.terminal_size,
             stdin: config.stdin || config.input.is_some(),
             gate: config.attach,
+            seccomp: prepared.seccomp,
             timeout_ms: prepared.timeout_ms,
         };
         littlebox_plan::exec_plan(&prepared.process, envelope).map_err(|e| {

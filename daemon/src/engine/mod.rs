@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 use lbctl::types::{ContainerId, ContainerState, ExecId, Name};
+use littlebox_plan::seccomp::Compiler;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
@@ -41,7 +42,8 @@ use paths::Paths;
 use record::Record;
 use start::Cause;
 
-use crate::idpool::IdPool;
+use crate::idpool::{IdPool, IdRange};
+use crate::spec::SpecContext;
 use crate::store::{NewEvent, Store, StoreError, Write};
 use crate::supervisor::Supervisor;
 
@@ -58,6 +60,8 @@ pub struct Engine {
     pub ids: IdPool,
     /// This boot.
     pub boot_id: String,
+    /// Compiles seccomp profiles.
+    pub seccomp: Compiler,
     /// Follows logs.
     pub watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
@@ -82,6 +86,7 @@ impl Engine {
         paths: Paths,
         ids: IdPool,
         boot_id: String,
+        seccomp: Compiler,
         watcher: Arc<crate::logs::Watcher>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -90,12 +95,22 @@ impl Engine {
             paths,
             ids,
             boot_id,
+            seccomp,
             watcher,
             containers: RwLock::default(),
             idempotency: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             closing: AtomicBool::new(false),
         })
+    }
+
+    /// What a configuration is checked with.
+    fn context<'a>(&'a self, id: &'a ContainerId, range: Option<IdRange>) -> SpecContext<'a> {
+        SpecContext {
+            id,
+            range,
+            seccomp: &self.seccomp,
+        }
     }
 
     /// Runs an operation to its end, whether or not its caller stays.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lbctl::types::{
     ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DeviceConfig, MountConfig,
-    MountKind,
+    MountKind, Seccomp,
 };
 
 /// The relaxations of a configuration, in a stable order.
@@ -27,6 +27,13 @@ pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
     list.extend(capabilities(config));
     if config.no_new_privileges == Some(false) {
         list.push("set-user-ID programs give privileges".to_owned());
+    }
+    match &config.seccomp {
+        Some(Seccomp::Unconfined) if !config.privileged => {
+            list.push("seccomp unconfined: every system call".to_owned());
+        }
+        Some(Seccomp::Profile(_)) => list.push("a seccomp profile of its own".to_owned()),
+        Some(Seccomp::Unconfined | Seccomp::Default) | None => {}
     }
     if config.apparmor.as_deref() == Some("unconfined") {
         list.push("AppArmor unconfined".to_owned());
@@ -166,7 +173,7 @@ mod tests {
             "device_rules": ["c 10:* r"],
             "mounts": [{"type": "bind", "source": "/s", "destination": "/d", "read_only": true}],
             "propagation": "rslave", "resources": {"pids_limit": -1}, "oom_score_adj": -1,
-            "apparmor": "unconfined",
+            "apparmor": "unconfined", "seccomp": "unconfined",
         });
         assert_eq!(
             list(config),
@@ -178,6 +185,7 @@ mod tests {
                 "all capabilities",
                 "capability NET_ADMIN",
                 "set-user-ID programs give privileges",
+                "seccomp unconfined: every system call",
                 "AppArmor unconfined",
                 "unmasked: /proc/acpi",
                 "writable: all default paths",

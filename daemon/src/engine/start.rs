@@ -18,7 +18,7 @@ use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
-use crate::spec::{self, ConfigError, NamespaceSource, Prepared, RootSource, SpecContext};
+use crate::spec::{self, ConfigError, NamespaceSource, Prepared, RootSource};
 use crate::supervisor::{Helper, Incoming, Listener, StartError, helper_map};
 use crate::time::now_ns;
 
@@ -93,11 +93,8 @@ impl Engine {
         handle: &Handle,
         config: &ContainerConfig,
     ) -> Result<Prepared, EngineError> {
-        let ctx = SpecContext {
-            id: &handle.id,
-            range: self.range_for_start(handle, config)?,
-        };
-        let mut prepared = spec::prepare(config, &ctx)?;
+        let range = self.range_for_start(handle, config)?;
+        let mut prepared = spec::prepare(config, &self.context(&handle.id, range))?;
         super::create::check_machine(config, &mut prepared)?;
         Ok(prepared)
     }
@@ -212,6 +209,7 @@ impl Engine {
         envelope.init = config.init;
         envelope.gate = config.attach;
         envelope.hidden = self.hidden(&prepared.root);
+        envelope.seccomp = prepared.seccomp;
         if prepared.default_masks {
             envelope
                 .hidden
@@ -250,11 +248,8 @@ impl Engine {
     /// The plan of the root of a container that does not run, for its files.
     pub(crate) async fn rootfs_plan(&self, handle: &Handle) -> Result<RootfsPlan, EngineError> {
         let config = self.config(handle).await?;
-        let ctx = SpecContext {
-            id: &handle.id,
-            range: handle.record().id_range,
-        };
-        let prepared = spec::prepare(&config, &ctx)?;
+        let range = handle.record().id_range;
+        let prepared = spec::prepare(&config, &self.context(&handle.id, range))?;
         let mut source = self.rootfs(handle.id, &config, &prepared.root);
         if let RootfsSource::Overlay { volatile, .. } = &mut source {
             *volatile = false;

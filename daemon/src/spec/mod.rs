@@ -13,6 +13,7 @@ mod names;
 mod namespaces;
 mod process;
 mod resources;
+mod seccomp;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -20,8 +21,10 @@ use std::time::Duration;
 
 use lbctl::types::{ContainerConfig, ContainerId, ExecConfig, RestartMode, RestartPolicy};
 use littlebox_helper::protocol::{
-    Defence, GATE_WINDOW, Injection, LayerIdmap, NamespaceKind, Step, TerminalSize, UserPlan,
+    Defence, GATE_WINDOW, Injection, LayerIdmap, NamespaceKind, SeccompPlan, Step, TerminalSize,
+    UserPlan,
 };
+use littlebox_plan::seccomp::Compiler;
 use oci_spec::runtime::{Linux, Process, Root, Spec};
 
 use crate::idpool::IdRange;
@@ -37,6 +40,8 @@ pub struct SpecContext<'a> {
     pub id: &'a ContainerId,
     /// Its range of the pool, where it has one ([`takes_range`]).
     pub range: Option<IdRange>,
+    /// Compiles seccomp profiles.
+    pub seccomp: &'a Compiler,
 }
 
 /// A configuration that was checked.
@@ -69,6 +74,8 @@ pub struct Prepared {
     pub create_cwd: bool,
     /// What is masked are the default paths: what only this machine has is to be masked with them.
     pub default_masks: bool,
+    /// The seccomp filter; `None`: none.
+    pub seccomp: Option<SeccompPlan>,
     /// The failure that the label `littlebox.test/inject` asks for. The caller honours it only
     /// when the daemon runs with test faults.
     pub inject: Option<Injection>,
@@ -124,6 +131,8 @@ pub struct PreparedExec {
     pub timeout_ms: Option<u64>,
     /// Make the working directory when it is missing (never for an exec: it must be there).
     pub create_cwd: bool,
+    /// The seccomp filter; `None`: none.
+    pub seccomp: Option<SeccompPlan>,
 }
 
 /// Why a request cannot be honoured.
@@ -191,6 +200,11 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         idmap_where_possible: mounts.idmap_where_possible,
         create_cwd: true,
         default_masks: hiding::is_default(config),
+        seccomp: seccomp::filter(
+            config,
+            process::container_capabilities(config)?,
+            ctx.seccomp,
+        )?,
         inject: config
             .labels
             .get(INJECT_LABEL)
@@ -258,10 +272,13 @@ pub fn exec_process(
     process.set_args(Some(config.command.clone()));
     process.set_env(Some(env));
     process.set_cwd(process::cwd(cwd)?);
-    process.set_capabilities(Some(process::spec_capabilities(process::change(
-        base,
-        &config.capabilities,
-    )?)));
+    let capabilities = process::change(base, &config.capabilities)?;
+    let seccomp = if config.privileged {
+        None
+    } else {
+        seccomp::filter(container, capabilities, ctx.seccomp)?
+    };
+    process.set_capabilities(Some(process::spec_capabilities(capabilities)));
     process.set_rlimits(Some(process::rlimits(&container.rlimits)?));
     process.set_no_new_privileges(Some(container.no_new_privileges.unwrap_or(true)));
     process.set_oom_score_adj(process::oom_score_adj(container)?);
@@ -273,6 +290,7 @@ pub fn exec_process(
         log: exec_log(config)?,
         timeout_ms: config.timeout_ms,
         create_cwd: false,
+        seccomp,
     })
 }
 

@@ -92,7 +92,7 @@ const RESPONSES: &[Wire] = wires! {
 };
 
 /// Single values, lists without a type of their own, and alternatives of the above.
-const WITHOUT_A_TYPE: [&str; 31] = [
+const WITHOUT_A_TYPE: [&str; 37] = [
     "AbsolutePath",
     "Capability",
     "Command",
@@ -122,6 +122,12 @@ const WITHOUT_A_TYPE: [&str; 31] = [
     "ProblemCode",
     "Propagation",
     "Rlimits",
+    "Seccomp",
+    "SeccompAction",
+    "SeccompCircumstances",
+    "SeccompErrno",
+    "SeccompProfile",
+    "SeccompRule",
     "Signal",
     "UserRef",
 ];

@@ -1,59 +1,80 @@
 //! execve(2) with a search in the container's `PATH`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
 use crate::protocol::ProcessPlan;
-use crate::sys;
+use crate::sys::{self, Arguments};
 
 /// Where is searched when the environment says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Becomes the program, or tells why not: `ENOENT` when it is nowhere, `EACCES` when it was found
-/// and may not be executed.
-pub fn execute(process: &ProcessPlan, home: Option<String>) -> Fault {
-    let Some(command) = process.args.first() else {
-        return Fault::refused("there is no command");
-    };
-    let home = home.map(|home| format!("HOME={home}"));
-    let env = process.env.iter().chain(&home);
-    let (argv, env) = match (c_strings(process.args.iter()), c_strings(env)) {
-        (Ok(argv), Ok(env)) => (argv, env),
-        _ => return Fault::refused("an argument or a variable contains a zero byte").at(command),
-    };
-    let errno = if command.contains('/') {
-        try_path(command, &argv, &env)
-    } else {
-        search(command, search_path(process), &argv, &env)
-    };
-    explain(Fault::of("execve", errno).at(command), command)
+/// A program that can be executed without asking the kernel for anything else, not even memory:
+/// the seccomp filter may forbid it.
+#[derive(Debug)]
+pub struct Execution<'p> {
+    command: &'p str,
+    /// Where it may be, in the order in which it is tried.
+    paths: Vec<CString>,
+    argv: Arguments,
+    env: Arguments,
+}
+
+impl<'p> Execution<'p> {
+    /// Gets everything ready.
+    pub fn prepare(process: &'p ProcessPlan, home: Option<String>) -> Result<Self, Fault> {
+        let Some(command) = process.args.first() else {
+            return Err(Fault::refused("there is no command"));
+        };
+        let home = home.map(|home| format!("HOME={home}"));
+        let env = process.env.iter().chain(&home);
+        let zero = |_| Fault::refused("an argument or a variable contains a zero byte").at(command);
+        Ok(Self {
+            command,
+            paths: candidates(command, search_path(process)).map_err(zero)?,
+            argv: Arguments::new(c_strings(process.args.iter()).map_err(zero)?),
+            env: Arguments::new(c_strings(env).map_err(zero)?),
+        })
+    }
+
+    /// Becomes the program, or tells why not: `ENOENT` when it is nowhere, `EACCES` when it was
+    /// found and may not be executed.
+    pub fn execute(&self) -> Fault {
+        explain(
+            Fault::of("execve", self.try_paths()).at(self.command),
+            self.command,
+        )
+    }
+
+    /// As execvp(3): what may not be executed here may be found further on.
+    fn try_paths(&self) -> Errno {
+        let mut worst = Errno::NOENT;
+        for path in &self.paths {
+            match sys::execve(path, &self.argv, &self.env) {
+                Errno::NOENT | Errno::NOTDIR if self.paths.len() > 1 => {}
+                Errno::ACCESS => worst = Errno::ACCESS,
+                errno => return errno,
+            }
+        }
+        worst
+    }
 }
 
 /// Looks for the program without becoming it: what is plainly not there is told when the container
 /// is created, not only when it is started.
 ///
 /// # Errors
-/// As [`execute`].
+/// As [`Execution::execute`].
 pub fn find(process: &ProcessPlan) -> Result<(), Fault> {
     let Some(command) = process.args.first() else {
         return Err(Fault::refused("there is no command"));
     };
+    let paths = candidates(command, search_path(process))
+        .map_err(|_| Fault::refused("the command contains a zero byte").at(command))?;
     let mut worst = Errno::NOENT;
-    let paths: Vec<String> = if command.contains('/') {
-        vec![command.clone()]
-    } else {
-        let directories = search_path(process).split(':');
-        directories
-            .filter(|_| !command.is_empty())
-            .map(|directory| match directory {
-                "" => format!("./{command}"),
-                directory => format!("{directory}/{command}"),
-            })
-            .collect()
-    };
     for path in paths {
         match accessat(CWD, &path, Access::EXEC_OK, AtFlags::EACCESS) {
             Ok(()) if is_file(&path) => return Ok(()),
@@ -65,7 +86,7 @@ pub fn find(process: &ProcessPlan) -> Result<(), Fault> {
     Err(explain(Fault::of("execve", worst).at(command), command))
 }
 
-fn is_file(path: &str) -> bool {
+fn is_file(path: &CStr) -> bool {
     stat(path).is_ok_and(|meta| FileType::from_raw_mode(meta.st_mode) == FileType::RegularFile)
 }
 
@@ -77,28 +98,19 @@ fn search_path(process: &ProcessPlan) -> &str {
     path.unwrap_or(DEFAULT_PATH)
 }
 
-/// As execvp(3): what may not be executed here may be found further on.
-fn search(command: &str, path: &str, argv: &[CString], env: &[CString]) -> Errno {
-    let mut worst = Errno::NOENT;
+fn candidates(command: &str, path: &str) -> Result<Vec<CString>, std::ffi::NulError> {
+    if command.contains('/') {
+        return Ok(vec![CString::new(command)?]);
+    }
     if command.is_empty() {
-        return worst;
+        return Ok(Vec::new());
     }
-    for directory in path.split(':') {
-        let directory = if directory.is_empty() { "." } else { directory };
-        match try_path(&format!("{directory}/{command}"), argv, env) {
-            Errno::NOENT | Errno::NOTDIR => {}
-            Errno::ACCESS => worst = Errno::ACCESS,
-            errno => return errno,
-        }
-    }
-    worst
-}
-
-fn try_path(path: &str, argv: &[CString], env: &[CString]) -> Errno {
-    match CString::new(path) {
-        Ok(path) => sys::execve(&path, argv, env),
-        Err(_) => Errno::INVAL,
-    }
+    path.split(':')
+        .map(|directory| {
+            let directory = if directory.is_empty() { "." } else { directory };
+            CString::new(format!("{directory}/{command}"))
+        })
+        .collect()
 }
 
 fn c_strings<'s>(

@@ -82,8 +82,13 @@ pub fn become_namespace_root(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Re
     harden()
 }
 
-/// Leaves exactly the plan's capabilities, as far as they are there to be left.
-pub fn restrict(plan: &CapabilityPlan, warnings: &mut Warnings) -> Result<(), Fault> {
+/// Leaves exactly the plan's capabilities, as far as they are there to be left; and `besides`,
+/// until [`give_back`].
+pub fn restrict(
+    plan: &CapabilityPlan,
+    besides: CapabilitySet,
+    warnings: &mut Warnings,
+) -> Result<(), Fault> {
     // Dropping from the bounding set takes CAP_SETPCAP.
     let permitted = raise_effective()?;
     drop_from_bounding_set(plan.bounding)?;
@@ -93,23 +98,40 @@ pub fn restrict(plan: &CapabilityPlan, warnings: &mut Warnings) -> Result<(), Fa
             "capabilities that this host does not grant: {missing:#x}"
         ));
     }
+    let wanted = sets(plan, permitted);
+    clear_ambient_capability_set().fault("prctl(PR_CAP_AMBIENT)")?;
+    let for_now = CapabilitySets {
+        effective: wanted.effective | besides & permitted,
+        permitted: wanted.permitted | besides & permitted,
+        ..wanted
+    };
+    set_capabilities(None, for_now).fault("capset")?;
+    let ambient = CapabilitySet::from_bits_retain(plan.ambient);
+    let ambient = ambient & wanted.permitted & wanted.inheritable;
+    each(ambient.bits()).try_for_each(|capability| {
+        configure_capability_in_ambient_set(capability, true).fault("prctl(PR_CAP_AMBIENT)")
+    })
+}
+
+/// Leaves the plan's capabilities and nothing besides.
+pub fn give_back(plan: &CapabilityPlan) -> rustix::io::Result<()> {
+    let held = capabilities(None)?;
+    set_capabilities(None, sets(plan, held.permitted))
+}
+
+/// The plan's sets, as far as they are permitted.
+fn sets(plan: &CapabilityPlan, permitted: CapabilitySet) -> CapabilitySets {
     let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & permitted;
     let inheritable = if Defence::Inheritable.stands() {
         plan.inheritable
     } else {
         plan.permitted
     };
-    let wanted = CapabilitySets {
+    CapabilitySets {
         effective: set(plan.effective & plan.permitted),
         permitted: set(plan.permitted),
         inheritable: set(inheritable),
-    };
-    clear_ambient_capability_set().fault("prctl(PR_CAP_AMBIENT)")?;
-    set_capabilities(None, wanted).fault("capset")?;
-    let ambient = set(plan.ambient) & wanted.permitted & wanted.inheritable;
-    each(ambient.bits()).try_for_each(|capability| {
-        configure_capability_in_ambient_set(capability, true).fault("prctl(PR_CAP_AMBIENT)")
-    })
+    }
 }
 
 /// Makes effective what is permitted, and returns it: a change from root to another user clears

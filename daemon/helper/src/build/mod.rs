@@ -39,6 +39,7 @@ mod program;
 mod report;
 mod rootfs;
 mod scheduling;
+mod seccomp;
 mod spawn;
 mod stdio;
 mod steps;

@@ -10,14 +10,16 @@ use rustix::process::{
     DumpableBehavior, Signal, chdir, fchdir, getcwd, getpid, ioctl_tiocsctty,
     set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
 };
+use rustix::thread::CapabilitySet;
 
 use super::detached::{Detached, Status, Tie};
+use super::execute::{self, Execution};
 use super::identity;
 use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{execute, gate, hooks, keyring, limits, scheduling};
+use super::{gate, hooks, keyring, limits, scheduling, seccomp};
 use crate::fault::{Fault, OrFault};
 use crate::init;
 use crate::protocol::{Defence, ProcessPlan, Step, StepFailure};
@@ -67,11 +69,16 @@ impl Program<'_> {
             limits::set(&process.rlimits, warnings)
         })?;
         steps.run(Step::Capabilities, |warnings| {
-            identity::restrict(&process.capabilities, warnings)
+            let mut besides = CapabilitySet::empty();
+            if seccomp::needs_privilege(process) {
+                besides = CapabilitySet::SYS_ADMIN;
+            }
+            identity::restrict(&process.capabilities, besides, warnings)
         })?;
         steps.run_if(process.no_new_privileges, Step::NoNewPrivileges, |_| {
             rustix::thread::set_no_new_privs(true).fault("prctl(PR_SET_NO_NEW_PRIVS)")
         })?;
+        steps.run_if(false, Step::Seccomp, |_| Ok::<_, Fault>(()))?;
         if self.init {
             self.split_off_init(steps)?;
         }
@@ -128,7 +135,16 @@ impl Program<'_> {
             .say(&FromChild::Ready { timings, warnings }, None)
             .fault("sendmsg")
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
-        steps.run(Step::Exec, |_| Err(execute::execute(self.process, home)))
+        let execution = Execution::prepare(self.process, home);
+        steps.run(Step::Exec, |_| {
+            let execution = execution.map_err(|fault| fault.of_step(Step::Exec))?;
+            if self.process.seccomp.is_some() {
+                // Under the filter it may be impossible to tell.
+                execute::find(self.process).map_err(|fault| fault.of_step(Step::Exec))?;
+            }
+            seccomp::load(self.process).map_err(|fault| fault.of_step(Step::Seccomp))?;
+            Err(execution.execute().of_step(Step::Exec))
+        })
     }
 
     /// The `startContainer` hooks, as the program's user and with its capabilities.
@@ -165,7 +181,7 @@ impl Program<'_> {
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .fault("prctl(PR_SET_PDEATHSIG)")?;
             }
-            init::split_off()?;
+            init::split_off(|| seccomp::load(self.process))?;
             // Only the program comes here.
             self.new_session(true)
         })

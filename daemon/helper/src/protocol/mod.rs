@@ -19,6 +19,7 @@ mod log;
 mod message;
 mod plan;
 mod scheduling;
+mod seccomp;
 
 pub use defence::*;
 pub use labels::*;
@@ -26,6 +27,7 @@ pub use log::*;
 pub use message::*;
 pub use plan::*;
 pub use scheduling::*;
+pub use seccomp::*;
 
 /// The version of this protocol. A helper tells it in [`Status`]; a daemon that meets another one
 /// still stops and reaps that helper's container but refuses new execs in it.

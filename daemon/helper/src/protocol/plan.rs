@@ -440,6 +440,9 @@ pub struct ProcessPlan {
     /// prctl(PR_SET_NO_NEW_PRIVS).
     #[serde(default)]
     pub no_new_privileges: bool,
+    /// The system calls that it may make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<super::SeccompPlan>,
     /// setrlimit(2).
     #[serde(default)]
     pub rlimits: Vec<RlimitPlan>,
@@ -681,6 +684,8 @@ pub enum Step {
     NoNewPrivileges,
     /// Every other descriptor closed.
     CloseFds,
+    /// The seccomp filter loaded.
+    Seccomp,
     /// `execve`.
     Exec,
 }
@@ -722,12 +727,13 @@ impl Step {
             Step::Capabilities => "capabilities",
             Step::NoNewPrivileges => "no_new_privileges",
             Step::CloseFds => "close_fds",
+            Step::Seccomp => "seccomp",
             Step::Exec => "exec",
         }
     }
 
     /// Every step, in the order of the helper's work.
-    pub const ALL: [Step; 34] = [
+    pub const ALL: [Step; 35] = [
         Step::Checks,
         Step::RunDir,
         Step::Cgroup,
@@ -761,6 +767,7 @@ impl Step {
         Step::Capabilities,
         Step::NoNewPrivileges,
         Step::CloseFds,
+        Step::Seccomp,
         Step::Exec,
     ];
 }

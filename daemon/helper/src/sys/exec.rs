@@ -6,19 +6,29 @@ use rustix::io::Errno;
 
 use super::last_errno;
 
-/// Replaces this process by `path`. Returns only when that failed.
-pub fn execve(path: &CStr, argv: &[CString], env: &[CString]) -> Errno {
-    let argv = null_terminated(argv);
-    let env = null_terminated(env);
-    // SAFETY: both arrays end with a null pointer, and the strings outlive the call.
-    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
-    last_errno()
+/// argv or environment as execve(2) takes it, ready before the call.
+#[derive(Debug)]
+pub struct Arguments {
+    /// Each but the last points into `_strings`, the last is null.
+    pointers: Vec<*const c_char>,
+    /// Never changed: the bytes of a `CString` stay where they are when it is moved.
+    _strings: Vec<CString>,
 }
 
-fn null_terminated(strings: &[CString]) -> Vec<*const c_char> {
-    strings
-        .iter()
-        .map(|s| s.as_ptr())
-        .chain([std::ptr::null()])
-        .collect()
+impl Arguments {
+    /// Keeps the strings.
+    pub fn new(strings: Vec<CString>) -> Self {
+        let pointers = strings.iter().map(|s| s.as_ptr());
+        Self {
+            pointers: pointers.chain([std::ptr::null()]).collect(),
+            _strings: strings,
+        }
+    }
+}
+
+/// Replaces this process by `path`. Returns only when that failed. Makes no other system call.
+pub fn execve(path: &CStr, argv: &Arguments, env: &Arguments) -> Errno {
+    // SAFETY: both arrays end with a null pointer, and the strings live as long as they do.
+    unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
+    last_errno()
 }

@@ -16,6 +16,7 @@ mod net;
 mod nsfs;
 mod process;
 mod scheduling;
+mod seccomp;
 mod signal;
 mod zygote;
 
@@ -28,6 +29,7 @@ pub use net::*;
 pub use nsfs::*;
 pub use process::*;
 pub use scheduling::*;
+pub use seccomp::*;
 pub use signal::*;
 pub use zygote::*;
 

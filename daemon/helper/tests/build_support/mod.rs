@@ -340,6 +340,7 @@ pub fn shell(script: &str) -> ProcessPlan {
             ambient: 0,
         },
         no_new_privileges: true,
+        seccomp: None,
         rlimits: vec![RlimitPlan {
             resource: "core".to_owned(),
             soft: Some(0),

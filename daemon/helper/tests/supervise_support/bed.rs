@@ -190,6 +190,7 @@ fn shell(script: &str) -> ProcessPlan {
         terminal: None,
         capabilities: CapabilityPlan::default(),
         no_new_privileges: true,
+        seccomp: None,
         rlimits: Vec::new(),
         oom_score_adj: None,
         labels: littlebox_helper::protocol::LabelPlan::default(),

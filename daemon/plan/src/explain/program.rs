@@ -175,6 +175,25 @@ pub(super) fn no_new_privileges(plan: &LaunchPlan) -> Explanation {
     })
 }
 
+pub(super) fn seccomp(plan: &LaunchPlan) -> Explanation {
+    let filter = plan.process.seccomp.as_ref()?;
+    let mut what = format!(
+        "A seccomp filter of {} instructions decides about each system call from here on, for every child too; it comes from {} profile and cannot be taken off.",
+        filter.program.0.len(),
+        match filter.profile.as_str() {
+            "" | "default" => "the default",
+            name => name,
+        },
+    );
+    if !filter.unknown.is_empty() {
+        what.push_str(&format!(
+            " Names in it that no system call has are passed over: {}.",
+            filter.unknown.join(", ").escape_debug()
+        ));
+    }
+    Some((what, vec!["setpriv --seccomp-filter filter.bpf sh".into()]))
+}
+
 pub(super) fn exec(plan: &LaunchPlan) -> Explanation {
     let process = &plan.process;
     let environment = join(&process.env);

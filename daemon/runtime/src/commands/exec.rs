@@ -6,7 +6,7 @@ use std::path::Path;
 use littlebox_helper::build::{self, Detached, Running};
 use littlebox_helper::cgroup::Cgroup;
 use littlebox_helper::protocol::{LogPlan, ProcessPlan};
-use littlebox_plan::{ExecEnvelope, capability, exec_plan};
+use littlebox_plan::{ExecEnvelope, capability, exec_plan, seccomp};
 use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
@@ -113,6 +113,8 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
         Some(path) => from_file(path)?,
         None => from_flags(entry, arguments)?,
     };
+    let spec: Spec = parse(&entry.read_config()?, Path::new(CONFIG))?;
+    let filter = seccomp::of_spec(&spec).map_err(|error| Error::document(CONFIG, error))?;
     // The rest of an exec's plan is the daemon's.
     let nowhere = || LogPlan {
         path: "/dev/null".into(),
@@ -128,6 +130,7 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
         terminal_size: None,
         stdin: false,
         gate: false,
+        seccomp: filter,
         timeout_ms: None,
     };
     let plan = exec_plan(&process, envelope)

@@ -42,6 +42,15 @@ fn container_cases() -> Vec<(Value, &'static str)> {
         (json!({"user": "0:0:0"}), "/user"),
         (json!({"user": "root\n"}), "/user"),
         (json!({"groups": ["adm", "-2"]}), "/groups/1"),
+        (json!({"seccomp": {}}), "/seccomp/defaultAction"),
+        (
+            json!({"seccomp": {"defaultAction": "SCMP_ACT_ERRNO"}}),
+            "/seccomp/syscalls",
+        ),
+        (
+            json!({"seccomp": {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["a"], "action": "X"}]}}),
+            "/seccomp/syscalls/0/action",
+        ),
         (json!({"umask": "9"}), "/umask"),
         (json!({"umask": "1000"}), "/umask"),
         (json!({"umask": "-22"}), "/umask"),

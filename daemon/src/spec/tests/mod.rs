@@ -10,6 +10,7 @@ use littlebox_helper::protocol::{
     LaunchPlan, LogPlan, MountSource, NamespacePlan, RootfsSource, UserRef,
 };
 use littlebox_plan::{Envelope, ExecEnvelope};
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -19,8 +20,11 @@ fn id() -> ContainerId {
 
 /// A container whose range of the pool begins at 700,000,000.
 fn ctx(id: &ContainerId) -> SpecContext<'_> {
+    static SECCOMP: std::sync::LazyLock<Compiler> =
+        std::sync::LazyLock::new(|| Compiler::new((6, 1)));
     SpecContext {
         id,
+        seccomp: &SECCOMP,
         range: Some(IdRange {
             first: 700_000_000,
             size: 65_536,
@@ -66,6 +70,7 @@ fn envelope(prepared: &Prepared) -> Envelope {
         cgroup_path: Some("/littlebox/0123456789ab/c".into()),
         joins,
         user: Some(prepared.user.clone()),
+        seccomp: prepared.seccomp.clone(),
         create_cwd: prepared.create_cwd,
         terminal_size: prepared.terminal_size,
         hidden: vec!["/var/lib/littlebox".into()],
@@ -93,6 +98,7 @@ fn exec_envelope() -> ExecEnvelope {
         terminal_size: None,
         stdin: false,
         gate: false,
+        seccomp: None,
         timeout_ms: None,
     }
 }
@@ -105,7 +111,10 @@ fn default_plan_is_the_golden_one() {
         rootfs: "host".into(),
         ..base()
     };
-    let json = serde_json::to_string_pretty(&plan(&config)).unwrap() + "\n";
+    let mut plan = plan(&config);
+    // Tested where it is made, and another one on each architecture.
+    plan.process.seccomp.as_mut().unwrap().program.0.clear();
+    let json = serde_json::to_string_pretty(&plan).unwrap() + "\n";
     if std::env::var_os("LITTLEBOX_WRITE_GOLDEN").is_some() {
         let path = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -435,4 +444,69 @@ fn a_user_of_the_exec_brings_its_own_group() {
         (user.user, user.group),
         (UserRef::Name("daemon".into()), None)
     );
+}
+
+fn changed(config: Value) -> ContainerConfig {
+    let mut body = serde_json::to_value(base()).unwrap();
+    body.as_object_mut()
+        .unwrap()
+        .extend(config.as_object().unwrap().clone());
+    serde_json::from_value(body).unwrap()
+}
+
+#[test]
+fn a_filter_is_on_unless_it_is_switched_off() {
+    let own = json!({"defaultAction": "SCMP_ACT_LOG"});
+    for (config, profile) in [
+        (json!({}), Some("default")),
+        (json!({"seccomp": "default"}), Some("default")),
+        (json!({"seccomp": "unconfined"}), None),
+        (json!({"privileged": true}), None),
+        (
+            json!({"privileged": true, "seccomp": "default"}),
+            Some("default"),
+        ),
+        (json!({"seccomp": own}), Some("its own")),
+        (json!({"privileged": true, "seccomp": own}), Some("its own")),
+    ] {
+        let container = changed(config.clone());
+        let filter = prepared(&container).seccomp;
+        assert_eq!(
+            filter.as_ref().map(|f| f.profile.as_str()),
+            profile,
+            "{config}"
+        );
+
+        let mut exec = ExecConfig {
+            command: vec!["id".into()],
+            ..ExecConfig::default()
+        };
+        let of_exec = exec_process(&exec, &container, &ctx(&id()))
+            .unwrap()
+            .seccomp;
+        assert_eq!(of_exec, filter, "{config}");
+        exec.privileged = true;
+        let of_exec = exec_process(&exec, &container, &ctx(&id()))
+            .unwrap()
+            .seccomp;
+        assert_eq!(of_exec, None, "{config}");
+    }
+}
+
+#[test]
+fn a_filter_follows_the_capabilities() {
+    let mut container = base();
+    let plain = prepared(&container).seccomp;
+    container.capabilities.add = vec!["SYS_ADMIN".into()];
+    let more = prepared(&container).seccomp;
+    assert_ne!(more, plain);
+    let mut exec = ExecConfig {
+        command: vec!["id".into()],
+        ..ExecConfig::default()
+    };
+    exec.capabilities.drop = vec!["SYS_ADMIN".into()];
+    let of_exec = exec_process(&exec, &container, &ctx(&id()))
+        .unwrap()
+        .seccomp;
+    assert_eq!(of_exec, plain);
 }

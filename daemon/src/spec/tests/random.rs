@@ -2,7 +2,7 @@
 
 use lbctl::types::{
     CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, MountKind, Resources,
-    Rlimit, TermSize, TimeOffset, TimeOffsets,
+    Rlimit, Seccomp, TermSize, TimeOffset, TimeOffsets,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
@@ -198,6 +198,7 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
         of((of(any::<u64>()), of(0u32..2000))),
         of(any::<(u16, u16)>()),
         of(restart()),
+        of(seccomp()),
     );
     (first, second, third, isolation()).prop_map(|(a, b, c, closed)| {
         let flags = b.1;
@@ -229,6 +230,7 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
             sysctls: c.0,
             capabilities: c.1,
             no_new_privileges: None,
+            seccomp: c.8,
             oom_score_adj: c.2,
             stop_signal: c.3,
             stop_timeout_s: c.4,
@@ -266,7 +268,10 @@ fn nearly_good() -> impl Strategy<Value = ContainerConfig> {
             2 => good.resources = r.resources,
             3 => good.rlimits = r.rlimits,
             4 => (good.sysctls, good.labels) = (r.sysctls, r.labels),
-            5 => (good.capabilities, good.privileged) = (r.capabilities, r.privileged),
+            5 => {
+                (good.capabilities, good.privileged) = (r.capabilities, r.privileged);
+                good.seccomp = r.seccomp;
+            }
             6 => (good.user, good.groups, good.umask) = (r.user, r.groups, r.umask),
             7 => (good.hostname, good.domainname) = (r.hostname, r.domainname),
             8 => {
@@ -286,6 +291,21 @@ fn nearly_good() -> impl Strategy<Value = ContainerConfig> {
         }
         good
     })
+}
+
+fn seccomp() -> impl Strategy<Value = Seccomp> {
+    let action = text(&["SCMP_ACT_ERRNO", "SCMP_ACT_ALLOW", "SCMP_ACT_KILL"]);
+    let names = vec(text(&["read", "clone", "none_such"]), 0..3);
+    prop_oneof![
+        Just(Seccomp::Default),
+        Just(Seccomp::Unconfined),
+        (action, names, any::<u64>()).prop_map(|(action, names, value)| {
+            let args = json!([{"index": value % 7, "value": value, "op": "SCMP_CMP_GE"}]);
+            let rule = json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": args});
+            let profile = json!({"defaultAction": action, "syscalls": [rule]});
+            Seccomp::Profile(profile.as_object().unwrap().clone())
+        }),
+    ]
 }
 
 fn accepted_is_plannable(config: &ContainerConfig) {
