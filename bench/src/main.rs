@@ -43,6 +43,8 @@ enum Group {
     HelperStart,
     /// Ways to make commits durable.
     Commit,
+    /// The default seccomp filter.
+    Seccomp,
 }
 
 /// Measure littlebox beside the floor and its peers.
@@ -143,5 +145,6 @@ fn run(group: Group, bench: &Bench, report: &mut Report) -> anyhow::Result<()> {
         Group::Log => groups::log::measure(bench, report),
         Group::HelperStart => groups::helper_start::measure(bench, report),
         Group::Commit => groups::commit::measure(bench, report),
+        Group::Seccomp => groups::seccomp::measure(bench, report),
     }
 }

@@ -8,4 +8,5 @@ pub mod list;
 pub mod log;
 pub mod rate;
 pub mod run;
+pub mod seccomp;
 pub mod start;

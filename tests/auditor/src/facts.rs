@@ -12,9 +12,9 @@ use std::path::Path;
 
 use crate::{calls, sys};
 
-/// Everything; `host` are the host's namespaces, `TYPE=INODE`.
+/// Everything; `host` are the host's namespaces, `TYPE=INODE`, and its capabilities, `caps=MASK`.
 pub fn tell(host: &[String]) {
-    status();
+    status(told(host, "caps"));
     descriptors();
     id_maps();
     namespaces(host);
@@ -29,7 +29,12 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-fn status() {
+fn told<'h>(host: &'h [String], name: &str) -> Option<&'h str> {
+    let mut pairs = host.iter().filter_map(|pair| pair.split_once('='));
+    pairs.find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+fn status(of_the_host: Option<&str>) {
     let wanted = [
         "Uid",
         "Gid",
@@ -51,7 +56,9 @@ fn status() {
             continue;
         }
         let words: Vec<&str> = value.split_whitespace().collect();
-        if key.starts_with("Cap") {
+        if key.starts_with("Cap") && Some(words[0]) == of_the_host {
+            println!("{key}: all of the host's");
+        } else if key.starts_with("Cap") {
             let mask = u64::from_str_radix(words[0], 16).unwrap();
             println!("{key}: {}", capabilities(mask));
         } else {
@@ -113,10 +120,9 @@ fn namespaces(host: &[String]) {
         let link = fs::read_link(format!("/proc/self/ns/{kind}")).unwrap();
         let link = link.to_string_lossy().into_owned();
         let inode = link.trim_matches(|c: char| !c.is_ascii_digit());
-        let given = host.iter().filter_map(|pair| pair.split_once('='));
-        let verdict = match given.into_iter().find(|(name, _)| *name == kind) {
+        let verdict = match told(host, kind) {
             None => "not told",
-            Some((_, theirs)) if theirs == inode => "the host's",
+            Some(theirs) if theirs == inode => "the host's",
             Some(_) => "own",
         };
         println!("namespace {kind}: {verdict}");
@@ -172,17 +178,15 @@ fn mounts() {
         let words: Vec<&str> = line.split(' ').collect();
         let (point, options) = (words[4], words[5]);
         let dash = words.iter().position(|w| *w == "-").unwrap();
-        let fstype = match words[dash + 1] {
-            known @ ("overlay" | "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue") => known,
-            "cgroup" | "cgroup2" => "cgroup",
-            _ => "of the host",
-        };
-        let point = match point {
-            point if point.starts_with("/sys/fs/cgroup") => "/sys/fs/cgroup...",
-            point if point.starts_with("/proc/") || point.starts_with("/sys/") => continue,
-            point => point,
-        };
-        lines.insert(format!("mount {point}: {fstype} {options}"));
+        // This program, bound from the host.
+        if std::env::args().next().is_some_and(|own| own == point) {
+            continue;
+        }
+        if point.starts_with("/sys/fs/cgroup") {
+            lines.insert(format!("mount /sys/fs/cgroup and below: {options}"));
+        } else if !point.starts_with("/proc/") && !point.starts_with("/sys/") {
+            lines.insert(format!("mount {point}: {} {options}", words[dash + 1]));
+        }
     }
     lines.iter().for_each(|line| println!("{line}"));
 }

@@ -2,7 +2,7 @@
 //! golden file. Built static, so that it runs in any root, bound to a path of the container.
 //!
 //! ```text
-//! littlebox-auditor [TYPE=INODE...]      everything; with the host's namespaces, which are own
+//! littlebox-auditor [KEY=VALUE...]       everything, against the host's namespaces and capabilities
 //! littlebox-auditor call NAME [ARG...]   one system call; what it returned
 //! littlebox-auditor call32 NR [ARG...]   one by the 32-bit entry, int 0x80
 //! ```
