@@ -239,6 +239,7 @@ fn take_over(
             grace,
         )
     };
+    engine.oom_killed(handle, run, status.oom_kills);
     let execs = handle.live().execs.clone();
     for exec in execs {
         let state = exec.record().state;

@@ -12,4 +12,5 @@ fuzz_target!(|text: &str| {
     let _ = procfs::parse_io_stat(text);
     let _ = procfs::parse_blkio(text);
     let _ = procfs::parse_limit(text);
+    let _ = procfs::parse_pressure(text);
 });

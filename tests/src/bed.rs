@@ -68,6 +68,16 @@ impl BedBuilder {
         self
     }
 
+    /// The daemon behind a shell script that ends with `exec "$@"`, run by `unshare` with these
+    /// flags: in mount and cgroup namespaces of the test's own.
+    #[must_use]
+    pub fn unshared(mut self, flags: &[&str], script: &str) -> Self {
+        let shell = ["sh", "-euc", script, "sh"];
+        let command = ["unshare"].iter().chain(flags).chain(&shell);
+        self.options.surroundings = command.map(|s| (*s).to_owned()).collect();
+        self
+    }
+
     /// Starts the daemon and takes the first snapshot.
     #[track_caller]
     pub fn build(self) -> Bed {
@@ -541,6 +551,14 @@ impl Bed {
     pub fn finish(mut self) {
         self.nothing_leaks();
         self.stop();
+        self.nothing_remains();
+        self.finished = true;
+    }
+
+    /// The end of a test that has stopped the daemon itself, after [`Bed::nothing_leaks`].
+    #[track_caller]
+    pub fn finish_stopped(mut self) {
+        assert!(self.daemon.is_none(), "the daemon runs");
         self.nothing_remains();
         self.finished = true;
     }

@@ -56,6 +56,9 @@ pub struct Options {
     pub socket_activation: bool,
     /// The umask it is started with; else the test's own.
     pub umask: Option<u32>,
+    /// A program and its arguments that becomes the daemon in the end (`exec "$@"`), in
+    /// surroundings of its own.
+    pub surroundings: Vec<String>,
 }
 
 /// The directories of one daemon; they go when this is dropped.
@@ -173,7 +176,7 @@ impl Daemon {
         let mut command = match (options.socket_activation, options.umask) {
             (true, _) => activated(dirs, options),
             (false, Some(umask)) => masked(dirs, options, umask),
-            (false, None) => plain(Command::new(binary("littleboxd")), dirs, options),
+            (false, None) => plain(surrounded(options), dirs, options),
         };
         if let Some(config) = &options.config {
             let path = dirs.base_path.join("config.toml");
@@ -266,6 +269,17 @@ fn masked(dirs: &Dirs, options: &Options, umask: u32) -> Command {
         .args(["-c", &format!("umask {umask:04o}; exec \"$@\""), "sh"])
         .arg(binary("littleboxd"));
     plain(command, dirs, options)
+}
+
+/// The daemon's command, behind what the test puts around it.
+fn surrounded(options: &Options) -> Command {
+    let daemon = binary("littleboxd");
+    let Some((program, args)) = options.surroundings.split_first() else {
+        return Command::new(daemon);
+    };
+    let mut command = Command::new(program);
+    command.args(args).arg(daemon);
+    command
 }
 
 fn plain(mut command: Command, dirs: &Dirs, options: &Options) -> Command {

@@ -20,7 +20,58 @@ fn stats_tell_cpu_memory_processes_and_network() {
     assert!(now.memory > 0, "{now:?}");
     assert!(now.pids >= 2, "{now:?}");
     assert!(now.networks.contains_key("lo"), "{now:?}");
-    assert!(["cgroup2", "cgroup1", "proc"].contains(&now.source.as_str()));
+    assert!(["cgroup2", "cgroup1"].contains(&now.source.as_str()));
+    let (user, system) = (now.cpu_user_ns, now.cpu_system_ns);
+    assert!(user.is_some_and(|n| n > 0) && system.is_some(), "{now:?}");
+    assert!(now.memory_peak.is_some_and(|n| n >= now.memory), "{now:?}");
+    assert!(now.memory_cache.is_some(), "{now:?}");
+    assert!(
+        now.io_read_ops.is_some() && now.io_write.is_some(),
+        "{now:?}"
+    );
+    assert_eq!(now.oom_kills, 0);
+    // The kernel tells of pressure in the v2 tree alone, and there unless it is switched off.
+    let unified = t.inspect(&c).cgroups.get("unified").cloned();
+    let file = unified.map(|dir| format!("{dir}/cpu.pressure"));
+    let tells = file.is_some_and(|file| std::fs::read_to_string(file).is_ok());
+    assert_eq!(now.pressure.is_some(), tells, "{now:?}");
+    t.finish();
+}
+
+#[test]
+fn a_limit_of_cpu_time_shows_in_the_stats() {
+    let t = Bed::new();
+    let config = with(
+        busybox(&["sh", "-c", "while :; do :; done"]),
+        json!({"resources": {"cpus": 0.05}}),
+    );
+    let c = id(&t.start(&config));
+    let stats = || -> Stats {
+        t.get(&format!("/v1/containers/{c}/stats"))
+            .expect(200)
+            .json()
+    };
+    proc::until("it was throttled", || {
+        stats().cpu_throttled_periods.is_some_and(|n| n > 0)
+    });
+    let now = stats();
+    assert!(now.cpu_periods >= now.cpu_throttled_periods, "{now:?}");
+    assert!(now.cpu_throttled_ns.is_some_and(|n| n > 0), "{now:?}");
+    t.finish();
+}
+
+#[test]
+fn lbctl_shows_stats_in_a_table() {
+    let t = Bed::new();
+    let _c = t.sleeper_with(json!({"name": "measured", "resources": {"memory": 67_108_864}}));
+    let table = t.lbctl_ok(&["stats", "--no-stream", "measured"]);
+    let mut lines = table.lines();
+    let heading = lines.next().unwrap_or_default();
+    for column in ["NAME", "CPU", "MEMORY", "LIMIT", "OOM", "PIDS", "DISK READ"] {
+        assert!(heading.contains(column), "{column} in {heading}");
+    }
+    let row = lines.next().unwrap_or_default();
+    assert!(row.starts_with("measured") && row.contains("64"), "{row}");
     t.finish();
 }
 

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 use lbctl::types::{
     CapabilityChange, ContainerConfig, DeviceConfig, IdMap, IdMaps, LogConfig, MountConfig, Name,
-    Resources, RestartPolicy, Rlimit, TimeOffset, TimeOffsets,
+    RestartPolicy, Rlimit, TimeOffset, TimeOffsets,
 };
 
 use super::error::Failure;
+use super::limits::ResourceArgs;
 use super::parse::{self, MaybePair, Pair};
 use super::security_opt::{self, SecurityOpt};
 use super::{mounts, terminal};
@@ -145,31 +146,8 @@ struct NamespaceArgs {
 
 #[derive(Debug, Args)]
 struct LimitArgs {
-    /// Memory, e.g. 512m
-    #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
-    memory: Option<u64>,
-    /// Memory and swap together; -1 for unlimited swap
-    #[arg(long, value_name = "SIZE", value_parser = parse::size_or_unlimited,
-          allow_hyphen_values = true)]
-    memory_swap: Option<i64>,
-    /// Memory kept when the machine runs short
-    #[arg(long, value_name = "SIZE", value_parser = parse::size)]
-    memory_reservation: Option<u64>,
-    /// CPUs, e.g. 1.5
-    #[arg(long, value_name = "N", value_parser = parse::cpus)]
-    cpus: Option<f64>,
-    /// Share of the CPU against others, 1 to 10000; 100 is normal
-    #[arg(long, value_name = "N")]
-    cpu_weight: Option<u64>,
-    /// CPUs to run on, e.g. 0-3,7
-    #[arg(long, value_name = "LIST")]
-    cpuset_cpus: Option<String>,
-    /// Memory nodes to use
-    #[arg(long, value_name = "LIST")]
-    cpuset_mems: Option<String>,
-    /// Processes and threads; -1 for no limit
-    #[arg(long, value_name = "N", value_parser = parse::pids, allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    resources: ResourceArgs,
     /// Resource limit, e.g. nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse::ulimit)]
     ulimit: Vec<(String, Rlimit)>,
@@ -242,7 +220,7 @@ impl CreateArgs {
             namespaces: spaces.namespaces()?,
             id_maps: spaces.id_maps(),
             time_offsets: spaces.time_offsets(),
-            resources: limits.resources(),
+            resources: limits.resources.resources()?,
             rlimits: limits.ulimit.iter().cloned().collect(),
             sysctls: spaces
                 .sysctl
@@ -386,21 +364,6 @@ impl NamespaceArgs {
             monotonic: last("monotonic"),
             boottime: last("boottime"),
         })
-    }
-}
-
-impl LimitArgs {
-    fn resources(&self) -> Resources {
-        Resources {
-            memory: self.memory,
-            memory_swap: self.memory_swap,
-            memory_reservation: self.memory_reservation,
-            cpus: self.cpus,
-            cpu_weight: self.cpu_weight,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids_limit: self.pids_limit,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 mod events;
 mod exec;
 mod lifecycle;
+mod limits;
 mod logs;
 mod many;
 mod mounts;
@@ -91,6 +92,8 @@ enum Command {
     /// Let frozen containers go on
     #[command(visible_alias = "unpause")]
     Resume(lifecycle::Containers),
+    /// Change limits, of containers that run at once
+    Update(Box<limits::UpdateArgs>),
     /// Remove containers
     Rm(lifecycle::RmArgs),
     /// Give a container another name
@@ -217,6 +220,7 @@ async fn dispatch(ctx: &Context, command: Command) -> Result<i32, Failure> {
         Command::Kill(args) => lifecycle::kill(ctx, args).await,
         Command::Pause(args) => lifecycle::pause(ctx, args).await,
         Command::Resume(args) => lifecycle::resume(ctx, args).await,
+        Command::Update(args) => limits::update(ctx, *args).await,
         Command::Rm(args) => lifecycle::rm(ctx, args).await,
         Command::Rename(args) => lifecycle::rename(ctx, args).await,
         Command::Ps(args) => ps::ps(ctx, args).await,

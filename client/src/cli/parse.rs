@@ -96,6 +96,21 @@ pub fn size_or_unlimited(text: &str) -> Result<i64, String> {
     i64::try_from(size(text)?).map_err(|_| format!("'{text}' is too large"))
 }
 
+/// `DEVICE:SIZE`, a rate in bytes per second; a device may itself be `MAJOR:MINOR`.
+pub fn rate_of_bytes(text: &str) -> Result<(String, u64), String> {
+    let (device, rate) = text.rsplit_once(':').ok_or("write DEVICE:SIZE")?;
+    Ok((device.to_owned(), size(rate)?))
+}
+
+/// `DEVICE:N`, operations per second.
+pub fn rate(text: &str) -> Result<(String, u64), String> {
+    let (device, rate) = text.rsplit_once(':').ok_or("write DEVICE:N")?;
+    let rate = rate
+        .parse()
+        .map_err(|_| format!("'{rate}' is no number of operations"))?;
+    Ok((device.to_owned(), rate))
+}
+
 /// A number of CPUs above 0.
 pub fn cpus(text: &str) -> Result<f64, String> {
     let n: f64 = text
@@ -311,6 +326,16 @@ mod tests {
         }
         assert_eq!(size_or_unlimited("-1"), Ok(-1));
         assert_eq!(size_or_unlimited("1k"), Ok(1024));
+    }
+
+    #[test]
+    fn rates() {
+        assert_eq!(
+            rate_of_bytes("/dev/sda:1m"),
+            Ok(("/dev/sda".into(), 1 << 20))
+        );
+        assert_eq!(rate("8:16:500"), Ok(("8:16".into(), 500)));
+        assert!(rate_of_bytes("/dev/sda").is_err() && rate("8:x").is_err());
     }
 
     #[test]

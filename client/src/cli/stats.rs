@@ -31,8 +31,11 @@ pub struct StatsArgs {
 const COLUMNS: &[Column] = &[
     Column::text("NAME"),
     Column::number("CPU"),
+    Column::number("THROTTLED"),
     Column::number("MEMORY"),
     Column::number("LIMIT"),
+    Column::number("CACHE"),
+    Column::number("OOM"),
     Column::number("PIDS"),
     Column::number("NET IN"),
     Column::number("NET OUT"),
@@ -177,8 +180,11 @@ fn table(latest: &[(String, Option<Stats>)]) -> Table {
             name.clone(),
             s.cpu_percent
                 .map_or("-".to_owned(), |p| format!("{p:.1} %")),
+            throttled(s),
             output::size(s.memory),
             optional(s.memory_limit),
+            optional(s.memory_cache),
+            s.oom_kills.to_string(),
             s.pids_limit
                 .map_or(s.pids.to_string(), |limit| format!("{}/{limit}", s.pids)),
             net(|n| n.rx_bytes),
@@ -188,4 +194,15 @@ fn table(latest: &[(String, Option<Stats>)]) -> Table {
         ]);
     }
     table
+}
+
+/// Of the periods with a limit of CPU time, in how many it was reached.
+fn throttled(stats: &Stats) -> String {
+    match (stats.cpu_throttled_periods, stats.cpu_periods) {
+        (Some(throttled), Some(periods)) if periods > 0 => {
+            // Rounded down: 100 % is all of them.
+            format!("{} %", throttled.saturating_mul(100) / periods)
+        }
+        _ => "-".to_owned(),
+    }
 }

@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, DeviceConfig, Name, RestartPolicy, Seccomp, TimeOffsets};
+use super::{
+    ContainerId, DeviceConfig, Name, Resources, ResourcesPatch, RestartPolicy, Seccomp, TimeOffsets,
+};
 
 /// Where a container is in its life (the table is in `daemon/src/lifecycle.rs`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -261,36 +263,6 @@ pub struct IdMap {
     pub size: u32,
 }
 
-/// Limits. Absent: no limit, except `pids_limit`, which is 2048.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Resources {
-    /// Bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<u64>,
-    /// Bytes of memory and swap together; -1 for unlimited swap.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_swap: Option<i64>,
-    /// Bytes, soft.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_reservation: Option<u64>,
-    /// CPUs, e.g. 1.5.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpus: Option<f64>,
-    /// 1 to 10,000; 100 is normal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpu_weight: Option<u64>,
-    /// `0-3,7`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpuset_cpus: Option<String>,
-    /// `0`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub cpuset_mems: Option<String>,
-    /// Processes and threads; -1 for no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids_limit: Option<i64>,
-}
-
 /// A resource limit; absent values are unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -340,6 +312,9 @@ pub struct ContainerPatch {
     /// Another restart policy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartPolicy>,
+    /// Limits to change; of a container that runs, at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesPatch>,
 }
 
 /// A container, whole.
@@ -374,6 +349,9 @@ pub struct Container {
     /// binds are seen through the id map.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub idmaps: Vec<MountIdmap>,
+    /// Processes that the kernel's OOM killer has ended since the last start, those of execs included.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// PID of the helper while the container runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper_pid: Option<u32>,
@@ -693,52 +671,6 @@ pub struct TopProcess {
 pub struct Top {
     /// The processes, by PID.
     pub processes: Vec<TopProcess>,
-}
-
-/// One measurement of `GET .../stats`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Stats {
-    /// When, RFC 3339.
-    pub at: String,
-    /// CPU time used since the start, nanoseconds.
-    pub cpu_ns: u64,
-    /// CPU used since the last measurement of this stream, percent of one CPU.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cpu_percent: Option<f64>,
-    /// Memory without reclaimable cache, bytes.
-    pub memory: u64,
-    /// The limit, bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub memory_limit: Option<u64>,
-    /// Processes and threads.
-    pub pids: u64,
-    /// The limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pids_limit: Option<u64>,
-    /// Bytes read from block devices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub io_read: Option<u64>,
-    /// Bytes written to block devices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub io_write: Option<u64>,
-    /// Per network interface.
-    #[serde(default)]
-    pub networks: BTreeMap<String, NetworkStats>,
-    /// Where the numbers come from: `cgroup2`, `cgroup1`, `proc`.
-    pub source: String,
-}
-
-/// Counters of one interface (`/proc/PID/net/dev`).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NetworkStats {
-    /// Bytes received.
-    pub rx_bytes: u64,
-    /// Bytes sent.
-    pub tx_bytes: u64,
-    /// Packets received.
-    pub rx_packets: u64,
-    /// Packets sent.
-    pub tx_packets: u64,
 }
 
 /// One path of `GET .../changes`.

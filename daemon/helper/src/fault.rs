@@ -69,6 +69,17 @@ impl Fault {
         self
     }
 
+    /// Gives a check of our own the errno that the kernel would have said.
+    pub fn with_errno(mut self, errno: Errno) -> Fault {
+        self.errno = errno.raw_os_error();
+        self
+    }
+
+    /// The errno in words.
+    pub fn errno_text(&self) -> String {
+        std::io::Error::from_raw_os_error(self.errno).to_string()
+    }
+
     /// Whether the system call failed with this errno.
     pub fn is(&self, errno: Errno) -> bool {
         self.errno == errno.raw_os_error()

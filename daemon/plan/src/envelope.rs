@@ -39,6 +39,9 @@ pub struct Envelope {
     pub existing_cgroup: ExistingCgroup,
     /// On whose behalf.
     pub authority: Authority,
+    /// None of the limits was asked for: a host whose cgroup tree cannot be used starts the
+    /// container without them, with a warning.
+    pub cgroup_best_effort: bool,
     /// For each joined namespace the index of its descriptor beside the launch message: one for
     /// every namespace to which the spec gives a path, and for those that the caller opened itself.
     pub joins: BTreeMap<NamespaceKind, usize>,
@@ -84,6 +87,7 @@ impl Envelope {
             cgroup_path: None,
             existing_cgroup: ExistingCgroup::default(),
             authority: Authority::default(),
+            cgroup_best_effort: false,
             joins: BTreeMap::new(),
             user: None,
             create_cwd: false,

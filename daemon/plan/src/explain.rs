@@ -6,6 +6,7 @@
 //! no command: it makes the system calls, by descriptor, and in a way that an image cannot redirect.
 
 mod filesystem;
+mod limits;
 mod program;
 mod shell;
 
@@ -110,41 +111,19 @@ fn cgroup(plan: &LaunchPlan) -> Explanation {
     let path = plan.cgroup.path.as_ref()?;
     let dir = format!("/sys/fs/cgroup{}", path.display());
     let limits = &plan.cgroup.resources;
-    let number = |n: u64| {
-        if n == u64::MAX {
-            "max".to_owned()
-        } else {
-            n.to_string()
-        }
-    };
-    let swap = match (limits.memory_and_swap, limits.memory) {
-        (Some(u64::MAX), _) => Some("max".to_owned()),
-        (Some(both), Some(memory)) => Some(both.saturating_sub(memory).to_string()),
-        _ => None,
-    };
-    let cpu = limits
-        .cpu_quota_us
-        .map(|quota| format!("{quota} {}", limits.cpu_period_us.unwrap_or(100_000)));
-    let files = [
-        ("memory.max", limits.memory.map(number)),
-        ("memory.swap.max", swap),
-        ("memory.low", limits.memory_reservation.map(number)),
-        ("memory.high", limits.memory_high.map(number)),
-        ("cpu.max", cpu),
-        ("cpu.weight", limits.cpu_weight.map(|n| n.to_string())),
-        ("cpuset.cpus", limits.cpuset_cpus.clone()),
-        ("cpuset.mems", limits.cpuset_mems.clone()),
-        ("pids.max", limits.pids.map(number)),
-    ];
     let mut commands = vec![format!("mkdir -p {}", quote(&dir))];
-    commands.extend(files.into_iter().filter_map(|(file, value)| {
-        Some(format!(
+    commands.extend(limits::files(limits).into_iter().map(|(file, value)| {
+        format!(
             "echo {} > {}",
-            quote(&value?),
+            quote(&value),
             quote(&format!("{dir}/{file}"))
-        ))
+        )
     }));
-    Some(("A control group of the container's own is made and its limits are written, before anything runs in it.".into(), commands))
+    let mut what = "A control group of the container's own is made and its limits are written, before anything runs in it.".to_owned();
+    if let Some(rules) = &limits.devices {
+        what.push_str(&limits::devices(rules));
+    }
+    Some((what, commands))
 }
 
 fn stdio(plan: &LaunchPlan) -> Explanation {

@@ -107,7 +107,12 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         process,
         init: envelope.init,
         stdin: envelope.stdin,
-        cgroup: cgroup::plan(linux, envelope.cgroup_path, envelope.existing_cgroup)?,
+        cgroup: cgroup::plan(
+            linux,
+            envelope.cgroup_path,
+            envelope.existing_cgroup,
+            envelope.cgroup_best_effort,
+        )?,
         log: envelope.log,
         loopback_up: is_new(NamespaceKind::Net),
         gate: envelope.gate,

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use littlebox_helper::protocol::{
-    LaunchPlan, LogPlan, MountSource, NamespaceKind, NamespacePlan, Propagation, RootfsSource,
-    Step, TerminalSize, TimeClock, UserRef,
+    DeviceRule, LaunchPlan, LogPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
+    RootfsSource, Step, TerminalSize, TimeClock, UserRef,
 };
 use littlebox_plan::explain::explain;
 use littlebox_plan::{Envelope, PlanError, launch_plan};
@@ -237,6 +237,77 @@ fn limits_are_translated() {
 }
 
 #[test]
+fn every_limit_of_the_specification_has_its_place() {
+    let limits = good(json!({"linux": {"resources": {
+        "memory": {"limit": 9_000_000, "swappiness": 10, "kernelTCP": 4096, "disableOOMKiller": true,
+                   "checkBeforeUpdate": true},
+        "cpu": {"shares": 512, "burst": 100, "idle": 0, "realtimeRuntime": 95, "realtimePeriod": 100},
+        "blockIO": {
+            "weight": 500, "leafWeight": 300,
+            "weightDevice": [{"major": 8, "minor": 0, "weight": 700}],
+            "throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 600}],
+            "throttleWriteIOPSDevice": [{"major": 8, "minor": 16, "rate": 0}]
+        },
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}, {"pageSize": "1GB", "limit": -1}],
+        "rdma": {"mlx5_1": {"hcaHandles": 3}},
+        "network": {"classID": 1_048_577, "priorities": [{"name": "eth0", "priority": 500}]},
+        "unified": {"memory.oom.group": "1", "io.weight": "50"}
+    }}}))
+    .cgroup
+    .resources;
+    assert_eq!(limits.memory_swappiness, Some(10));
+    assert_eq!(limits.memory_kernel_tcp, Some(4096));
+    assert_eq!(limits.memory_disable_oom_killer, Some(true));
+    assert!(limits.memory_check_before_update);
+    assert_eq!(
+        (limits.cpu_shares, limits.cpu_weight),
+        (Some(512), Some(59))
+    );
+    assert_eq!((limits.cpu_burst_us, limits.cpu_idle), (Some(100), None));
+    assert_eq!(
+        limits.cpu_rt_runtime_us.zip(limits.cpu_rt_period_us),
+        Some((95, 100))
+    );
+    assert_eq!(
+        (limits.io.weight, limits.io.blkio_weight),
+        (Some(50), Some(500))
+    );
+    assert_eq!(limits.io.devices.len(), 2);
+    assert_eq!(limits.io.devices[0].blkio_weight, Some(700));
+    assert_eq!(limits.io.devices[0].read_bps, Some(600));
+    assert_eq!(limits.io.devices[1].write_iops, Some(u64::MAX));
+    assert_eq!(limits.hugetlb["2MB"], 4_194_304);
+    assert_eq!(limits.hugetlb["1GB"], u64::MAX);
+    assert_eq!(limits.rdma["mlx5_1"].hca_handles, Some(3));
+    assert_eq!(limits.net_cls_classid, Some(1_048_577));
+    assert_eq!(limits.net_prio["eth0"], 500);
+    assert_eq!(limits.unified["memory.oom.group"], "1");
+    assert!(!limits.unified.contains_key("io.weight"));
+}
+
+#[test]
+fn every_container_has_a_device_filter() {
+    let filter = |patch| {
+        let rules = good(patch).cgroup.resources.devices.expect("a filter");
+        let line = |rule: &DeviceRule| format!("{} {rule}", if rule.allow { "+" } else { "-" });
+        rules.iter().map(line).collect::<Vec<_>>()
+    };
+    let none = filter(json!({"linux": {"resources": {"devices": null}}}));
+    assert_eq!(none[0], "- a *:* rwm");
+    for always in ["+ c 1:3 rwm", "+ c 5:2 rwm", "+ c 136:* rwm", "+ b *:* m"] {
+        assert!(
+            none.iter().any(|rule| rule == always),
+            "{always} in {none:?}"
+        );
+    }
+    let some = filter(json!({"linux": {"resources": {"devices": [
+        {"allow": true, "type": "b", "major": 8, "minor": 0, "access": "r"},
+        {"allow": false, "type": "u", "major": -1},
+    ]}}}));
+    assert_eq!(some[1..3], ["+ b 8:0 r", "- c *:* rwm"]);
+}
+
+#[test]
 fn unlimited_is_no_limit() {
     let limits = good(json!({"linux": {"resources": {
         "memory": {"limit": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}
@@ -250,12 +321,21 @@ fn unlimited_is_no_limit() {
 }
 
 #[test]
-fn shares_keep_their_proportions() {
+fn shares_become_weights_by_the_formula_of_runc_and_crun() {
     let weight = littlebox_plan::cgroup::weight_from_shares;
-    assert_eq!(
-        [0, 2, 512, 1024, 2048, 262_144, u64::MAX].map(weight),
-        [1, 1, 50, 100, 200, 10_000, 10_000]
-    );
+    for (shares, expected) in [
+        (0, 1),
+        (2, 1),
+        (10, 4),
+        (100, 17),
+        (512, 59),
+        (1024, 100),
+        (2048, 174),
+        (262_144, 10_000),
+        (u64::MAX, 10_000),
+    ] {
+        assert_eq!(weight(shares), expected, "{shares}");
+    }
 }
 
 #[test]
@@ -379,11 +459,19 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
             "/linux/devices/0/major",
         ),
         (
-            json!({"linux": {"resources": {"devices": [{"allow": false, "access": "rwm"}]}}}),
-            "/linux/resources/devices/0",
+            json!({"linux": {"resources": {"devices": [{"allow": false, "access": "rwx"}]}}}),
+            "/linux/resources/devices/0/access",
         ),
         (
-            json!({"linux": {"resources": {"memory": {"swappiness": 1}}}}),
+            json!({"linux": {"resources": {"devices": [{"allow": true, "type": "p"}]}}}),
+            "/linux/resources/devices/0/type",
+        ),
+        (
+            json!({"linux": {"resources": {"devices": [{"allow": true, "type": "c", "major": 4_294_967_296_i64}]}}}),
+            "/linux/resources/devices/0/major",
+        ),
+        (
+            json!({"linux": {"resources": {"memory": {"swappiness": 101}}}}),
             "/linux/resources/memory/swappiness",
         ),
         (
@@ -391,16 +479,45 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
             "/linux/resources/memory/swap",
         ),
         (
-            json!({"linux": {"resources": {"cpu": {"burst": 1}}}}),
-            "/linux/resources/cpu/burst",
+            json!({"linux": {"resources": {"cpu": {"quota": 999}}}}),
+            "/linux/resources/cpu/quota",
         ),
         (
-            json!({"linux": {"resources": {"unified": {"io.max": "1"}}}}),
-            "/linux/resources/unified/io.max",
+            json!({"linux": {"resources": {"cpu": {"period": 1_000_001}}}}),
+            "/linux/resources/cpu/period",
         ),
         (
-            json!({"linux": {"resources": {"hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}}}),
-            "/linux/resources/hugepageLimits",
+            json!({"linux": {"resources": {"unified": {"cgroup.procs": "1"}}}}),
+            "/linux/resources/unified/cgroup.procs",
+        ),
+        (
+            json!({"linux": {"resources": {"unified": {"../memory.max": "1"}}}}),
+            "/linux/resources/unified/..~1memory.max",
+        ),
+        (
+            json!({"linux": {"resources": {"unified": {"memory..max": "1"}}}}),
+            "/linux/resources/unified/memory..max",
+        ),
+        (
+            json!({"linux": {"resources": {"unified": {"tasks": "1"}}}}),
+            "/linux/resources/unified/tasks",
+        ),
+        (
+            json!({"linux": {"resources": {"hugepageLimits": [{"pageSize": "2M", "limit": 1}]}}}),
+            "/linux/resources/hugepageLimits/0/pageSize",
+        ),
+        (
+            json!({"linux": {"resources": {"blockIO": {"weight": 9}}}}),
+            "/linux/resources/blockIO/weight",
+        ),
+        (
+            json!({"linux": {"resources": {"blockIO":
+                {"throttleReadBpsDevice": [{"major": 8, "minor": -1, "rate": 5}]}}}}),
+            "/linux/resources/blockIO/throttleReadBpsDevice/0/minor",
+        ),
+        (
+            json!({"linux": {"resources": {"rdma": {"mlx5 1": {"hcaHandles": 1}}}}}),
+            "/linux/resources/rdma/mlx5 1",
         ),
         (json!({"mounts": [{"destination": "/m"}]}), "/mounts/0/type"),
         (

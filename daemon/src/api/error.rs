@@ -56,6 +56,7 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
         "The body's media type is not supported",
     ),
     ("start_failed", 422, "The program could not be started"),
+    ("update_failed", 422, "The limits could not be changed"),
     ("upgrade_required", 426, "This is a WebSocket"),
     ("internal", 500, "A fault of littlebox"),
     ("unavailable", 503, "The daemon cannot serve this now"),
@@ -195,6 +196,7 @@ impl From<EngineError> for ApiError {
                 exit_code,
                 id,
             } => start_failed(*failure, exit_code, id),
+            EngineError::UpdateFailed(failure) => update_failed(*failure),
             EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)
                 .hint("use a fresh key for each new request"),
             EngineError::PreconditionFailed { .. } => Self::new("precondition_failed", detail)
@@ -246,6 +248,18 @@ fn start_failed(failure: lbctl::types::Failure, exit_code: i32, id: Option<Strin
     problem.path = failure.path;
     problem.exit_code = Some(exit_code);
     problem.id = id;
+    error
+}
+
+/// The kernel refuses a limit of a container that runs.
+fn update_failed(failure: lbctl::types::Failure) -> ApiError {
+    let mut error = ApiError::new("update_failed", failure.detail)
+        .hint("the limits are as they were; the detail names the one that was refused");
+    let problem = &mut error.0;
+    problem.step = Some(failure.step);
+    problem.errno = failure.errno;
+    problem.syscall = failure.syscall;
+    problem.path = failure.path;
     error
 }
 

@@ -7,7 +7,7 @@ use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, 
 
 use super::record::{Record, maps_of};
 use super::restart_policy::RestartState;
-use super::{Engine, EngineError, Handle, SaveExtra, event};
+use super::{Engine, EngineError, Handle, SaveExtra, event, prepare};
 use crate::faults;
 use crate::idpool::{IdPool, IdRange};
 use crate::lifecycle::Transition;
@@ -128,8 +128,7 @@ impl Engine {
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
         let range = self.reserve_ids(id, &config)?;
-        let mut prepared = spec::prepare(&config, &self.context(&id, range.get()))?;
-        check_machine(&config, &mut prepared)?;
+        let prepared = prepare::prepare(&config, &self.context(&id, range.get()))?;
         let record = new_record(id, &config, &prepared, range.get());
         let handle = Handle::new(record);
         let _operation = handle.operation.lock().await;
@@ -340,6 +339,7 @@ fn new_record(
         failure_code: None,
         warnings: Vec::new(),
         cgroups: std::collections::BTreeMap::new(),
+        oom_kills: 0,
         process: None,
         helper: None,
         auto_remove: config.auto_remove,

@@ -207,9 +207,25 @@ impl Engine {
         Ok(())
     }
 
+    /// The OOM killer has ended `kills` processes of this run by now.
+    pub(crate) fn oom_killed(&self, handle: &Handle, run: u64, kills: u64) {
+        let mut live = handle.live();
+        if live.run != run || live.record.oom_kills >= kills {
+            return;
+        }
+        let new = kills - live.record.oom_kills;
+        live.record.oom_kills = kills;
+        live.record.generation += 1;
+        let data = serde_json::json!({ "count": new, "total": kills });
+        let told = event(&live.record, "container.oom", data);
+        drop(self.save(&live, Some(told), SaveExtra::default()));
+    }
+
     /// The helper says that the program has ended; its exit record is on disk.
     pub(crate) fn exited(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, record: &ExitRecord) {
         let at = i64::try_from(record.finished_at_ns).unwrap_or_else(|_| now_ns());
+        // What the helper could not tell while the daemon was away.
+        self.oom_killed(handle, run, record.oom_kills);
         self.ended(handle, run, exit_of(record), at);
     }
 

@@ -91,6 +91,9 @@ pub enum EngineError {
         /// The container or exec that was recorded, when one was.
         id: Option<String>,
     },
+    /// Limits of a running container could not be changed; they are as they were.
+    #[error("{}", .0.detail)]
+    UpdateFailed(Box<Failure>),
     /// The idempotency key was used for another request.
     #[error("{0}")]
     IdempotencyConflict(String),

@@ -8,7 +8,7 @@ use lbctl::types::{
 };
 use littlebox_helper::protocol::{LaunchPlan, Launched, NamespaceKind};
 
-use super::{Engine, EngineError, Handle};
+use super::{Engine, EngineError, Handle, prepare};
 use crate::spec::{self, NamespaceSource, Prepared};
 
 /// One condition of a list.
@@ -123,8 +123,7 @@ impl Engine {
     pub fn dry_run(&self, config: &ContainerConfig) -> Result<Plan, EngineError> {
         let id = ContainerId::generate();
         let range = spec::takes_range(config)?.then(|| self.ids.example());
-        let mut prepared = spec::prepare(config, &self.context(&id, range))?;
-        super::create::check_machine(config, &mut prepared)?;
+        let prepared = prepare::prepare(config, &self.context(&id, range))?;
         let plan = self.unstarted_plan(id, config, prepared)?;
         Ok(explained(&plan, None, None))
     }
@@ -133,8 +132,7 @@ impl Engine {
     pub async fn plan(&self, handle: &Handle) -> Result<Plan, EngineError> {
         let config = self.config(handle).await?;
         let range = handle.record().id_range;
-        let mut prepared = spec::prepare(&config, &self.context(&handle.id, range))?;
-        super::machine::complete_as_far_as_possible(&config, &mut prepared);
+        let prepared = prepare::prepare_again(&config, &self.context(&handle.id, range))?;
         let plan = self.unstarted_plan(handle.id, &config, prepared)?;
         // Nobody waits for the commit of a start's timings: what was queued must be in before it is read.
         self.store.commit(Vec::new(), false).await?;

@@ -51,6 +51,9 @@ pub struct Record {
     pub warnings: Vec<String>,
     /// cgroup directories by controller.
     pub cgroups: BTreeMap<String, String>,
+    /// Processes that the OOM killer has ended in the last run.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// The running program, identified across PID reuse.
     pub process: Option<ProcessIdentity>,
     /// Its helper.
@@ -141,6 +144,7 @@ impl Record {
             cgroups: self.cgroups.clone(),
             user_namespace,
             idmaps: self.idmaps.clone(),
+            oom_kills: self.oom_kills,
             helper_pid: self.helper.as_ref().map(|h| h.pid),
             execs,
             relaxations: Vec::new(),

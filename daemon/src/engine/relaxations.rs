@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn privileged_says_it_once() {
-        let config = json!({"privileged": true, "masked_paths": []});
+        let config = json!({"privileged": true, "masked_paths": [], "namespaces": {"user": "new"}});
         assert_eq!(list(config).len(), 1);
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lbctl::types::{ContainerState, WaitResult};
 
-use super::{Engine, EngineError, Handle, SaveExtra, StopOptions, event};
+use super::{Engine, EngineError, Handle, StopOptions, event};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
 use crate::store::{StoreError, Write};
@@ -187,71 +187,6 @@ impl Engine {
             handle.ended_within(Some(Duration::from_secs(10))).await;
         }
         // The insert failed, so later updates of the row found nothing; the caller forgets the rest.
-    }
-
-    /// Changes a container's name, labels or restart policy.
-    pub async fn patch(
-        self: &Arc<Self>,
-        reference: &str,
-        patch: lbctl::types::ContainerPatch,
-        expected: Option<u64>,
-    ) -> Result<Arc<Handle>, EngineError> {
-        if let Some(labels) = &patch.labels {
-            crate::spec::check_labels(labels)?;
-        }
-        let handle = self.find(reference)?;
-        if let Some(restart) = &patch.restart {
-            crate::spec::check_restart(restart, handle.record().auto_remove)?;
-        }
-        let engine = self.clone();
-        self.detached(async move {
-            let _operation = handle.operation.lock().await;
-            let ((name, labels, restart), committed) = {
-                let mut live = handle.live();
-                if live.removed {
-                    return Err(EngineError::ContainerNotFound(live.record.name.to_string()));
-                }
-                let current = live.record.generation;
-                if expected.is_some_and(|e| e != current) {
-                    return Err(EngineError::PreconditionFailed { current });
-                }
-                let before = (
-                    live.record.name.clone(),
-                    live.record.labels.clone(),
-                    live.record.restart.clone(),
-                );
-                let mut kind = "container.updated";
-                if let Some(name) = patch.name.filter(|n| *n != live.record.name) {
-                    engine.rename(&handle, &mut live, name)?;
-                    kind = "container.renamed";
-                }
-                if let Some(labels) = patch.labels {
-                    live.record.labels = labels;
-                }
-                if let Some(policy) = patch.restart {
-                    live.record.restart.change(policy);
-                }
-                live.record.generation += 1;
-                let old = before.0.to_string();
-                let told = event(&live.record, kind, serde_json::json!({ "old_name": old }));
-                let extra = SaveExtra {
-                    durable: true,
-                    ..SaveExtra::default()
-                };
-                (before, engine.save(&live, Some(told), extra))
-            };
-            if let Err(error) = committed.await.unwrap_or(Err(StoreError::Closed)) {
-                // What was refused may not be shown either.
-                let mut live = handle.live();
-                engine.rename(&handle, &mut live, name)?;
-                live.record.labels = labels;
-                live.record.restart = restart;
-                return Err(error.into());
-            }
-            handle.notify();
-            Ok(handle.clone())
-        })
-        .await
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::error::describe_start;
 use super::record::{ProcessIdentity, maps_of, mount_idmap};
-use super::{Engine, EngineError, Handle, SaveExtra, event};
+use super::{Engine, EngineError, Handle, SaveExtra, event, limits, prepare};
 use crate::faults;
 use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
@@ -62,6 +62,7 @@ impl Engine {
             live.transition(Transition::Start)?;
             live.record.failure = None;
             live.record.failure_code = None;
+            live.record.oom_kills = 0;
             match cause {
                 Cause::Client => {
                     live.record.exit = None;
@@ -94,9 +95,7 @@ impl Engine {
         config: &ContainerConfig,
     ) -> Result<Prepared, EngineError> {
         let range = self.range_for_start(handle, config)?;
-        let mut prepared = spec::prepare(config, &self.context(&handle.id, range))?;
-        super::create::check_machine(config, &mut prepared)?;
-        Ok(prepared)
+        prepare::prepare(config, &self.context(&handle.id, range))
     }
 
     /// The container's range of the pool, known to be its own. One that was recorded by a version
@@ -201,6 +200,7 @@ impl Engine {
         };
         let mut envelope = Envelope::new(id.to_string(), self.paths.run_dir(id), rootfs, log);
         envelope.cgroup_path = Some(self.paths.container_cgroup(id));
+        envelope.cgroup_best_effort = limits::asks_for_no_limits(config);
         envelope.joins = joins;
         envelope.user = Some(prepared.user);
         envelope.create_cwd = prepared.create_cwd;
@@ -249,7 +249,7 @@ impl Engine {
     pub(crate) async fn rootfs_plan(&self, handle: &Handle) -> Result<RootfsPlan, EngineError> {
         let config = self.config(handle).await?;
         let range = handle.record().id_range;
-        let prepared = spec::prepare(&config, &self.context(&handle.id, range))?;
+        let prepared = prepare::prepare_again(&config, &self.context(&handle.id, range))?;
         let mut source = self.rootfs(handle.id, &config, &prepared.root);
         if let RootfsSource::Overlay { volatile, .. } = &mut source {
             *volatile = false;
@@ -541,6 +541,7 @@ struct ContainerListener {
 impl Listener for ContainerListener {
     fn event(&self, event: Event) {
         match event {
+            Event::OomKilled { kills } => self.engine.oom_killed(&self.handle, self.run, kills),
             Event::Exited(record) => self.engine.exited(&self.handle, self.run, &record),
             Event::ExecExited { id, record } => {
                 self.engine.exec_exited(&self.handle, &id, &record);

@@ -8,8 +8,8 @@ mod stats;
 mod top;
 
 pub use parse::{
-    NetDev, ProcessStat, ProcessStatus, parse_blkio, parse_flat, parse_id_map, parse_io_stat,
-    parse_limit, parse_net_dev, parse_stat, parse_status,
+    IoCounts, NetDev, ProcessStat, ProcessStatus, parse_blkio, parse_flat, parse_id_map,
+    parse_io_stat, parse_limit, parse_net_dev, parse_pressure, parse_stat, parse_status,
 };
 pub(crate) use process::{ProcDir, pids};
 pub use process::{boot_id, start_time};

@@ -1,7 +1,7 @@
 //! Parsers of `/proc` and cgroup files (proc(5), cgroups(7)). They never panic, whatever a
 //! program put into its name; what cannot be read is `None` or left out.
 
-use lbctl::types::{IdMap, NetworkStats};
+use lbctl::types::{IdMap, NetworkStats, Stall, StallTimes};
 
 /// Fields of `/proc/PID/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,14 +98,16 @@ fn net_dev_line(line: &str) -> Option<NetDev> {
     let [
         rx_bytes,
         rx_packets,
-        _,
-        _,
+        rx_errors,
+        rx_dropped,
         _,
         _,
         _,
         _,
         tx_bytes,
         tx_packets,
+        tx_errors,
+        tx_dropped,
         ..,
     ] = *counters
     else {
@@ -116,6 +118,10 @@ fn net_dev_line(line: &str) -> Option<NetDev> {
         tx_bytes,
         rx_packets,
         tx_packets,
+        rx_errors,
+        tx_errors,
+        rx_dropped,
+        tx_dropped,
     };
     Some(NetDev {
         name: name.trim().to_owned(),
@@ -141,8 +147,21 @@ pub fn parse_limit(text: &str) -> Option<u64> {
         .filter(|limit| *limit < V1_UNLIMITED)
 }
 
-/// Bytes read and written, of all devices (cgroup v2 `io.stat`: `8:0 rbytes=1 wbytes=2 ...`).
-pub fn parse_io_stat(text: &str) -> (u64, u64) {
+/// What all devices did together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IoCounts {
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes written.
+    pub written: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+/// cgroup v2 `io.stat`: `8:0 rbytes=1 wbytes=2 rios=3 wios=4 ...`.
+pub fn parse_io_stat(text: &str) -> IoCounts {
     let sum = |key: &str| {
         let values = text
             .split_ascii_whitespace()
@@ -151,11 +170,16 @@ pub fn parse_io_stat(text: &str) -> (u64, u64) {
             .filter_map(|value| value.parse().ok())
             .fold(0u64, u64::saturating_add)
     };
-    (sum("rbytes="), sum("wbytes="))
+    IoCounts {
+        read: sum("rbytes="),
+        written: sum("wbytes="),
+        reads: sum("rios="),
+        writes: sum("wios="),
+    }
 }
 
-/// Bytes read and written, of all devices (cgroup v1 `blkio.throttle.io_service_bytes`:
-/// `8:0 Read 1`).
+/// Reads and writes, of all devices (cgroup v1 `blkio.throttle.io_service_bytes` and
+/// `io_serviced`: `8:0 Read 1`).
 pub fn parse_blkio(text: &str) -> (u64, u64) {
     let sum = |kind: &str| {
         text.lines()
@@ -180,4 +204,26 @@ pub fn parse_id_map(text: &str) -> Vec<IdMap> {
         })
     };
     text.lines().filter_map(line).collect()
+}
+
+/// A pressure file: `some avg10=0.00 avg60=0.00 avg300=0.00 total=0`, and a line `full` (of `cpu`
+/// since Linux 5.13).
+pub fn parse_pressure(text: &str) -> Option<Stall> {
+    let line = |name: &str| {
+        let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let value = |key: &str| {
+            rest.split_ascii_whitespace()
+                .find_map(|word| word.strip_prefix(key))
+        };
+        Some(StallTimes {
+            avg10: value("avg10=")?.parse().ok()?,
+            avg60: value("avg60=")?.parse().ok()?,
+            avg300: value("avg300=")?.parse().ok()?,
+            total_us: value("total=")?.parse().ok()?,
+        })
+    };
+    Some(Stall {
+        some: line("some ")?,
+        full: line("full "),
+    })
 }

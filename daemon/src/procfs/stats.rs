@@ -5,10 +5,11 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use lbctl::types::{NetworkStats, Stats};
+use lbctl::types::{NetworkStats, Pressure, Stats};
 
 use super::parse::{
-    ProcessStat, parse_blkio, parse_flat, parse_io_stat, parse_limit, parse_net_dev,
+    IoCounts, ProcessStat, parse_blkio, parse_flat, parse_io_stat, parse_limit, parse_net_dev,
+    parse_pressure,
 };
 use super::process::{ProcDir, read_text};
 use super::top::{members, page_size, tick_ns};
@@ -28,15 +29,25 @@ pub fn stats(cgroups: &BTreeMap<String, String>, pid: u32) -> io::Result<Stats> 
         None => (processes.memory()?, "proc"),
     };
     let io = cgroups.io();
+    let throttled = cgroups.throttled();
     Ok(Stats {
         at: time::rfc3339(time::now_ns()),
         cpu_ns: match cgroups.cpu_ns() {
             Some(used) => used,
             None => processes.cpu_ns()?,
         },
+        cpu_user_ns: cgroups.cpu_part("user"),
+        cpu_system_ns: cgroups.cpu_part("system"),
         cpu_percent: None,
+        cpu_periods: throttled.map(|t| t.periods),
+        cpu_throttled_periods: throttled.map(|t| t.throttled),
+        cpu_throttled_ns: throttled.map(|t| t.time_ns),
         memory,
+        memory_cache: cgroups.memory_stat("file", "total_cache"),
+        memory_swap: cgroups.memory_swap(),
+        memory_peak: cgroups.memory_file("memory.peak", "memory.max_usage_in_bytes"),
         memory_limit: cgroups.memory_limit(),
+        oom_kills: cgroups.oom_kills(),
         pids: match cgroups.pids() {
             Some(pids) => pids,
             None => processes.threads()?,
@@ -44,8 +55,11 @@ pub fn stats(cgroups: &BTreeMap<String, String>, pid: u32) -> io::Result<Stats> 
         pids_limit: cgroups
             .read("pids", "pids.max")
             .and_then(|text| parse_limit(&text)),
-        io_read: io.map(|(read, _)| read),
-        io_write: io.map(|(_, written)| written),
+        io_read: io.map(|io| io.read),
+        io_write: io.map(|io| io.written),
+        io_read_ops: io.map(|io| io.reads),
+        io_write_ops: io.map(|io| io.writes),
+        pressure: cgroups.pressure(),
         networks: networks(&init)?,
         source: source.to_owned(),
     })
@@ -88,6 +102,74 @@ impl Cgroups<'_> {
         self.v1("cpuacct", "cpuacct.usage")?.trim().parse().ok()
     }
 
+    /// `user` or `system`: nanoseconds.
+    fn cpu_part(&self, part: &str) -> Option<u64> {
+        if let Some(stat) = self.unified("cpu.stat") {
+            return Some(parse_flat(&stat, &format!("{part}_usec"))?.saturating_mul(1000));
+        }
+        let file = match part {
+            "user" => "cpuacct.usage_user",
+            _ => "cpuacct.usage_sys",
+        };
+        self.v1("cpuacct", file)?.trim().parse().ok()
+    }
+
+    /// Where the host has no `cpu` controller for it: `None`.
+    fn throttled(&self) -> Option<Throttled> {
+        // A v2 tree beside v1 controllers has the file, but not these lines.
+        let v2 = self
+            .unified("cpu.stat")
+            .filter(|stat| parse_flat(stat, "nr_periods").is_some());
+        let (stat, time, unit) = match v2 {
+            Some(stat) => (stat, "throttled_usec", 1000),
+            None => (self.v1("cpu", "cpu.stat")?, "throttled_time", 1),
+        };
+        Some(Throttled {
+            periods: parse_flat(&stat, "nr_periods")?,
+            throttled: parse_flat(&stat, "nr_throttled")?,
+            time_ns: parse_flat(&stat, time)?.saturating_mul(unit),
+        })
+    }
+
+    fn memory_stat(&self, v2: &str, v1: &str) -> Option<u64> {
+        if let Some(stat) = self.unified("memory.stat") {
+            return parse_flat(&stat, v2);
+        }
+        parse_flat(&self.v1("memory", "memory.stat")?, v1)
+    }
+
+    fn memory_file(&self, v2: &str, v1: &str) -> Option<u64> {
+        let text = self.unified(v2).or_else(|| self.v1("memory", v1))?;
+        text.trim().parse().ok()
+    }
+
+    /// `None` on a host without swap accounting.
+    fn memory_swap(&self) -> Option<u64> {
+        if let Some(text) = self.unified("memory.swap.current") {
+            return text.trim().parse().ok();
+        }
+        parse_flat(&self.v1("memory", "memory.stat")?, "total_swap")
+    }
+
+    fn oom_kills(&self) -> u64 {
+        let events = self
+            .unified("memory.events")
+            .or_else(|| self.v1("memory", "memory.oom_control"));
+        events
+            .and_then(|text| parse_flat(&text, "oom_kill"))
+            .unwrap_or(0)
+    }
+
+    fn pressure(&self) -> Option<Pressure> {
+        let of = |file: &str| parse_pressure(&self.unified(file)?);
+        let pressure = Pressure {
+            cpu: of("cpu.pressure"),
+            memory: of("memory.pressure"),
+            io: of("io.pressure"),
+        };
+        (pressure != Pressure::default()).then_some(pressure)
+    }
+
     /// What is used beyond the page cache that can be dropped at once, and who says so.
     fn memory(&self) -> Option<(u64, &'static str)> {
         if let Some(current) = self.unified("memory.current") {
@@ -113,19 +195,36 @@ impl Cgroups<'_> {
         self.read("pids", "pids.current")?.trim().parse().ok()
     }
 
-    /// Bytes read from and written to block devices.
-    fn io(&self) -> Option<(u64, u64)> {
+    /// What was read from and written to block devices.
+    fn io(&self) -> Option<IoCounts> {
         if let Some(stat) = self.unified("io.stat") {
             return Some(parse_io_stat(&stat));
         }
-        let files = [
-            "blkio.throttle.io_service_bytes_recursive",
-            "blkio.throttle.io_service_bytes",
-        ];
-        files
-            .iter()
-            .find_map(|file| Some(parse_blkio(&self.v1("blkio", file)?)))
+        let of = |name: &str| {
+            let recursive = format!("blkio.throttle.{name}_recursive");
+            let own = format!("blkio.throttle.{name}");
+            let text = self
+                .v1("blkio", &recursive)
+                .or_else(|| self.v1("blkio", &own))?;
+            Some(parse_blkio(&text))
+        };
+        let (read, written) = of("io_service_bytes")?;
+        let (reads, writes) = of("io_serviced").unwrap_or_default();
+        Some(IoCounts {
+            read,
+            written,
+            reads,
+            writes,
+        })
     }
+}
+
+/// What a limit of CPU time did.
+#[derive(Debug, Clone, Copy)]
+struct Throttled {
+    periods: u64,
+    throttled: u64,
+    time_ns: u64,
 }
 
 /// The container's processes, read when the first number is needed that no cgroup has.

@@ -201,12 +201,33 @@ fn processes_of_nested_cgroups_count() {
     assert_eq!(pids, expected);
 }
 
+#[test]
+fn pressure_has_two_lines_or_one() {
+    let some = "some avg10=1.50 avg60=0.25 avg300=0.00 total=123456\n";
+    let full = "full avg10=0.50 avg60=0.00 avg300=0.00 total=42\n";
+    let both = parse_pressure(&format!("{some}{full}")).unwrap();
+    assert_eq!((both.some.avg10, both.some.total_us), (1.5, 123_456));
+    assert_eq!(both.full.map(|f| f.total_us), Some(42));
+    assert_eq!(parse_pressure(some).unwrap().full, None);
+    assert_eq!(parse_pressure(""), None);
+}
+
+#[test]
+fn devices_are_added_up() {
+    let v2 = "8:0 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n8:16 rbytes=1 wbytes=2 rios=3 wios=4\n";
+    let counts = parse_io_stat(v2);
+    assert_eq!((counts.read, counts.written), (11, 22));
+    assert_eq!((counts.reads, counts.writes), (4, 6));
+    let v1 = "8:0 Read 5\n8:0 Write 6\n8:0 Total 11\n8:16 Read 1\nTotal 12\n";
+    assert_eq!(parse_blkio(v1), (6, 6));
+}
+
 proptest! {
     #[test]
     fn parsers_take_anything(text in any::<String>(), key in "[a-z]{0,4}") {
         let _ = (parse_stat(&text), parse_status(&text), parse_net_dev(&text));
         let _ = (parse_flat(&text, &key), parse_io_stat(&text), parse_blkio(&text));
-        let _ = parse_limit(&text);
+        let _ = (parse_limit(&text), parse_pressure(&text));
     }
 
     #[test]

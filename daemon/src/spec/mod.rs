@@ -19,13 +19,15 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lbctl::types::{ContainerConfig, ContainerId, ExecConfig, RestartMode, RestartPolicy};
+use lbctl::types::{
+    ContainerConfig, ContainerId, ExecConfig, Resources, RestartMode, RestartPolicy,
+};
 use littlebox_helper::protocol::{
     Defence, GATE_WINDOW, Injection, LayerIdmap, NamespaceKind, SeccompPlan, Step, TerminalSize,
     UserPlan,
 };
 use littlebox_plan::seccomp::Compiler;
-use oci_spec::runtime::{Linux, Process, Root, Spec};
+use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxResources, Process, Root, Spec};
 
 use crate::idpool::IdRange;
 
@@ -235,6 +237,15 @@ pub fn user_source(config: &ContainerConfig) -> &str {
     namespaces::user_source(config)
 }
 
+/// Checks limits alone and puts them into the spec's form. A device of `io_limits` is its
+/// `MAJOR:MINOR`.
+///
+/// # Errors
+/// The first limit that is wrong, by its JSON pointer.
+pub fn limits(resources: &Resources) -> Result<LinuxResources, ConfigError> {
+    resources::for_spec(resources)
+}
+
 /// Checks an exec's configuration against its container's and makes its OCI process object.
 ///
 /// # Errors
@@ -434,6 +445,13 @@ fn spec_linux(
     linux.set_time_offsets(clocks::for_spec(config, sources)?);
     linux.set_sysctl(sysctls(config, sources)?);
     let mut resources = resources::for_spec(&config.resources)?;
+    if config.privileged {
+        // Every device, as the capability to make its node means it.
+        let mut all = LinuxDeviceCgroup::default();
+        all.set_allow(true);
+        all.set_access(Some("rwm".to_owned()));
+        resources.set_devices(Some(vec![all]));
+    }
     devices::add_rules(&mut resources, config)?;
     linux.set_resources(Some(resources));
     linux.set_mount_label(labels::mount_label(config));

@@ -33,6 +33,13 @@ pub enum Write {
         /// Counts changes.
         generation: u64,
     },
+    /// What a container is to be, changed.
+    Config {
+        /// Id.
+        id: ContainerId,
+        /// JSON.
+        config: String,
+    },
     /// Forget a container and its execs; leave a tombstone.
     RemoveContainer {
         /// Id.
@@ -244,6 +251,13 @@ async fn apply(
                 .bind(detail)
                 .bind(launched)
                 .bind(generation)
+                .bind(config)
+                .bind(id.to_string())
+                .execute(tx)
+                .await?;
+        }
+        Write::Config { id, config } => {
+            sqlx::query("UPDATE containers SET config = ? WHERE id = ?")
                 .bind(config)
                 .bind(id.to_string())
                 .execute(tx)

@@ -190,7 +190,9 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
         }
         Namespaces::of_plan(plan, fds)
     })?;
-    let cgroup = CgroupGuard::new(steps.run(Step::Cgroup, |_| Cgroup::create(&plan.cgroup))?);
+    let cgroup = CgroupGuard::new(steps.run(Step::Cgroup, |warnings| {
+        Cgroup::create(&plan.cgroup, warnings)
+    })?);
     let mut parts = prepare_parts(plan, &namespaces, cgroup.get(), start, &mut steps)?;
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
     let forked = steps.run(Step::Clone, |_| {

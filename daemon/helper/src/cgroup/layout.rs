@@ -73,7 +73,7 @@ impl Layout {
         static LAYOUT: OnceLock<Layout> = OnceLock::new();
         LAYOUT.get_or_init(|| {
             let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            let mut layout = Layout::parse(&table);
+            let mut layout = Layout::parse_visible(&table, is_visible);
             for hierarchy in layout.hierarchies.iter_mut().filter(|h| h.unified) {
                 let offered = std::fs::read_to_string(hierarchy.mount.join("cgroup.controllers"));
                 let offered = offered.unwrap_or_default();
@@ -85,8 +85,18 @@ impl Layout {
 
     /// The hierarchies in a mountinfo table (proc_pid_mountinfo(5)). Never panics.
     pub fn parse(mountinfo: &str) -> Layout {
+        Layout::parse_visible(mountinfo, |_, _| true)
+    }
+
+    /// Of the mounts in the table only those that `visible` admits, by mount point and device.
+    fn parse_visible(mountinfo: &str, visible: impl Fn(&Path, &str) -> bool) -> Layout {
         let mut layout = Layout::default();
-        for hierarchy in mountinfo.lines().filter_map(parse_line) {
+        let mounts = mountinfo.lines().filter_map(parse_line);
+        let mounts = mounts.filter(|mount| visible(&mount.hierarchy.mount, mount.device));
+        let (whole, parts): (Vec<_>, Vec<_>) = mounts.partition(|mount| mount.root == "/");
+        // In a container without a cgroup namespace of its own (or with mounts from outside of it)
+        // a part of the hierarchy is all there is, and stands for it.
+        for Mount { hierarchy, .. } in whole.into_iter().chain(parts) {
             let known = |h: &Hierarchy| {
                 h.unified == hierarchy.unified
                     && (h.unified || h.controllers == hierarchy.controllers)
@@ -108,43 +118,71 @@ impl Layout {
         self.hierarchies.iter().find(|h| h.unified)
     }
 
+    /// Whether a controller is to be had on v2, or nowhere; `io` is called `blkio` on v1.
+    pub fn is_unified(&self, controller: &str) -> bool {
+        let name = if controller == "io" {
+            "blkio"
+        } else {
+            controller
+        };
+        let on_v1 = self.with(name).is_some_and(|h| !h.is_unified());
+        !on_v1 && self.unified().is_some()
+    }
+
     /// The hierarchy with this controller.
     pub fn with(&self, controller: &str) -> Option<&Hierarchy> {
         self.hierarchies.iter().find(|h| h.has(controller))
     }
 }
 
+/// One line of the table.
+struct Mount<'t> {
+    /// Which part of the hierarchy is mounted.
+    root: &'t str,
+    /// `MAJOR:MINOR` of its file system.
+    device: &'t str,
+    hierarchy: Hierarchy,
+}
+
+/// Whether a mount is not covered by another one: its file system is what is found at its place.
+fn is_visible(mount: &Path, device: &str) -> bool {
+    let stat = rustix::fs::stat(mount);
+    stat.is_ok_and(|stat| {
+        let (major, minor) = (
+            rustix::fs::major(stat.st_dev),
+            rustix::fs::minor(stat.st_dev),
+        );
+        format!("{major}:{minor}") == device
+    })
+}
+
 /// `36 35 98:0 / /mnt rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
-fn parse_line(line: &str) -> Option<Hierarchy> {
+fn parse_line(line: &str) -> Option<Mount<'_>> {
     let (mount, filesystem) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ').skip(3);
-    let (root, point) = (mount.next()?, mount.next()?);
+    let mut mount = mount.split(' ').skip(2);
+    let (device, root, point) = (mount.next()?, mount.next()?, mount.next()?);
     let mut filesystem = filesystem.split(' ');
     let (fstype, options) = (filesystem.next()?, filesystem.nth(1)?);
-    if root != "/" {
-        return None;
-    }
+    let unified = fstype == "cgroup2";
+    let controllers: Vec<String> = match fstype {
+        "cgroup2" => Vec::new(),
+        "cgroup" => options
+            .split(',')
+            .filter(|o| CONTROLLERS.contains(o))
+            .map(str::to_owned)
+            .collect(),
+        _ => return None,
+    };
     let mount = PathBuf::from(unescape(point));
-    match fstype {
-        "cgroup2" => Some(Hierarchy {
+    (unified || !controllers.is_empty()).then_some(Mount {
+        root,
+        device,
+        hierarchy: Hierarchy {
             mount,
-            unified: true,
-            controllers: Vec::new(),
-        }),
-        "cgroup" => {
-            let controllers: Vec<String> = options
-                .split(',')
-                .filter(|o| CONTROLLERS.contains(o))
-                .map(str::to_owned)
-                .collect();
-            (!controllers.is_empty()).then_some(Hierarchy {
-                mount,
-                unified: false,
-                controllers,
-            })
-        }
-        _ => None,
-    }
+            unified,
+            controllers,
+        },
+    })
 }
 
 /// Space, tab, newline and backslash are octal in mountinfo.
@@ -160,6 +198,7 @@ mod tests {
     use super::*;
 
     const HYBRID: &str = "\
+30 31 0:32 /docker/y /srv rw,relatime - cgroup cgroup rw,memory
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:7 - cgroup cgroup rw,cpu,cpuacct
 35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory
@@ -184,6 +223,25 @@ mod tests {
             Some(Path::new("/sys/fs/cgroup/unified"))
         );
         assert_eq!(layout.with("pids"), None);
+    }
+
+    #[test]
+    fn in_a_container_a_part_is_all_there_is() {
+        let table = "41 31 0:32 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                     42 31 0:33 /.. /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
+        let layout = Layout::parse(table);
+        let memory = layout.with("memory").map(Hierarchy::mount);
+        assert_eq!(memory, Some(Path::new("/sys/fs/cgroup/memory")));
+        assert!(layout.unified().is_some());
+    }
+
+    #[test]
+    fn a_mount_that_another_one_covers_is_none() {
+        let table = "40 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                     41 31 0:99 / /other rw - cgroup cgroup rw,memory\n";
+        let layout = Layout::parse_visible(table, |_, device| device == "0:99");
+        let memory = layout.with("memory").map(Hierarchy::mount);
+        assert_eq!(memory, Some(Path::new("/other")));
     }
 
     #[test]

@@ -4,35 +4,45 @@
 //! there is one (it kills, freezes and is born into, even without a controller), the v1 ones of
 //! `pids`, `memory` and `cpuacct`, and those that a limit asks for.
 
+mod device_filter;
+mod device_rules;
+mod directories;
 mod layout;
-mod limits;
+mod oom;
 mod processes;
+mod settings;
+mod update;
+mod write;
 
-use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::{Mode, OFlags, mkdir, open};
+use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 pub use layout::{Hierarchy, Layout};
-use limits::Setting;
+pub use oom::OomWatch;
+use settings::Setting;
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CgroupPlan, ExistingCgroup, ResourcePlan, Step, StepFailure};
+use crate::protocol::{CgroupPlan, DeviceRule, Step, StepFailure};
+use crate::sys;
 
-/// v1 controllers that are used without being asked for: a limit of processes can be set later,
-/// and memory and CPU time are counted. The freezer is for hosts without v2, where it is the
-/// only way to pause and to kill safely.
-const DEFAULT_V1: [&str; 3] = ["pids", "memory", "cpuacct"];
+/// v1 controllers that are used without being asked for: memory, CPU time and I/O are counted, and
+/// processes limited. Not `cpu` and `cpuset`: entering them takes a millisecond, and an update can
+/// do it later. The freezer is for hosts without v2, where it is the only way to pause and to kill
+/// safely.
+const DEFAULT_V1: [&str; 4] = ["pids", "memory", "cpuacct", "blkio"];
 
 /// v2 controllers that are switched on for every container.
-const DEFAULT_V2: [&str; 3] = ["cpu", "memory", "pids"];
+const DEFAULT_V2: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// The directories of one container in every hierarchy that is used. Dropping it removes nothing.
 #[derive(Debug, Default)]
 pub struct Cgroup {
+    /// Below each hierarchy's root.
+    path: PathBuf,
     dirs: Vec<CgroupDir>,
 }
 
@@ -46,38 +56,47 @@ struct CgroupDir {
 }
 
 impl Cgroup {
-    /// Makes the directories and writes the limits.
+    /// Makes the directories, writes the limits and sets the device filter.
     ///
     /// # Errors
     ///
     /// A limit whose controller the host does not have, or that the kernel refuses. What was
-    /// made is removed again.
-    pub fn create(plan: &CgroupPlan) -> Result<Cgroup, StepFailure> {
-        Self::create_in(plan, Layout::detect()).map_err(|fault| fault.of_step(Step::Cgroup))
+    /// made is removed again. With `best_effort` that is a warning instead.
+    pub fn create(plan: &CgroupPlan, warnings: &mut Vec<String>) -> Result<Cgroup, StepFailure> {
+        Self::create_in(plan, Layout::detect(), warnings)
+            .map_err(|fault| fault.of_step(Step::Cgroup))
     }
 
-    fn create_in(plan: &CgroupPlan, layout: &Layout) -> Result<Cgroup, Fault> {
+    fn create_in(
+        plan: &CgroupPlan,
+        layout: &Layout,
+        warnings: &mut Vec<String>,
+    ) -> Result<Cgroup, Fault> {
         let Some(path) = &plan.path else {
-            return if plan.resources == ResourcePlan::default() {
+            return if plan.resources.is_empty() {
                 Ok(Cgroup::default())
             } else {
                 Err(Fault::refused("limits need a cgroup"))
             };
         };
-        let unified = |controller: &str| {
-            layout
-                .with(controller)
-                .or(layout.unified())
-                .is_some_and(Hierarchy::is_unified)
+        let mut cgroup = Cgroup {
+            path: path.clone(),
+            dirs: Vec::new(),
         };
-        let settings = limits::settings(&plan.resources, unified)
-            .map_err(|limits::Inexpressible(what)| Fault::refused(what))?;
-        let mut cgroup = Cgroup::default();
-        match cgroup.fill(path, plan.existing, layout, &settings) {
+        let made = cgroup.fill(layout, plan, warnings);
+        match made {
             Ok(()) => Ok(cgroup),
             Err(fault) => {
                 // The first error is the one to tell.
                 let _ = cgroup.remove();
+                if plan.best_effort && directories::is_out_of_reach(&fault) {
+                    warnings.push(format!(
+                        "the container has no control group, so no limits, no device filter, no \
+                         pause and no count of its memory: {}",
+                        directories::describe(&fault)
+                    ));
+                    return Ok(Cgroup::default());
+                }
                 Err(fault)
             }
         }
@@ -85,47 +104,85 @@ impl Cgroup {
 
     fn fill(
         &mut self,
-        path: &Path,
-        existing: ExistingCgroup,
         layout: &Layout,
-        settings: &[Setting],
+        plan: &CgroupPlan,
+        warnings: &mut Vec<String>,
     ) -> Result<(), Fault> {
-        for hierarchy in used(layout, settings)? {
-            let dir = directory(hierarchy, path);
-            make_directory(hierarchy, path, &dir, existing)?;
-            // Known from now on, so that a failure below removes it.
-            self.dirs.push(CgroupDir {
-                hierarchy: hierarchy.clone(),
-                path: dir,
-                fd: None,
-            });
-            if !hierarchy.is_unified() && hierarchy.has("cpuset") {
-                inherit_cpuset(hierarchy, path)?;
+        if layout.all().next().is_none() {
+            return Err(Fault::refused(
+                "no cgroup tree is mounted on this host (see cgroups(7)): mount cgroup2 on \
+                 /sys/fs/cgroup",
+            )
+            .with_errno(Errno::NOENT));
+        }
+        let CgroupPlan {
+            resources,
+            existing,
+            best_effort,
+            ..
+        } = plan;
+        let (existing, best_effort) = (*existing, *best_effort);
+        let unified = |controller: &str| layout.is_unified(controller);
+        let settings = settings::settings(resources, &unified)
+            .map_err(|settings::Inexpressible(what)| Fault::refused(what))?;
+        let rules = resources.devices.as_deref().filter(|rules| {
+            // A new cgroup allows what the one above it allows.
+            !device_rules::allow_everything(rules)
+        });
+        let (settings, missing): (Vec<Setting>, Vec<Setting>) = settings
+            .into_iter()
+            .partition(|s| layout.with(&s.controller).is_some());
+        for setting in missing {
+            let fault = no_controller(&setting);
+            if !best_effort {
+                return Err(fault);
             }
+            warnings.push(directories::describe(&fault));
         }
-        for setting in settings {
-            self.apply(path, setting)?;
+        for hierarchy in used(layout, &settings, rules.is_some()) {
+            self.add_hierarchy(hierarchy, existing)?;
         }
-        self.dirs.iter_mut().try_for_each(CgroupDir::open)
+        self.write_each(&settings, best_effort, warnings)?;
+        self.dirs.iter_mut().try_for_each(CgroupDir::open)?;
+        match rules {
+            Some(rules) => match self.filter_devices(rules) {
+                Err(fault) if best_effort => {
+                    warnings.push(directories::describe(&fault));
+                    Ok(())
+                }
+                other => other,
+            },
+            None => Ok(()),
+        }
     }
 
-    fn apply(&self, path: &Path, setting: &Setting) -> Result<(), Fault> {
-        let dir = self
-            .dirs
-            .iter()
-            .find(|dir| dir.hierarchy.has(setting.controller));
-        let dir = dir.ok_or_else(|| no_controller(setting.controller))?;
-        let file = dir.path.join(setting.file);
-        match write_file(&file, &setting.value) {
-            // The file is there only when the controller is on in all directories above.
-            Err(Errno::NOENT) if dir.hierarchy.is_unified() => {
-                enable_above(&dir.hierarchy, path, &[setting.controller])?;
-                write_file(&file, &setting.value)
+    /// Allows the devices of the rules and no others: by the v1 controller where it is mounted,
+    /// else by a program on the v2 cgroup.
+    fn filter_devices(&self, rules: &[DeviceRule]) -> Result<(), Fault> {
+        if let Some(dir) = self.dirs.iter().find(|d| d.hierarchy.has("devices")) {
+            let writes = device_rules::v1_writes(rules)
+                .map_err(|why| Fault::refused(format!("device rules: {why}")))?;
+            for (file, value) in writes {
+                let path = dir.path.join(file);
+                write::write_file(&path, &value)
+                    .fault_at("write", path.display())
+                    .map_err(|f| f.because(format!("device rules: the kernel refuses {value}")))?;
             }
-            other => other,
+            return Ok(());
         }
-        .fault_at("write", file.display())
-        .map_err(|fault| explain(fault, setting))
+        let cgroup = self.clone_fd().ok_or_else(|| {
+            Fault::refused(
+                "devices cannot be filtered: this host has neither the devices controller nor \
+                 cgroup v2 mounted",
+            )
+        })?;
+        let why = "devices cannot be filtered: the kernel refuses a BPF program on the cgroup";
+        let program = sys::load_device_filter(&device_filter::program(rules))
+            .fault("bpf")
+            .map_err(|fault| fault.because(why))?;
+        sys::attach_device_filter(cgroup, program.as_fd())
+            .fault("bpf")
+            .map_err(|fault| fault.because(why))
     }
 
     /// The directories that exist under the plan's path, whoever made them: for ending and
@@ -135,7 +192,7 @@ impl Cgroup {
             return Ok(Cgroup::default());
         };
         let of = |hierarchy: &Hierarchy| {
-            let (path, hierarchy) = (directory(hierarchy, path), hierarchy.clone());
+            let (path, hierarchy) = (directories::of(hierarchy, path), hierarchy.clone());
             path.is_dir().then_some(CgroupDir {
                 hierarchy,
                 path,
@@ -143,6 +200,7 @@ impl Cgroup {
             })
         };
         Ok(Cgroup {
+            path: path.clone(),
             dirs: Layout::detect().all().filter_map(of).collect(),
         })
     }
@@ -211,24 +269,6 @@ impl Cgroup {
             .iter()
             .find(|dir| dir.hierarchy.is_unified() || dir.hierarchy.has("freezer"))
     }
-
-    /// How many processes the OOM killer has ended in it so far; 0 without a memory controller.
-    pub fn oom_kills(&self) -> u64 {
-        let Some(dir) = self.dirs.iter().find(|dir| dir.hierarchy.has("memory")) else {
-            return 0;
-        };
-        let unified = dir.hierarchy.is_unified();
-        let file = if unified {
-            "memory.events"
-        } else {
-            "memory.oom_control"
-        };
-        let text = fs::read_to_string(dir.path.join(file)).unwrap_or_default();
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix("oom_kill ")?.parse().ok());
-        value.unwrap_or(0)
-    }
 }
 
 impl CgroupDir {
@@ -248,149 +288,39 @@ impl CgroupDir {
 }
 
 /// The hierarchies that a container with these limits has a directory in.
-fn used<'l>(layout: &'l Layout, settings: &[Setting]) -> Result<Vec<&'l Hierarchy>, Fault> {
-    if let Some(missing) = settings
-        .iter()
-        .find(|s| layout.with(s.controller).is_none())
-    {
-        return Err(no_controller(missing.controller));
-    }
-    let wanted = |controller: &str| {
+fn used<'l>(
+    layout: &'l Layout,
+    settings: &[Setting],
+    filter: bool,
+) -> impl Iterator<Item = &'l Hierarchy> {
+    let wanted = move |controller: &str| {
         DEFAULT_V1.contains(&controller)
             || settings.iter().any(|s| s.controller == controller)
+            || (controller == "devices" && filter)
             || (controller == "freezer" && layout.unified().is_none())
     };
-    let used = |h: &&Hierarchy| h.is_unified() || h.controllers().iter().any(|c| wanted(c));
-    Ok(layout.all().filter(used).collect())
+    let used: Vec<&Hierarchy> = layout
+        .all()
+        .filter(|h| h.is_unified() || h.controllers().iter().any(|c| wanted(c)))
+        .collect();
+    used.into_iter()
 }
 
-fn no_controller(controller: &str) -> Fault {
+fn no_controller(setting: &Setting) -> Fault {
+    let (field, controller) = (setting.field, &setting.controller);
     Fault::refused(format!(
-        "this host has no {controller} controller to enforce the limit with"
+        "{field}: this host has no {controller} controller to enforce the limit with"
     ))
-}
-
-fn explain(fault: Fault, setting: &Setting) -> Fault {
-    let (file, value) = (setting.file, &setting.value);
-    if fault.is(Errno::NOENT) {
-        fault.because(format!(
-            "this kernel cannot enforce the limit: it has no {file}"
-        ))
-    } else {
-        fault.because(format!("the kernel refuses {value} for {file}"))
-    }
-}
-
-fn directory(hierarchy: &Hierarchy, path: &Path) -> PathBuf {
-    hierarchy
-        .mount()
-        .join(path.strip_prefix("/").unwrap_or(path))
-}
-
-/// Makes the container's directory, and those above it when they are missing.
-fn make_directory(
-    hierarchy: &Hierarchy,
-    path: &Path,
-    dir: &Path,
-    existing: ExistingCgroup,
-) -> Result<(), Fault> {
-    let mode = Mode::from_raw_mode(0o755);
-    match mkdir(dir, mode) {
-        Ok(()) => return Ok(()),
-        Err(Errno::NOENT) => {}
-        Err(Errno::EXIST) if existing == ExistingCgroup::Use => return Ok(()),
-        Err(Errno::EXIST) if existing == ExistingCgroup::UseEmpty => return check_empty(dir),
-        Err(Errno::EXIST) => {
-            // Left by a helper that died: whatever still runs in it is nobody's.
-            let left = CgroupDir {
-                hierarchy: hierarchy.clone(),
-                path: dir.to_owned(),
-                fd: None,
-            };
-            let left = Cgroup { dirs: vec![left] };
-            left.kill_all()
-                .and_then(|()| left.remove())
-                .fault_at("rmdir", dir.display())?;
-            return mkdir(dir, mode).fault_at("mkdir", dir.display());
-        }
-        Err(errno) => return Err(Fault::of("mkdir", errno).at(dir.display())),
-    }
-    fs::create_dir_all(dir).fault_at("mkdir", dir.display())?;
-    if hierarchy.is_unified() {
-        let on = DEFAULT_V2
-            .into_iter()
-            .filter(|c| hierarchy.has(c))
-            .collect::<Vec<_>>();
-        // Without a limit, a controller that cannot be had (a process in a directory above) only
-        // means less to count; a limit that needs it tries again and says so.
-        let _ = enable_above(hierarchy, path, &on);
-    }
-    Ok(())
-}
-
-/// A limit or a kill of the new container must not meet a process of somebody else.
-fn check_empty(dir: &Path) -> Result<(), Fault> {
-    let procs = fs::read_to_string(dir.join("cgroup.procs")).fault_at("read", dir.display())?;
-    match procs.lines().count() {
-        0 => Ok(()),
-        n => Err(Fault::refused(format!(
-            "the container's cgroup is not empty: {n} processes are in it"
-        ))
-        .at(dir.display())),
-    }
-}
-
-/// Switches v2 controllers on from the hierarchy's root down to the parent of `path`.
-fn enable_above(hierarchy: &Hierarchy, path: &Path, controllers: &[&str]) -> Result<(), Fault> {
-    if controllers.is_empty() {
-        return Ok(());
-    }
-    let value = controllers
-        .iter()
-        .map(|c| format!("+{c}"))
-        .collect::<Vec<_>>()
-        .join(" ");
-    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
-    above.reverse();
-    for ancestor in above {
-        let file = directory(hierarchy, ancestor).join("cgroup.subtree_control");
-        write_file(&file, &value).fault_at("write", file.display())?;
-    }
-    Ok(())
-}
-
-/// A new v1 cpuset has no CPUs and no memory, and no process can enter it: each level takes what
-/// the one above has.
-fn inherit_cpuset(hierarchy: &Hierarchy, path: &Path) -> Result<(), Fault> {
-    let mut levels: Vec<&Path> = path.ancestors().collect();
-    levels.reverse();
-    for file in ["cpuset.cpus", "cpuset.mems"] {
-        let mut above = String::new();
-        for level in &levels {
-            let file = directory(hierarchy, level).join(file);
-            let own = fs::read_to_string(&file).fault_at("read", file.display())?;
-            if own.trim().is_empty() {
-                write_file(&file, &above).fault_at("write", file.display())?;
-            } else {
-                above = own.trim().to_owned();
-            }
-        }
-    }
-    Ok(())
-}
-
-fn write_file(file: &Path, value: &str) -> rustix::io::Result<()> {
-    let fd = open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    fs::File::from(fd)
-        .write_all(value.as_bytes())
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
     use std::process::{Child, Command};
 
     use super::*;
+    use crate::protocol::{ExistingCgroup, ResourcePlan};
 
     /// This host without its v2 tree.
     fn v1_layout() -> Layout {
@@ -422,8 +352,9 @@ mod tests {
                 ..ResourcePlan::default()
             },
             existing: ExistingCgroup::Replace,
+            best_effort: false,
         };
-        let cgroup = Cgroup::create_in(&plan, &layout).unwrap();
+        let cgroup = Cgroup::create_in(&plan, &layout, &mut Vec::new()).unwrap();
         assert!(cgroup.unified().is_none() && cgroup.has_v1());
         let mut child = sleeper_in(&cgroup);
         cgroup.set_frozen(true).unwrap();
@@ -449,8 +380,11 @@ mod tests {
             path: Some("/x".into()),
             resources,
             existing: ExistingCgroup::Replace,
+            best_effort: false,
         };
-        let fault = Cgroup::create_in(&plan, &Layout::default()).unwrap_err();
-        assert!(fault.detail.unwrap().contains("memory"));
+        let only_pids = "31 23 0:28 / /nowhere rw - cgroup cgroup rw,pids";
+        let layout = Layout::parse(only_pids);
+        let fault = Cgroup::create_in(&plan, &layout, &mut Vec::new()).unwrap_err();
+        assert!(fault.detail.unwrap().starts_with("memory: "));
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::{Cgroup, CgroupDir, write_file};
+use super::write::write_file;
+use super::{Cgroup, CgroupDir};
 use crate::sys;
 
 /// How long freezing, killing and removing are waited for.
@@ -69,12 +70,33 @@ impl Cgroup {
         if self.any().is_none_or(|dir| !dir.path.exists()) {
             return Ok(());
         }
-        let killed = self.signal_all(libc::SIGKILL);
-        // A container that was paused must thaw to die.
-        if self.freezer().is_some() {
-            self.set_frozen(false)?;
+        if self.freezer().is_none() {
+            return self.kill_until_empty();
+        }
+        // Frozen, nothing forks past the list. When something in it cannot be frozen (a process in
+        // an uninterruptible wait, vfork(2)), killing again and again catches up with most.
+        let frozen = self.set_frozen(true);
+        let killed = self.signal_each(libc::SIGKILL);
+        // A process in a frozen cgroup must thaw to die.
+        self.set_frozen(false)?;
+        if frozen.is_err() {
+            return self.kill_until_empty();
         }
         killed
+    }
+
+    /// Kills what is there until nothing is, for a bounded time.
+    fn kill_until_empty(&self) -> io::Result<()> {
+        let Some(dir) = self.any() else { return Ok(()) };
+        wait_until(|_| {
+            self.signal_each(libc::SIGKILL)?;
+            let mut empty = true;
+            for_each_process(&dir.path, &mut |_| {
+                empty = false;
+                Ok(())
+            })?;
+            Ok(empty)
+        })
     }
 
     /// Removes the directories and everything below them, with bounded retries while dead
@@ -109,18 +131,28 @@ impl Cgroup {
     fn signal_each(&self, signal: i32) -> io::Result<()> {
         let Some(dir) = self.any() else { return Ok(()) };
         let mut result = Ok(());
-        for_each_directory(&dir.path, &mut |path| {
-            let procs = fs::read_to_string(path.join("cgroup.procs"))?;
-            for pid in procs.lines().filter_map(|line| line.parse().ok()) {
-                match sys::kill(pid, signal) {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(errno) => result = Err(errno.into()),
-                }
+        for_each_process(&dir.path, &mut |pid| {
+            match sys::kill(pid, signal) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                // The others still get it.
+                Err(errno) => result = Err(errno.into()),
             }
             Ok(())
         })?;
         result
     }
+}
+
+/// Every process in a cgroup and below, as it is now.
+pub(super) fn for_each_process(
+    path: &Path,
+    work: &mut dyn FnMut(u32) -> io::Result<()>,
+) -> io::Result<()> {
+    for_each_directory(path, &mut |dir| {
+        let procs = fs::read_to_string(dir.join("cgroup.procs"))?;
+        let mut pids = procs.lines().filter_map(|line| line.parse().ok());
+        pids.try_for_each(&mut *work)
+    })
 }
 
 fn freezer_file(dir: &CgroupDir) -> &'static str {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{
     CgroupPlan, ExecPlan, IdMapping, LaunchPlan, NamespaceKind, RootfsPlan, Step, TerminalSize,
 };
+use super::resources::ResourcePlan;
 
 /// How a message lies in its datagram.
 #[derive(Debug, Serialize, Deserialize)]
@@ -175,6 +176,12 @@ pub enum Call {
         /// Freeze (true) or thaw.
         frozen: bool,
     },
+    /// Change limits of the container: what is set in the plan is written, all of it or nothing.
+    /// Answered by [`Reply::Updated`].
+    Update {
+        /// The limits; its device rules are not looked at.
+        resources: Box<ResourcePlan>,
+    },
     /// The names in the container's UTS namespace, read from the kernel. Answered by
     /// [`Reply::Hostname`].
     Hostname,
@@ -225,6 +232,11 @@ pub enum Reply {
     },
     /// What runs here.
     Status(Box<Status>),
+    /// The limits are as asked for.
+    Updated {
+        /// As in [`Launched::cgroups`]: a new limit may need another hierarchy.
+        cgroups: Vec<(String, PathBuf)>,
+    },
     /// uname(2) inside the container.
     Hostname {
         /// nodename.
@@ -346,12 +358,21 @@ pub struct Status {
     pub running_execs: Vec<String>,
     /// Whether the cgroup is frozen.
     pub frozen: bool,
+    /// Processes that the OOM killer has ended so far.
+    #[serde(default)]
+    pub oom_kills: u64,
 }
 
 /// What happened without being asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
+    /// The kernel's OOM killer has ended a process of the container, be it one of an exec or one
+    /// that nobody waits for.
+    OomKilled {
+        /// How many in all, since the start.
+        kills: u64,
+    },
     /// PID 1 ended; the exit record is on disk, the cgroup is gone. The helper exits next.
     Exited(ExitRecord),
     /// An exec ended; its exit record is on disk and its output complete.
@@ -370,9 +391,12 @@ pub struct ExitRecord {
     pub status: ProcessExit,
     /// Nanoseconds since the epoch (CLOCK_REALTIME).
     pub finished_at_ns: u64,
-    /// The kernel's OOM killer struck in the container's cgroup during this process' life.
+    /// The kernel's OOM killer took this exec; of the container: a process that was no exec's.
     #[serde(default)]
     pub oom_killed: bool,
+    /// Processes of the container that it has taken so far, execs included.
+    #[serde(default)]
+    pub oom_kills: u64,
     /// The exec was ended because its time was up.
     #[serde(default)]
     pub timed_out: bool,

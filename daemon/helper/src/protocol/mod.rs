@@ -18,6 +18,7 @@ mod labels;
 mod log;
 mod message;
 mod plan;
+mod resources;
 mod scheduling;
 mod seccomp;
 
@@ -26,6 +27,7 @@ pub use labels::*;
 pub use log::*;
 pub use message::*;
 pub use plan::*;
+pub use resources::*;
 pub use scheduling::*;
 pub use seccomp::*;
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::resources::ResourcePlan;
 use super::{Defence, LabelPlan, SchedulingPlan};
 
 /// The eight namespace types of Linux, by the names of `/proc/PID/ns` (namespaces(7)).
@@ -531,6 +532,10 @@ pub struct CgroupPlan {
     /// What becomes of a cgroup that is there already.
     #[serde(default, skip_serializing_if = "ExistingCgroup::is_default")]
     pub existing: ExistingCgroup,
+    /// Nothing here was asked for by the user, all are defaults: on a host whose cgroup tree cannot
+    /// be written the container starts without them, with a warning.
+    #[serde(default)]
+    pub best_effort: bool,
 }
 
 /// What becomes of a cgroup at the container's path that is there already.
@@ -551,32 +556,6 @@ impl ExistingCgroup {
     pub fn is_default(&self) -> bool {
         *self == ExistingCgroup::Replace
     }
-}
-
-/// Limits in littlebox's own units; the helper's cgroup module translates to v1 or v2.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ResourcePlan {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Bytes of memory plus swap together (as in the OCI spec), `u64::MAX` for unlimited.
-    pub memory_and_swap: Option<u64>,
-    /// Bytes: soft limit (v1 soft_limit, v2 memory.low).
-    pub memory_reservation: Option<u64>,
-    /// Bytes: v2 memory.high.
-    pub memory_high: Option<u64>,
-    /// Microseconds of CPU per period.
-    pub cpu_quota_us: Option<u64>,
-    /// Microseconds.
-    pub cpu_period_us: Option<u64>,
-    /// v2 weight, 1 to 10,000 (v1 shares are derived from it).
-    pub cpu_weight: Option<u64>,
-    /// `0-3,7`.
-    pub cpuset_cpus: Option<String>,
-    /// `0`.
-    pub cpuset_mems: Option<String>,
-    /// Processes and threads; `u64::MAX` for no limit.
-    pub pids: Option<u64>,
 }
 
 /// Where and how the container's output is kept (see [`super::LogRecord`]).

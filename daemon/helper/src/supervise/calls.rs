@@ -80,6 +80,12 @@ impl Supervisor {
                 self.frozen = frozen;
                 Ok((Reply::Done, Vec::new()))
             }
+            Call::Update { resources } => {
+                self.built.cgroup.update(&resources)?;
+                let cgroups = self.built.cgroup.paths();
+                self.built.launched.cgroups.clone_from(&cgroups);
+                Ok((Reply::Updated { cgroups }, Vec::new()))
+            }
             Call::Hostname => self.hostname(),
             Call::OpenRoot => {
                 let root = build::container_root(&self.built);
@@ -109,6 +115,7 @@ impl Supervisor {
             exit: self.exit.clone(),
             running_execs: running_execs.collect(),
             frozen: self.built.cgroup.is_frozen().unwrap_or(false),
+            oom_kills: self.oom.total(),
         };
         Ok((Reply::Status(Box::new(status)), fds))
     }
@@ -127,6 +134,7 @@ impl Supervisor {
             pidfd_send_signal(program.pidfd(), signal).map_err(Into::into)
         };
         sent.map_err(|error| io_failure(Step::Checks, "pidfd_send_signal", &error))?;
+        self.program(target)?.signalled(signal);
         if signal == libc::SIGKILL && *target == Target::Container {
             self.thaw_to_die();
         }
@@ -170,7 +178,10 @@ impl Supervisor {
         }
         let log = LogWriter::open(&plan.log)
             .map_err(|error| run_dir::failure(error.syscall, error.errno, error.path))?;
-        let oom_kills_before = self.built.cgroup.oom_kills();
+        // Kills that nobody was told of yet were before its time.
+        let kills = self.oom.look(&self.built.cgroup);
+        self.tell_oom(kills);
+        let oom_kills_before = self.oom.of_container();
         let built = build::exec(&self.built, &self.plan, plan)?;
         let stdio = built.stdio.expect("a supervised exec has its stdio");
         let timeout = plan.timeout_ms.map(Duration::from_millis);

@@ -8,6 +8,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use super::connection::{Connection, Incoming};
+use super::oom::OomLedger;
 use super::output::Buffers;
 use super::program::{Kind, Program};
 use super::record;
@@ -37,6 +38,7 @@ pub(super) struct Supervisor {
     pub(super) exit: Option<ExitRecord>,
     /// Whether this helper has frozen the cgroup.
     pub(super) frozen: bool,
+    pub(super) oom: OomLedger,
     run_dir: RunDir,
     connections: Vec<Connection>,
     next_connection: u64,
@@ -54,6 +56,7 @@ enum Source {
     Connection(u64),
     Process(usize),
     Output(usize, LogStream),
+    Oom,
 }
 
 impl Supervisor {
@@ -65,9 +68,11 @@ impl Supervisor {
         run_dir: RunDir,
         first: Connection,
     ) -> Self {
-        Self {
+        let (oom, error) = OomLedger::watching(&built.cgroup);
+        let supervisor = Self {
             plan,
             built,
+            oom,
             programs: vec![container],
             exit: None,
             frozen: false,
@@ -78,7 +83,11 @@ impl Supervisor {
             unsettled: Vec::new(),
             retry_at: None,
             tidy_at: Some(Instant::now() + TIDY_AFTER),
+        };
+        if let Some(error) = error {
+            supervisor.complain("watch for the OOM killer", &error);
         }
+        supervisor
     }
 
     /// Supervises until the container has ended, its record is safe and everybody was told.
@@ -114,7 +123,8 @@ impl Supervisor {
 
     fn timeout(&self) -> Option<Duration> {
         let programs = self.programs.iter().filter_map(Program::next_deadline);
-        let next = programs.chain(self.retry_at).chain(self.tidy_at).min()?;
+        let own = [self.retry_at, self.tidy_at, self.oom.due()];
+        let next = programs.chain(own.into_iter().flatten()).min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -161,6 +171,11 @@ impl Supervisor {
                 sources.push(Source::Process(index));
             }
         }
+        if let Some(watch) = self.oom.watch() {
+            let (fd, flags) = watch.poll();
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+            sources.push(Source::Oom);
+        }
         (fds, sources)
     }
 
@@ -173,6 +188,7 @@ impl Supervisor {
                     program.pump(stream, &mut self.buffers);
                 }
             }
+            Source::Oom => self.oom.told(),
             Source::Process(index) => {
                 let ended = self
                     .programs
@@ -243,6 +259,8 @@ impl Supervisor {
         for program in &mut self.programs {
             program.on_time(now);
         }
+        let kills = self.oom.on_time(now, &self.built.cgroup);
+        self.tell_oom(kills);
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_unsettled();
         }
@@ -252,13 +270,25 @@ impl Supervisor {
         }
     }
 
+    /// Tells that the OOM killer has struck, before anybody is told who ended by it.
+    pub(super) fn tell_oom(&mut self, kills: Option<u64>) {
+        if let Some(kills) = kills {
+            self.tell_all(&Event::OomKilled { kills });
+        }
+    }
+
     /// Writes the records of what has ended, and tells. The container's comes last.
     fn settle_ended(&mut self) {
-        let cgroup = &self.built.cgroup;
+        if !self.programs.iter().any(Program::is_drained) || self.exit.is_some() {
+            return;
+        }
+        let kills = self.oom.look(&self.built.cgroup);
+        self.tell_oom(kills);
+        let oom = &mut self.oom;
         let mut ended = Vec::new();
         self.programs.retain(|program| match &program.kind {
             Kind::Container => true,
-            kind @ Kind::Exec { .. } => match program.exit_record(|| cgroup.oom_kills()) {
+            kind @ Kind::Exec { .. } => match program.exit_record(oom) {
                 Some(record) => {
                     ended.push((kind.clone(), record));
                     false
@@ -269,8 +299,8 @@ impl Supervisor {
         for (kind, record) in ended {
             self.settle(kind, record);
         }
-        if let ([container], None) = (&self.programs[..], &self.exit)
-            && let Some(record) = container.exit_record(|| self.built.cgroup.oom_kills())
+        if let [container] = &self.programs[..]
+            && let Some(record) = container.exit_record(&mut self.oom)
         {
             if let Err(error) = self.built.cgroup.remove() {
                 self.complain("removal of the cgroup", &error);

@@ -15,6 +15,7 @@ mod clock;
 mod connection;
 mod event_loop;
 pub mod log;
+mod oom;
 mod output;
 mod program;
 mod record;

@@ -16,6 +16,7 @@ use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
 
 use super::clock;
 use super::log::LogWriter;
+use super::oom::OomLedger;
 use super::output::{Buffers, Pumped, Streams};
 use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target};
 
@@ -116,8 +117,10 @@ pub struct Program {
     deadline: Option<Instant>,
     timed_out: bool,
     truncated: bool,
-    /// OOM kills in the cgroup before it started.
+    /// [`OomLedger::of_container`] when it started.
     oom_kills_before: u64,
+    /// It was killed because somebody asked for it.
+    kill_asked: bool,
 }
 
 /// What [`Program::new`] needs to know.
@@ -132,7 +135,7 @@ pub struct Started {
     pub log: LogWriter,
     /// When it is to be killed.
     pub deadline: Option<Instant>,
-    /// OOM kills in the cgroup before it started.
+    /// [`OomLedger::of_container`] before it started.
     pub oom_kills_before: u64,
 }
 
@@ -150,6 +153,7 @@ impl Program {
             timed_out: false,
             truncated: false,
             oom_kills_before: started.oom_kills_before,
+            kill_asked: false,
         }
     }
 
@@ -283,27 +287,43 @@ impl Program {
         let _ = crate::sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
     }
 
-    /// The exit record, once the program is drained. `oom_kills`: those in the cgroup until now.
-    pub fn exit_record(&self, oom_kills: impl FnOnce() -> u64) -> Option<ExitRecord> {
+    /// Whether all is known for the exit record.
+    pub fn is_drained(&self) -> bool {
+        matches!(self.phase, Phase::Drained(_))
+    }
+
+    /// A signal was sent to it because somebody asked for that.
+    pub fn signalled(&mut self, signal: i32) {
+        self.kill_asked |= signal == libc::SIGKILL;
+    }
+
+    /// The exit record, once the program is drained. The ledger has just looked.
+    pub fn exit_record(&self, oom: &mut OomLedger) -> Option<ExitRecord> {
         let Phase::Drained(end) = &self.phase else {
             return None;
         };
-        // Of the container the OOM killer may have taken any process; an exec that ended in
-        // another way than by SIGKILL was not its victim.
-        let victim = match self.kind {
-            Kind::Container => true,
-            Kind::Exec { .. } => {
-                end.status == ProcessExit::Signal(libc::SIGKILL) && !self.timed_out
-            }
+        let oom_killed = match self.kind {
+            // Its cgroup was made for it: of the container any process may have been taken.
+            Kind::Container => oom.of_container() > 0,
+            Kind::Exec { .. } => self.looks_killed(end.status) && oom.claim(self.oom_kills_before),
         };
         Some(ExitRecord {
             status: end.status,
             finished_at_ns: end.finished_at_ns,
-            oom_killed: victim && oom_kills() > self.oom_kills_before,
+            oom_killed,
+            oom_kills: oom.total(),
             timed_out: self.timed_out,
             output_truncated: self.truncated,
             lost_output_bytes: self.log.lost_bytes(),
         })
+    }
+
+    /// Whether it ended as a victim of the OOM killer does: by SIGKILL that nobody had asked for,
+    /// or, as shells do, with the code for that of a child.
+    fn looks_killed(&self, status: ProcessExit) -> bool {
+        let by_signal = status == ProcessExit::Signal(libc::SIGKILL);
+        let by_code = status == ProcessExit::Code(128 + libc::SIGKILL);
+        (by_signal && !self.timed_out && !self.kill_asked) || by_code
     }
 }
 

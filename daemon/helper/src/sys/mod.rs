@@ -7,6 +7,7 @@
     reason = "the system call layer: the one place where it is allowed"
 )]
 
+mod bpf;
 mod closing;
 mod exec;
 mod fsids;
@@ -20,6 +21,7 @@ mod seccomp;
 mod signal;
 mod zygote;
 
+pub use bpf::*;
 pub use closing::*;
 pub use exec::*;
 pub use fsids::*;

@@ -425,6 +425,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
                 ..ResourcePlan::default()
             },
             existing: ExistingCgroup::Replace,
+            best_effort: false,
         },
         log: LogPlan {
             path: dir.join("log"),

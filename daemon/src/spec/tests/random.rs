@@ -100,6 +100,7 @@ fn resources() -> impl Strategy<Value = Resources> {
                     cpuset_cpus,
                     cpuset_mems,
                     pids_limit,
+                    ..Resources::default()
                 }
             },
         )

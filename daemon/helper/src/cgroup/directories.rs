@@ -1,0 +1,199 @@
+//! Making the container's directories, and those above them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, mkdir};
+use rustix::io::Errno;
+
+use super::write::write_file;
+use super::{Cgroup, CgroupDir, DEFAULT_V2, Hierarchy};
+use crate::fault::{Fault, OrFault};
+use crate::protocol::ExistingCgroup;
+
+impl Cgroup {
+    /// Makes the directory in one hierarchy.
+    pub(super) fn add_hierarchy(
+        &mut self,
+        hierarchy: &Hierarchy,
+        existing: ExistingCgroup,
+    ) -> Result<(), Fault> {
+        let path = self.path.clone();
+        let dir = of(hierarchy, &path);
+        make_directory(hierarchy, &path, &dir, existing)?;
+        // Known from now on, so that a failure below removes it.
+        self.dirs.push(CgroupDir {
+            hierarchy: hierarchy.clone(),
+            path: dir,
+            fd: None,
+        });
+        if !hierarchy.is_unified() && hierarchy.has("cpuset") {
+            inherit_cpuset(hierarchy, &path)?;
+        }
+        Ok(())
+    }
+}
+
+/// The directory of a cgroup in a hierarchy.
+pub(super) fn of(hierarchy: &Hierarchy, path: &Path) -> PathBuf {
+    hierarchy
+        .mount()
+        .join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Whether the cgroup tree as a whole cannot be used: not mounted, read-only, somebody else's.
+pub(super) fn is_out_of_reach(fault: &Fault) -> bool {
+    let reasons = [Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOENT];
+    reasons.into_iter().any(|errno| fault.is(errno))
+}
+
+/// A fault as a sentence.
+pub(super) fn describe(fault: &Fault) -> String {
+    match (&fault.detail, &fault.path) {
+        (Some(detail), _) => detail.clone(),
+        (None, Some(path)) => format!("{} {path}: {}", fault.syscall, fault.errno_text()),
+        (None, None) => format!("{}: {}", fault.syscall, fault.errno_text()),
+    }
+}
+
+/// Makes the container's directory, and those above it when they are missing.
+fn make_directory(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    dir: &Path,
+    existing: ExistingCgroup,
+) -> Result<(), Fault> {
+    let mode = Mode::from_raw_mode(0o755);
+    match mkdir(dir, mode) {
+        Ok(()) => return Ok(()),
+        Err(Errno::NOENT) => {}
+        Err(Errno::EXIST) if existing == ExistingCgroup::Use => return Ok(()),
+        Err(Errno::EXIST) if existing == ExistingCgroup::UseEmpty => return check_empty(dir),
+        Err(Errno::EXIST) => {
+            // Left by a helper that died: whatever still runs in it is nobody's.
+            let left = CgroupDir {
+                hierarchy: hierarchy.clone(),
+                path: dir.to_owned(),
+                fd: None,
+            };
+            let left = Cgroup {
+                path: path.to_owned(),
+                dirs: vec![left],
+            };
+            left.kill_all()
+                .and_then(|()| left.remove())
+                .fault_at("rmdir", dir.display())?;
+            return mkdir(dir, mode).map_err(|errno| unmade(errno, hierarchy, dir));
+        }
+        Err(errno) => return Err(unmade(errno, hierarchy, dir)),
+    }
+    fs::create_dir_all(dir).map_err(|error| {
+        unmade(
+            Errno::from_io_error(&error).unwrap_or(Errno::IO),
+            hierarchy,
+            dir,
+        )
+    })?;
+    if hierarchy.is_unified() {
+        let on = DEFAULT_V2
+            .into_iter()
+            .filter(|c| hierarchy.has(c))
+            .collect::<Vec<_>>();
+        // Without a limit, a controller that cannot be had (a process in a directory above) only
+        // means less to count; a limit that needs it tries again and says so.
+        for controller in on {
+            let _ = enable_above(hierarchy, path, controller);
+        }
+    }
+    Ok(())
+}
+
+/// A limit or a kill of the new container must not meet a process of somebody else.
+fn check_empty(dir: &Path) -> Result<(), Fault> {
+    let procs = fs::read_to_string(dir.join("cgroup.procs")).fault_at("read", dir.display())?;
+    match procs.lines().count() {
+        0 => Ok(()),
+        n => Err(Fault::refused(format!(
+            "the container's cgroup is not empty: {n} processes are in it"
+        ))
+        .at(dir.display())),
+    }
+}
+
+/// Why a directory could not be made, and what to do.
+fn unmade(errno: Errno, hierarchy: &Hierarchy, dir: &Path) -> Fault {
+    let fault = Fault::of("mkdir", errno).at(dir.display());
+    let mount = hierarchy.mount().display();
+    match errno {
+        Errno::ROFS => fault.because(format!(
+            "the cgroup tree {mount} is mounted read-only: mount it writable (in a container: give \
+             it a cgroup namespace of its own and a writable {mount})"
+        )),
+        Errno::ACCESS | Errno::PERM => fault.because(format!(
+            "littlebox may not make control groups below {mount}: have a part of the tree \
+             delegated and name it as cgroup_parent"
+        )),
+        Errno::AGAIN => fault.because(format!(
+            "a limit on the number or depth of control groups is reached above {} \
+             (cgroup.max.descendants, cgroup.max.depth)",
+            dir.display()
+        )),
+        _ => fault,
+    }
+}
+
+/// Switches a v2 controller on from the hierarchy's root down to the parent of `path`.
+pub(super) fn enable_above(
+    hierarchy: &Hierarchy,
+    path: &Path,
+    controller: &str,
+) -> Result<(), Fault> {
+    let value = format!("+{controller}");
+    let mut above: Vec<&Path> = path.ancestors().skip(1).collect();
+    above.reverse();
+    for ancestor in above {
+        let dir = of(hierarchy, ancestor);
+        let file = dir.join("cgroup.subtree_control");
+        write_file(&file, &value)
+            .fault_at("write", file.display())
+            .map_err(|fault| not_enabled(fault, &dir, controller))?;
+    }
+    Ok(())
+}
+
+fn not_enabled(fault: Fault, dir: &Path, controller: &str) -> Fault {
+    let dir = dir.display();
+    if fault.is(Errno::BUSY) {
+        return fault.because(format!(
+            "the {controller} controller cannot be had below {dir}, because that control group has \
+             processes of its own (cgroups(7), \"no internal processes\"): move them into one \
+             below it, or set cgroup_parent to one without processes"
+        ));
+    }
+    if fault.is(Errno::NOENT) {
+        return fault.because(format!(
+            "{dir} has no {controller} controller to hand down: have it delegated"
+        ));
+    }
+    fault
+}
+
+/// A new v1 cpuset has no CPUs and no memory, and no process can enter it: each level takes what
+/// the one above has.
+fn inherit_cpuset(hierarchy: &Hierarchy, path: &Path) -> Result<(), Fault> {
+    let mut levels: Vec<&Path> = path.ancestors().collect();
+    levels.reverse();
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let mut above = String::new();
+        for level in &levels {
+            let file = of(hierarchy, level).join(file);
+            let own = fs::read_to_string(&file).fault_at("read", file.display())?;
+            if own.trim().is_empty() {
+                write_file(&file, &above).fault_at("write", file.display())?;
+            } else {
+                above = own.trim().to_owned();
+            }
+        }
+    }
+    Ok(())
+}
