@@ -50,7 +50,7 @@ boot() {
   : >"$work/results.$1"
   # Emulation, not /dev/kvm, which is not everywhere: the same machine on every host. NVMe is built
   # into the kernel, so the root needs no initramfs; never two of them, they may swap.
-  nice qemu-system-x86_64 -M q35 -cpu Nehalem -accel tcg,thread=multi,tb-size=512 \
+  timeout "$timeout" nice qemu-system-x86_64 -M q35 -cpu Nehalem -accel tcg,thread=multi,tb-size=512 \
     -smp "$([ "$debian" = bookworm ] && echo 2 || echo 1)" -m 1536 \
     -nodefaults -display none -no-reboot -kernel "$target/$debian/vmlinuz" \
     -append "root=/dev/nvme0n1 rw console=ttyS0 mitigations=off nokaslr tsc=reliable no_timer_check quiet panic=-1" \
@@ -60,15 +60,12 @@ boot() {
     -device virtio-blk-pci,drive=payload \
     -drive "file=$work/spare.img,format=raw,if=none,id=spare,cache=unsafe" \
     -device virtio-blk-pci,drive=spare,serial=spare \
-    -serial "file:$work/console.$1" -serial "file:$work/results.$1" </dev/null &
+    -serial "file:$work/console.$1" -serial "file:$work/results.$1" </dev/null 9>&- &
   qemu=$!
-  tail -n +1 -f --pid="$qemu" "$work/results.$1" 2>/dev/null | sed -u '/^#/d; s/\r$//' &
+  tail -n +1 -f --pid="$qemu" "$work/results.$1" 2>/dev/null | sed -u '/^#/d; s/\r$//' 9>&- &
   local shown=$! status=0
-  (sleep "$timeout" && kill "$qemu") 2>/dev/null &
-  local alarm=$!
   wait "$qemu" || status=$?
   qemu=
-  kill "$alarm" 2>/dev/null || true
   wait "$shown" || true
   return "$status"
 }

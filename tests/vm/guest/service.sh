@@ -62,7 +62,10 @@ containers_and_helpers_live_in_a_slice_of_their_own() {
   # The service's own cgroup has the daemon, and no cgroups below it.
   is "$(cat /sys/fs/cgroup/system.slice/littleboxd.service/cgroup.procs)" "$(main_pid)"
   is "$(find /sys/fs/cgroup/system.slice/littleboxd.service -mindepth 1 -type d)" ""
-  says 'sleep 1000' systemd-cgls -u littlebox-containers.service
+  # systemd knows the cgroup as its unit's, and has handed over every controller.
+  is "$(systemctl show -P ControlGroup littlebox-containers.service)" "${slice#0::}"
+  is "$(systemctl show -P Delegate littlebox-containers.service)" yes
+  says 'sleep 1000' systemd-cgls --no-pager -l -u littlebox-containers.service
 }
 
 containers_survive_a_restart_of_the_service_and_the_log_has_no_gap() {
