@@ -129,6 +129,14 @@ static int look(int pid, const char *canary, struct hunt *hunt) {
         hunt->canary++;
         close(fd);
     }
+    for (int n = 3; n < 24; n++) {
+        snprintf(path, sizeof path, "/proc/%d/fd/%d/../../../../../../..%s", pid, n, canary);
+        fd = open(path, O_RDONLY);
+        if (fd >= 0) {
+            hunt->canary++;
+            close(fd);
+        }
+    }
     if (ptrace(PTRACE_SEIZE, pid, 0, 0) == 0) {
         hunt->attached++;
         ptrace(PTRACE_INTERRUPT, pid, 0, 0);

@@ -916,6 +916,8 @@ fn labels_without_their_module_are_a_clear_failure() {
     let failure = bed.failure();
     assert_eq!(failure.step, Step::SecurityLabels);
     assert!(failure.detail.unwrap().contains("SELinux"), "no reason");
+    // One at a time.
+    drop(bed);
     let mut bed = Bed::new("true");
     bed.plan.process.labels.apparmor = Some("littlebox-no-such-profile".to_owned());
     let failure = bed.failure();

@@ -271,3 +271,24 @@ fn a_process_that_joins_by_exec_cannot_be_looked_into_or_traced() {
     assert!(caught, "the attack is no attack");
     t.finish();
 }
+
+#[test]
+fn a_process_that_joins_by_exec_has_no_rights_but_the_containers_where_it_can_be_traced() {
+    // Row 10 where the container is in the host's user namespace: there CAP_SYS_PTRACE reaches a
+    // process that is not dumpable. What it reaches is inside already, and as weak as itself.
+    let t = weak_bed();
+    let canary = Canary::new();
+    let host = json!({"namespaces": {"user": "host"}, "id_maps": null});
+    let hunt = hunt_execs(&t, host.clone(), &canary, 200);
+    assert!(
+        hunt["attached"].as_u64() > Some(0),
+        "it never came in time: {hunt}"
+    );
+    assert_eq!(hunt["canary"], 0, "{hunt}");
+    let weak = with(host, json!({"labels": without(Defence::JoinsLast)}));
+    let caught = attacker::until_success(|| {
+        hunt_execs(&t, weak.clone(), &canary, 20)["canary"].as_u64() > Some(0)
+    });
+    assert!(caught, "the attack is no attack");
+    t.finish();
+}

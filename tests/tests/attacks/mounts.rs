@@ -1,7 +1,7 @@
 //! Mounts that a link of the image, or a racer, tries to aim at the host.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
@@ -18,6 +18,10 @@ impl Volume {
         let dir = t.dirs.base_path.join("volume");
         fs::create_dir_all(dir.join("real")).unwrap();
         symlink(canary.path(), dir.join("evil")).unwrap();
+        // For whoever root is in a user namespace.
+        for dir in [dir.clone(), dir.join("real")] {
+            fs::set_permissions(dir, fs::Permissions::from_mode(0o777)).unwrap();
+        }
         Self { dir }
     }
 

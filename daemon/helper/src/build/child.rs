@@ -9,12 +9,13 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{fchdir, getpid, pivot_root, umask};
 use rustix::system::{setdomainname, sethostname};
+use rustix::thread::ThreadNameSpaceType;
 
 use super::clocks;
 use super::detached::{Start, Status};
 use super::mounts::{self, Context, Source};
 use super::namespaces::{Namespaces, Origin, join_process};
-use super::program::{Program, give_up, harden};
+use super::program::{LastFork, Program, give_up, harden};
 use super::report::{FromChild, Report};
 use super::rootfs::inherited_propagation;
 use super::stdio::ChildStdio;
@@ -110,7 +111,11 @@ impl<'a> Container<'a> {
         let program = Program {
             process: &plan.process,
             stdio,
-            init: plan.init,
+            fork: if plan.init {
+                LastFork::Init
+            } else {
+                LastFork::None
+            },
             tie: self.start.tie_of_container(&plan.hooks),
         };
         program.start(steps, report)
@@ -307,7 +312,9 @@ pub struct Exec<'a> {
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
     /// What to join.
-    pub mask: rustix::thread::ThreadNameSpaceType,
+    pub mask: ThreadNameSpaceType,
+    /// Whether this process was born in the container's PID namespace, or a child of it will be.
+    pub fork: LastFork,
     /// The container's id maps; `None` where it is in the host's user namespace.
     pub maps: Option<super::IdMaps<'a>>,
     /// The program's pipes; `None`: a terminal.
@@ -341,7 +348,11 @@ impl Exec<'_> {
         steps.run_if(labelled, Step::SecurityLabels, |_| {
             labels::set(&process.labels)
         })?;
-        let joined = steps.across_time_namespace(|| join_process(self.pidfd, self.mask));
+        let mut mask = self.mask;
+        if self.fork == LastFork::PidNamespace {
+            mask |= ThreadNameSpaceType::PROCESS_ID;
+        }
+        let joined = steps.across_time_namespace(|| join_process(self.pidfd, mask));
         steps.run(Step::JoinNamespaces, |_| {
             joined?;
             match self.maps {
@@ -359,7 +370,7 @@ impl Exec<'_> {
         let program = Program {
             process,
             stdio,
-            init: false,
+            fork: self.fork,
             tie: self.start.tie_of_exec(),
         };
         program.start(steps, report)

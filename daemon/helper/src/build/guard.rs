@@ -74,6 +74,11 @@ impl Child {
         let _ = self.or_end::<(), ()>(Err(()));
     }
 
+    /// Waits for the end of a process that has handed its work to another.
+    pub fn reap(self) {
+        let _ = self.wait(WaitIdOptions::EXITED);
+    }
+
     /// How it ended, in words; waits for the end and leaves the reaping to [`Child::or_end`].
     pub fn how_it_ended(&self) -> String {
         let status = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);

@@ -50,14 +50,14 @@ mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::thread::ThreadNameSpaceType;
+use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use crate::cgroup::Cgroup;
 use crate::defence;
 use crate::fault::Fault;
 use crate::protocol::{
-    ExecPlan, IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, ProcessPlan, RootfsPlan,
-    Step, StepFailure, StepTiming,
+    Defence, ExecPlan, IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, ProcessPlan,
+    RootfsPlan, Step, StepFailure, StepTiming,
 };
 use crate::sys::Forked;
 
@@ -67,6 +67,7 @@ use guard::{CgroupGuard, Child};
 use idmap::Ids;
 use mounts::Source;
 use namespaces::{Namespaces, Origin};
+use program::LastFork;
 use report::{First, Heard, Report};
 use stdio::{ChildStdio, Prepared};
 use steps::Steps;
@@ -476,6 +477,25 @@ fn conclude(
 /// Waits for the child's end of the report.
 fn hear(child: &Child, report: &Report, steps: &Steps) -> Result<Heard, StepFailure> {
     let heard = report.listen().map_err(|fault| fault.of_step(Step::Exec))?;
+    judge(heard, child, steps)
+}
+
+/// As [`hear`], of a child that may have let another go on in its place; with the one that did.
+fn follow(child: Child, report: &Report, steps: &Steps) -> Result<(Heard, Child), StepFailure> {
+    let heard = report.listen().map_err(|fault| fault.of_step(Step::Exec));
+    let (mut heard, child) = child.or_end(heard)?;
+    let child = match heard.forked.take() {
+        None => child,
+        Some(successor) => {
+            child.reap();
+            successor
+        }
+    };
+    let judged = judge(heard, &child, steps);
+    child.or_end(judged)
+}
+
+fn judge(heard: Heard, child: &Child, steps: &Steps) -> Result<Heard, StepFailure> {
     if let Some(failure) = heard.failure {
         steps.die_if_ordered(&failure);
         return Err(failure);
@@ -540,7 +560,8 @@ pub fn exec(
         scheduling: plan.process.scheduling.in_container(of_container),
         ..plan.process.clone()
     };
-    exec_as(running, &process, plan.stdin, Start::Supervised)
+    let traced = can_trace(&launch.process) || can_trace(&process);
+    exec_as(running, &process, plan.stdin, traced, Start::Supervised)
 }
 
 /// Starts a process inside a running container that somebody else has built. It goes its own way;
@@ -560,13 +581,56 @@ pub fn exec_detached(
         namespaces::join_process(running.pidfd, ThreadNameSpaceType::PROCESS_ID)
             .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
     }
-    exec_as(running, process, false, Start::Detached(detached))
+    exec_as(
+        running,
+        process,
+        false,
+        can_trace(process),
+        Start::Detached(detached),
+    )
+}
+
+fn can_trace(process: &ProcessPlan) -> bool {
+    let held = process.capabilities.bounding | process.capabilities.permitted;
+    held & CapabilitySet::SYS_PTRACE.bits() != 0
+}
+
+/// Where a process is born that joins a container.
+///
+/// Whoever has CAP_SYS_PTRACE in the host's user namespace can trace a process that is not dumpable,
+/// and may be in the container (CVE-2016-9962). There such a process is born outside of the
+/// container's PID namespace, and what is born inside is its child, which has no rights left that
+/// the container has not. In a user namespace the capability does not reach what comes from outside.
+fn fork_of(running: Running<'_>, traced: bool) -> LastFork {
+    let reachable =
+        traced && running.membership.user() == Origin::Host && running.membership.has_pid();
+    if reachable && Defence::JoinsLast.stands() {
+        LastFork::PidNamespace
+    } else {
+        LastFork::None
+    }
+}
+
+/// The clone of an exec; afterwards this process' children are born in the container's PID
+/// namespace, as before.
+fn fork_exec(running: Running<'_>, fork: LastFork) -> Result<Forked, Fault> {
+    let cgroup = running.cgroup.clone_fd();
+    if fork == LastFork::None {
+        return spawn::fork(0, cgroup);
+    }
+    namespaces::bear_children_outside()?;
+    let forked = spawn::fork(0, cgroup);
+    if !matches!(forked, Ok(Forked::Child)) {
+        namespaces::bear_children_in(running.pidfd)?;
+    }
+    forked
 }
 
 fn exec_as(
     running: Running<'_>,
     process: &ProcessPlan,
     stdin: bool,
+    traced: bool,
     start: Start<'_>,
 ) -> Result<ExecBuilt, StepFailure> {
     let mut steps = Steps::start(None);
@@ -578,12 +642,14 @@ fn exec_as(
         give_to_namespace_root(maps, childs).map_err(|fault| fault.of_step(Step::Stdio))?;
     }
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
-    let forked = steps.run(Step::Clone, |_| spawn::fork(0, running.cgroup.clone_fd()))?;
+    let fork = fork_of(running, traced);
+    let forked = steps.run(Step::Clone, |_| fork_exec(running, fork))?;
     let child = match forked {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
         Forked::Child => {
             drop(report);
             let exec = Exec {
+                fork,
                 process,
                 pidfd: running.pidfd,
                 cgroup: running.cgroup,
@@ -600,12 +666,11 @@ fn exec_as(
         }
     };
     drop((childs_report, childs_stdio));
+    let (mut heard, child) = follow(child, &report, &steps)?;
     let start_time = view::start_time(child.pid).unwrap_or(0);
-    let started = hear(&child, &report, &steps).and_then(|mut heard| {
-        let stdio = check_stdio(choose_stdio(stdio, heard.terminal.take()), start)?;
-        Ok((stdio, heard.warnings))
-    });
-    let ((stdio, mut warnings), child) = child.or_end(started)?;
+    let stdio = check_stdio(choose_stdio(stdio, heard.terminal.take()), start);
+    let (stdio, child) = child.or_end(stdio)?;
+    let mut warnings = heard.warnings;
     warnings.splice(0..0, steps.warnings);
     Ok(ExecBuilt {
         pid: child.pid,

@@ -174,14 +174,7 @@ impl Namespaces {
     pub fn enter_container_pid(&self, pidfd: BorrowedFd<'_>) -> Result<(), Fault> {
         match self.origin(NamespaceKind::Pid) {
             Origin::Host => Ok(()),
-            Origin::New | Origin::Joined => {
-                match join_process(pidfd, ThreadNameSpaceType::PROCESS_ID) {
-                    // A short program has ended by now, and with it the namespace: no exec will
-                    // ask for it.
-                    Err(fault) if fault.errno == Errno::SRCH.raw_os_error() => Ok(()),
-                    joined => joined,
-                }
-            }
+            Origin::New | Origin::Joined => bear_children_in(pidfd),
         }
     }
 
@@ -258,6 +251,22 @@ pub fn join_process(pidfd: BorrowedFd<'_>, mask: ThreadNameSpaceType) -> Result<
         return Ok(());
     }
     move_into_thread_name_spaces(pidfd, mask).fault("setns")
+}
+
+/// This process' next children are born in a container's PID namespace. Where that has ended with
+/// a short program, no child will be asked for.
+pub fn bear_children_in(container: BorrowedFd<'_>) -> Result<(), Fault> {
+    match join_process(container, ThreadNameSpaceType::PROCESS_ID) {
+        Err(fault) if fault.is(Errno::SRCH) => Ok(()),
+        joined => joined,
+    }
+}
+
+/// This process' next children are born in its own PID namespace (pid_namespaces(7)).
+pub fn bear_children_outside() -> Result<(), Fault> {
+    let path = "/proc/self/ns/pid";
+    let own = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", path)?;
+    join(NamespaceKind::Pid, own.as_fd())
 }
 
 /// Opens `/proc/PID/ns/user` of a child.

@@ -22,8 +22,8 @@ use super::steps::Steps;
 use super::{gate, hooks, keyring, limits, scheduling, seccomp};
 use crate::fault::{Fault, OrFault};
 use crate::init;
-use crate::protocol::{Defence, ProcessPlan, Step, StepFailure};
-use crate::sys;
+use crate::protocol::{Defence, NamespaceKind, ProcessPlan, Step, StepFailure};
+use crate::sys::{self, Forked};
 
 /// What the process becomes.
 #[derive(Debug)]
@@ -32,10 +32,22 @@ pub struct Program<'a> {
     pub process: &'a ProcessPlan,
     /// Its stdio.
     pub stdio: ChildStdio,
-    /// Whether this process stays as a reaping init and the program is its child.
-    pub init: bool,
+    /// Whether the program is this process or a child of it.
+    pub fork: LastFork,
     /// What ties it to the helper.
     pub tie: Tie<'a>,
+}
+
+/// The fork between a process that is inside and the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastFork {
+    /// None: this process becomes the program.
+    None,
+    /// This process stays as a reaping init.
+    Init,
+    /// This process, which the container does not see, ends; the program is born in the container's
+    /// PID namespace with no more rights than it keeps.
+    PidNamespace,
 }
 
 impl Program<'_> {
@@ -44,7 +56,9 @@ impl Program<'_> {
         let process = self.process;
         let own_keyring = self.tie.has_own_keyring();
         steps.run_if(own_keyring, Step::Keyring, keyring::leave_session)?;
-        steps.run(Step::Session, |_| self.new_session(!self.init))?;
+        steps.run(Step::Session, |_| {
+            self.new_session(self.fork == LastFork::None)
+        })?;
         if process.create_cwd && Defence::CwdInside.stands() {
             let subject = Some(format!("make {}", process.cwd.display()));
             steps.run_on(Step::Cwd, subject, |_| make_directory(&process.cwd))?;
@@ -79,8 +93,10 @@ impl Program<'_> {
             rustix::thread::set_no_new_privs(true).fault("prctl(PR_SET_NO_NEW_PRIVS)")
         })?;
         steps.run_if(false, Step::Seccomp, |_| Ok::<_, Fault>(()))?;
-        if self.init {
-            self.split_off_init(steps)?;
+        match self.fork {
+            LastFork::None => {}
+            LastFork::Init => self.split_off_init(steps)?,
+            LastFork::PidNamespace => self.enter_pid_namespace(steps, report)?,
         }
         let Err(failure) = match self.tie {
             Tie::None {
@@ -166,10 +182,19 @@ impl Program<'_> {
     /// A session of its own: no terminal of the host can be reached (TIOCSTI), and signals of the
     /// helper's process group stay outside.
     fn new_session(&self, with_terminal: bool) -> Result<(), Fault> {
+        if with_terminal {
+            self.stdio.install()?;
+            return self.take_terminal();
+        }
         setsid().fault("setsid")?;
-        self.stdio.install()?;
-        if with_terminal && self.process.terminal.is_some() {
-            ioctl_tiocsctty(self.stdio.stdin()).fault("ioctl(TIOCSCTTY)")?;
+        self.stdio.install()
+    }
+
+    /// A session with what stdin is by now as its terminal.
+    fn take_terminal(&self) -> Result<(), Fault> {
+        setsid().fault("setsid")?;
+        if self.process.terminal.is_some() {
+            ioctl_tiocsctty(rustix::stdio::stdin()).fault("ioctl(TIOCSCTTY)")?;
         }
         Ok(())
     }
@@ -184,6 +209,24 @@ impl Program<'_> {
             init::split_off(|| seccomp::load(self.process))?;
             // Only the program comes here.
             self.new_session(true)
+        })
+    }
+
+    /// Only the child of this process is seen in the container. From here on most descriptors are
+    /// closed behind the backs of their owners, see [`Program::execute`].
+    fn enter_pid_namespace(&self, steps: &mut Steps, report: &Report) -> Result<(), StepFailure> {
+        let subject = Some(NamespaceKind::Pid.name().to_owned());
+        steps.run_on(Step::JoinNamespaces, subject, |_| {
+            sys::close_all_but(report, 3 + self.tie.preserved()).fault("close_range")?;
+            let sibling = u64::from(libc::CLONE_PARENT.unsigned_abs());
+            match sys::fork_into(sibling, None).fault("clone3")? {
+                Forked::Child => self.take_terminal(),
+                Forked::Parent { pid, pidfd } => {
+                    // When the helper is gone there is nobody to tell.
+                    let _ = report.say(&FromChild::Forked { pid }, Some(pidfd.as_fd()));
+                    sys::exit_now(0)
+                }
+            }
         })
     }
 

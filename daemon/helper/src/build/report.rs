@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::guard::Child;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{StepFailure, StepTiming};
@@ -30,6 +31,11 @@ pub enum FromChild {
     BeforePivot,
     /// The pty's master lies beside this.
     Terminal,
+    /// Another process goes on in its place, a child of the helper; its pidfd lies beside this.
+    Forked {
+        /// Its PID as the helper sees it.
+        pid: u32,
+    },
     /// All is done but `execve`.
     Ready {
         /// The child's steps.
@@ -69,6 +75,8 @@ pub enum First {
 pub struct Heard {
     /// The pty's master.
     pub terminal: Option<OwnedFd>,
+    /// Who went on in its place.
+    pub forked: Option<Child>,
     /// It came to `execve`.
     pub ready: bool,
     /// The child's steps.
@@ -128,7 +136,7 @@ impl Report {
         match parse(&buffer[..len])? {
             FromChild::BeforePivot => Ok(First::BeforePivot),
             FromChild::Failed(failure) => Ok(First::Failed(failure)),
-            FromChild::Terminal | FromChild::Ready { .. } => {
+            FromChild::Terminal | FromChild::Forked { .. } | FromChild::Ready { .. } => {
                 Err(Fault::refused("the child did not wait for the hooks"))
             }
         }
@@ -180,6 +188,7 @@ impl Report {
             match parse(&buffer[..len])? {
                 FromChild::BeforePivot => {}
                 FromChild::Terminal => heard.terminal = fd,
+                FromChild::Forked { pid } => heard.forked = fd.map(|pidfd| Child { pid, pidfd }),
                 FromChild::Ready { timings, warnings } => {
                     heard.ready = true;
                     heard.timings = timings;

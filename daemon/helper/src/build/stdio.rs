@@ -183,9 +183,4 @@ impl ChildStdio {
         rustix::stdio::dup2_stdout(stdout.as_ref().unwrap_or(&self.stdout)).fault("dup2")?;
         rustix::stdio::dup2_stderr(stderr.as_ref().unwrap_or(&self.stderr)).fault("dup2")
     }
-
-    /// The terminal (or whatever stdin is).
-    pub fn stdin(&self) -> &OwnedFd {
-        &self.stdin
-    }
 }

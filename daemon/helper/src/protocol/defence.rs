@@ -22,6 +22,9 @@ pub enum Defence {
     ClosedDescriptors,
     /// A process on its way into a container is not dumpable (CVE-2016-9962).
     NotDumpable,
+    /// Where the container could trace a process that joins it, that has no rights of the helper
+    /// by the time it is seen (CVE-2016-9962).
+    JoinsLast,
     /// The inheritable set is the plan's, which is empty (CVE-2022-24769, CVE-2022-29162).
     Inheritable,
     /// The container's view of its cgroup is read-only (CVE-2022-0492).
@@ -32,13 +35,14 @@ pub enum Defence {
 
 impl Defence {
     /// Every one.
-    pub const ALL: [Defence; 9] = [
+    pub const ALL: [Defence; 10] = [
         Defence::InRoot,
         Defence::RealProc,
         Defence::MaskDevice,
         Defence::CwdInside,
         Defence::ClosedDescriptors,
         Defence::NotDumpable,
+        Defence::JoinsLast,
         Defence::Inheritable,
         Defence::ReadOnlyCgroup,
         Defence::ReadOnlyDevices,
@@ -53,6 +57,7 @@ impl Defence {
             Defence::CwdInside => "cwd_inside",
             Defence::ClosedDescriptors => "closed_descriptors",
             Defence::NotDumpable => "not_dumpable",
+            Defence::JoinsLast => "joins_last",
             Defence::Inheritable => "inheritable",
             Defence::ReadOnlyCgroup => "read_only_cgroup",
             Defence::ReadOnlyDevices => "read_only_devices",
