@@ -600,7 +600,8 @@ fn can_trace(process: &ProcessPlan) -> bool {
 /// Whoever has CAP_SYS_PTRACE in the host's user namespace can trace a process that is not dumpable,
 /// and may be in the container (CVE-2016-9962). There such a process is born outside of the
 /// container's PID namespace, and what is born inside is its child, which has no rights left that
-/// the container has not. In a user namespace the capability does not reach what comes from outside.
+/// the container has not (but for CAP_SYS_ADMIN until its seccomp filter is loaded, where the
+/// request lifts no_new_privileges). In a user namespace the capability does not reach what comes from outside.
 fn fork_of(running: Running<'_>, traced: bool) -> LastFork {
     let reachable =
         traced && running.membership.user() == Origin::Host && running.membership.has_pid();
