@@ -43,9 +43,15 @@ pub struct CreateArgs {
     /// A repeated request with the same key answers with the first one's container
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// OCI bundle: its config.json says what the container is
+    #[arg(long, value_name = "DIR", conflicts_with = "args")]
+    bundle: Option<PathBuf>,
+    /// With --bundle: an overlay over its root, which is used as it is otherwise
+    #[arg(long, requires = "bundle")]
+    overlay: bool,
     /// What the root is made from (host, dir:PATH), the program, its arguments
     #[arg(
-        required = true,
+        required_unless_present = "bundle",
         trailing_var_arg = true,
         value_name = "ROOTFS [COMMAND [ARG...]]"
     )]
@@ -200,6 +206,9 @@ impl CreateArgs {
             name: self.name.clone(),
             rootfs,
             command,
+            bundle: self.bundle_path()?,
+            spec: None,
+            overlay: self.overlay,
             env: environment(&program.env_file, &program.env)?,
             working_dir: program.workdir.clone(),
             user: program.user.clone(),
@@ -247,7 +256,20 @@ impl CreateArgs {
         Ok(config)
     }
 
+    /// As the daemon finds it.
+    fn bundle_path(&self) -> Result<Option<String>, Failure> {
+        let absolute = |dir: &PathBuf| {
+            let path = dir.canonicalize();
+            let path = path.map_err(Failure::io(format!("cannot find {}", dir.display())))?;
+            Ok(path.to_string_lossy().into_owned())
+        };
+        self.bundle.as_ref().map(absolute).transpose()
+    }
+
     fn split_args(&self) -> Result<(String, Vec<String>), Failure> {
+        if self.bundle.is_some() {
+            return Ok((String::new(), Vec::new()));
+        }
         let (rootfs, command) = self.args.split_first().ok_or_else(|| {
             Failure::usage("a root filesystem is missing", "write host, or dir:PATH")
         })?;

@@ -61,10 +61,22 @@ pub struct ContainerConfig {
     /// A unique name; made up when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
-    /// `host` or `dir:/absolute/path`. Required.
+    /// `host` or `dir:/absolute/path`. Required, but for a bundle or a spec.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub rootfs: String,
-    /// The program and its arguments. Required, not empty.
+    /// The program and its arguments. Required, not empty, but for a bundle or a spec.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// Absolute host path of an OCI bundle: a directory with a `config.json`, which says instead of
+    /// the fields here what the container is. It is read once, into `spec`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// An OCI runtime spec, with an absolute `root.path`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spec: Option<serde_json::Value>,
+    /// Put an overlay over the root of the bundle or spec, instead of using it as it is.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub overlay: bool,
     /// Environment, beside the defaults `PATH`, `HOME`, `HOSTNAME` and, with a terminal, `TERM`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,

@@ -88,7 +88,7 @@ pub fn names(mask: u64) -> impl Iterator<Item = String> {
 
 /// The five sets of a process. A set that the spec does not name is empty, and so are all of them
 /// without a `capabilities` object (OCI config.md, "capabilities").
-pub(crate) fn plan(sets: Option<&LinuxCapabilities>) -> CapabilityPlan {
+pub fn plan(sets: Option<&LinuxCapabilities>) -> CapabilityPlan {
     let mask = |set: &Option<Capabilities>| set.as_ref().map_or(0, to_mask);
     let Some(sets) = sets else {
         return CapabilityPlan::default();

@@ -146,7 +146,13 @@ pub async fn changes(
         RootfsSource::Overlay { lower, upper, .. } => {
             blocking(move || files::changes(&upper, &lower)).await?
         }
-        RootfsSource::Bind { .. } => Vec::new(),
+        RootfsSource::Bind { .. } => {
+            return Err(EngineError::NotAvailable(
+                "the container uses its root directory as it is: there is nothing to compare it with"
+                    .into(),
+            )
+            .into());
+        }
     };
     Ok(Json(Changes { items }))
 }

@@ -45,6 +45,7 @@ impl Engine {
         options: CreateOptions,
     ) -> Result<Created, EngineError> {
         let engine = self.clone();
+        let config = super::bundle::resolve(config)?;
         self.detached(async move {
             let Some((key, digest)) = options.idempotency else {
                 let handle = engine.create_new(config, options.start, Vec::new()).await?;
@@ -280,15 +281,15 @@ pub(super) fn check_machine(
     config: &ContainerConfig,
     prepared: &mut Prepared,
 ) -> Result<(), EngineError> {
-    if let RootSource::Dir(path) = &prepared.root {
+    if let RootSource::Dir(path) | RootSource::Bind(path) = &prepared.root {
         match std::fs::metadata(path) {
             Ok(meta) if meta.is_dir() => {
                 if path.canonicalize().is_ok_and(|p| p == Path::new("/")) {
-                    return Err(root_error(path, "is the machine's own root: write 'host'"));
+                    return Err(root_error(config, path, "is the machine's own root"));
                 }
             }
-            Ok(_) => return Err(root_error(path, "is not a directory")),
-            Err(e) => return Err(root_error(path, &format!("cannot be used: {e}"))),
+            Ok(_) => return Err(root_error(config, path, "is not a directory")),
+            Err(e) => return Err(root_error(config, path, &format!("cannot be used: {e}"))),
         }
     }
     for (index, mount) in config.mounts.iter().enumerate() {
@@ -309,11 +310,16 @@ pub(super) fn check_machine(
     super::machine::complete(config, prepared)
 }
 
-fn root_error(path: &Path, what: &str) -> EngineError {
+fn root_error(config: &ContainerConfig, path: &Path, what: &str) -> EngineError {
+    let pointer = match (&config.bundle, &config.spec) {
+        (Some(_), _) => "/bundle",
+        (None, Some(_)) => "/spec/root/path",
+        (None, None) => "/rootfs",
+    };
     EngineError::Config(ConfigError {
-        pointer: "/rootfs".into(),
+        pointer: pointer.into(),
         detail: format!("the root {} {what}", path.display()),
-        hint: Some("give 'host' or 'dir:' with the absolute path of a directory".into()),
+        hint: Some("give the absolute path of a directory, or as the root 'host'".into()),
     })
 }
 
@@ -328,8 +334,8 @@ fn new_record(
         name: config.name.clone().unwrap_or_else(|| made_up_name(id)),
         state: ContainerState::Created,
         generation: 1,
-        rootfs: config.rootfs.clone(),
-        command: config.command.clone(),
+        rootfs: shown_root(&prepared.root),
+        command: shown_command(prepared),
         labels: config.labels.clone(),
         created_at: now_ns(),
         started_at: None,
@@ -344,7 +350,7 @@ fn new_record(
         helper: None,
         auto_remove: config.auto_remove,
         attach: config.attach,
-        terminal: config.terminal,
+        terminal: prepared.terminal_size.is_some(),
         stdin: config.stdin,
         stop_signal: prepared.stop_signal,
         stop_timeout_s: u32::try_from(prepared.stop_timeout.as_secs()).unwrap_or(u32::MAX),
@@ -356,6 +362,19 @@ fn new_record(
         id_maps: range.map(maps_of).or_else(|| config.id_maps.clone()),
         idmaps: Vec::new(),
     }
+}
+
+fn shown_root(root: &RootSource) -> String {
+    match root {
+        RootSource::Host => "host".to_owned(),
+        RootSource::Dir(path) => format!("dir:{}", path.display()),
+        RootSource::Bind(path) => format!("bind:{}", path.display()),
+    }
+}
+
+fn shown_command(prepared: &Prepared) -> Vec<String> {
+    let process = prepared.spec.process().as_ref();
+    process.and_then(|p| p.args().clone()).unwrap_or_default()
 }
 
 const ADJECTIVES: [&str; 32] = [

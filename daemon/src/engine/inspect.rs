@@ -82,7 +82,9 @@ impl Engine {
         };
         let mut container = record.container((*config).clone(), execs);
         container.relaxations = super::relaxations::of(&config);
-        container.upper_dir = Some(self.paths.upper(handle.id).to_string_lossy().into_owned());
+        if !spec::is_from_spec(&config) || config.overlay {
+            container.upper_dir = Some(self.paths.upper(handle.id).to_string_lossy().into_owned());
+        }
         container.log_path = Some(self.paths.log(handle.id).to_string_lossy().into_owned());
         Ok(container)
     }
@@ -120,7 +122,8 @@ impl Engine {
     }
 
     /// What a create would do, step by step, without doing it.
-    pub fn dry_run(&self, config: &ContainerConfig) -> Result<Plan, EngineError> {
+    pub fn dry_run(&self, config: ContainerConfig) -> Result<Plan, EngineError> {
+        let config = &super::bundle::resolve(config)?;
         let id = ContainerId::generate();
         let range = spec::takes_range(config)?.then(|| self.ids.example());
         let prepared = prepare::prepare(config, &self.context(&id, range))?;
@@ -152,7 +155,7 @@ impl Engine {
         let joins = prepared
             .namespaces
             .iter()
-            .filter(|(_, s)| matches!(s, NamespaceSource::Container(_) | NamespaceSource::Pid(_)))
+            .filter(|(_, s)| !matches!(s, NamespaceSource::New | NamespaceSource::Host))
             .enumerate()
             .map(|(index, (kind, _))| (*kind, index))
             .collect::<std::collections::BTreeMap<NamespaceKind, usize>>();

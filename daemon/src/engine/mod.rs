@@ -3,6 +3,7 @@
 //! Every operation that changes something runs in a task of its own ([`Engine::detached`]): a
 //! client that disappears in the middle leaves no half-made container behind.
 
+mod bundle;
 mod create;
 mod devices;
 mod end;

@@ -236,6 +236,7 @@ impl Engine {
         let lower = match root {
             RootSource::Host => PathBuf::from("/"),
             RootSource::Dir(path) => path.clone(),
+            RootSource::Bind(path) => return RootfsSource::Bind { path: path.clone() },
         };
         RootfsSource::Overlay {
             lower: vec![lower],
@@ -272,7 +273,9 @@ impl Engine {
         let root = match root {
             RootSource::Host => PathBuf::from("/"),
             // The path may lead over links; the daemon's own are real.
-            RootSource::Dir(path) => path.canonicalize().unwrap_or_else(|_| path.clone()),
+            RootSource::Dir(path) | RootSource::Bind(path) => {
+                path.canonicalize().unwrap_or_else(|_| path.clone())
+            }
         };
         [&self.paths.state, &self.paths.run]
             .into_iter()
@@ -314,6 +317,7 @@ impl Engine {
                 NamespaceSource::Container(reference) => {
                     self.open_container_ns(*kind, reference)?
                 }
+                NamespaceSource::Path(path) => open_given_ns(*kind, path)?,
                 NamespaceSource::Pid(pid) => {
                     let path = format!("/proc/{pid}/ns/{}", kind.name());
                     open(Path::new(&path)).map_err(|e| {
@@ -607,6 +611,21 @@ fn open(path: &Path) -> std::io::Result<OwnedFd> {
 fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+}
+
+/// A namespace of the file that a spec names: `/proc/PID/ns/TYPE`, or where that is bound.
+fn open_given_ns(kind: NamespaceKind, path: &Path) -> Result<OwnedFd, EngineError> {
+    let wrong = |e: &dyn std::fmt::Display| {
+        namespace_error(kind, format!("'{}' cannot be joined: {e}", path.display()))
+    };
+    let fd = open(path).map_err(|e| wrong(&e))?;
+    // Any other file would be found out at setns only, when much is made already.
+    const NSFS_MAGIC: u64 = 0x6e73_6673;
+    let found = rustix::fs::fstatfs(&fd).map_err(|e| wrong(&e))?.f_type;
+    if u64::try_from(found) != Ok(NSFS_MAGIC) {
+        return Err(wrong(&"it is not a namespace"));
+    }
+    Ok(fd)
 }
 
 fn namespace_error(kind: NamespaceKind, detail: String) -> EngineError {

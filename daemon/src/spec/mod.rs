@@ -3,6 +3,7 @@
 //! [`prepare`] checks everything of a container's configuration that does not need the machine's
 //! state, and makes the spec from it, with littlebox's defaults. It is pure: no file is opened.
 
+mod bundle;
 mod check;
 mod clocks;
 mod devices;
@@ -31,6 +32,7 @@ use oci_spec::runtime::{Linux, LinuxDeviceCgroup, LinuxResources, Process, Root,
 
 use crate::idpool::IdRange;
 
+pub use bundle::{check_request, is_from_spec};
 pub use devices::{HostDevice, WantedDevice, add as add_devices};
 pub use names::{errno_name, parse_signal, signal_name};
 pub use process::is_default_capability;
@@ -98,6 +100,8 @@ pub enum NamespaceSource {
     Container(String),
     /// That of a process of the host.
     Pid(u32),
+    /// That of a file: `/proc/PID/ns/TYPE`, or where it is bound.
+    Path(PathBuf),
 }
 
 /// What the root is made from.
@@ -105,8 +109,10 @@ pub enum NamespaceSource {
 pub enum RootSource {
     /// A copy-on-write view of the machine's own root.
     Host,
-    /// An absolute host path of a directory.
+    /// An absolute host path of a directory, below an overlay.
     Dir(PathBuf),
+    /// An absolute host path of a directory, used as it is.
+    Bind(PathBuf),
 }
 
 /// The log's bounds.
@@ -169,6 +175,9 @@ const ROOTFS_LABEL: &str = "littlebox.test/rootfs";
 /// # Errors
 /// The first value that is wrong, by its JSON pointer.
 pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepared, ConfigError> {
+    if bundle::is_from_spec(config) {
+        return bundle::prepare(config, ctx);
+    }
     let root = root(&config.rootfs)?;
     check::command(&config.command, "/command")?;
     check_labels(&config.labels)?;
@@ -257,6 +266,9 @@ pub fn exec_process(
 ) -> Result<PreparedExec, ConfigError> {
     check::command(&config.command, "/command")?;
     check_input(config)?;
+    if let Some(process) = bundle::process_of(container)? {
+        return exec_of_spec(config, process);
+    }
     let mut user = process::user_plan(container)?;
     if let Some(text) = &config.user {
         (user.user, user.group) = check::user(text, "/user")?;
@@ -302,6 +314,48 @@ pub fn exec_process(
         timeout_ms: config.timeout_ms,
         create_cwd: false,
         seccomp,
+    })
+}
+
+/// An exec in a container that a spec describes: as the spec's own process, but for what the
+/// request says.
+fn exec_of_spec(config: &ExecConfig, mut process: Process) -> Result<PreparedExec, ConfigError> {
+    let mut user = bundle::user(process.user());
+    if let Some(text) = &config.user {
+        (user.user, user.group) = check::user(text, "/user")?;
+    }
+    let mut env = process.env().clone().unwrap_or_default();
+    for (key, value) in &config.env {
+        check::variable(key, value)?;
+        let name = format!("{key}=");
+        env.retain(|entry| !entry.starts_with(&name));
+        env.push(format!("{key}={value}"));
+    }
+    if let Some(dir) = &config.working_dir {
+        process.set_cwd(process::cwd(Some(dir))?);
+    }
+    let changed = config.capabilities != lbctl::types::CapabilityChange::default();
+    if config.privileged || changed {
+        let base = if config.privileged {
+            littlebox_plan::capability::ALL_MASK
+        } else {
+            littlebox_plan::capability::plan(process.capabilities().as_ref()).bounding
+        };
+        let mask = process::change(base, &config.capabilities)?;
+        process.set_capabilities(Some(process::spec_capabilities(mask)));
+    }
+    process.set_user(process::spec_user(&user));
+    process.set_args(Some(config.command.clone()));
+    process.set_env(Some(env));
+    process.set_terminal(Some(config.terminal));
+    process.set_console_size(None);
+    Ok(PreparedExec {
+        process,
+        user,
+        terminal_size: process::terminal_size(config.terminal, config.terminal_size),
+        log: exec_log(config)?,
+        timeout_ms: config.timeout_ms,
+        create_cwd: false,
     })
 }
 
@@ -400,7 +454,7 @@ fn spec_root(root: &RootSource, read_only: bool) -> Root {
     let mut spec = Root::default();
     spec.set_path(match root {
         RootSource::Host => PathBuf::from("/"),
-        RootSource::Dir(dir) => dir.clone(),
+        RootSource::Dir(dir) | RootSource::Bind(dir) => dir.clone(),
     });
     spec.set_readonly(Some(read_only));
     spec

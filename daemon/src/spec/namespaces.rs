@@ -159,6 +159,7 @@ pub(super) fn for_spec(sources: &Sources) -> Vec<LinuxNamespace> {
             NamespaceSource::Pid(pid) => {
                 Some(PathBuf::from(format!("/proc/{pid}/ns/{}", kind.name())))
             }
+            NamespaceSource::Path(path) => Some(path.clone()),
             NamespaceSource::Host | NamespaceSource::Container(_) => continue,
         };
         let mut namespace = LinuxNamespace::default();

@@ -18,7 +18,7 @@ use super::check::{
 /// Where programs are looked for when the request does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What a terminal measures when nobody says it.
-const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
+pub(super) const TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
 /// umask(2) when the request does not say.
 const UMASK: u32 = 0o022;
 

@@ -1,6 +1,8 @@
 //! By what a container is less closed than the default one: a list for people, of what was asked
 //! for. Computed, never kept.
 
+mod spec;
+
 use std::collections::BTreeSet;
 
 use lbctl::types::{
@@ -10,6 +12,9 @@ use lbctl::types::{
 
 /// The relaxations of a configuration, in a stable order.
 pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
+    if let Some(spec) = &config.spec {
+        return spec::of(spec);
+    }
     let mut list = Vec::new();
     if config.privileged {
         list.push("privileged: all capabilities, every device, nothing masked".to_owned());
