@@ -450,3 +450,25 @@ fn the_command_line_gives_devices_and_shows_relaxations() {
     );
     t.finish();
 }
+
+#[test]
+fn limits_of_a_user_namespace_are_its_own_sysctls() {
+    let t = Bed::new();
+    let map = json!([{"container_id": 0, "host_id": 700_000, "size": 65536}]);
+    let limit = json!({"user.max_net_namespaces": "7"});
+    let own = json!({
+        "namespaces": {"user": "new"}, "id_maps": {"uid": map, "gid": map}, "sysctls": limit,
+    });
+    let read = "cat /proc/sys/user/max_net_namespaces";
+    assert_eq!(t.sh_with(read, own), "7\n");
+    // In the host's user namespace they are the host's.
+    let hosts = json!({"namespaces": {"user": "host"}, "sysctls": limit});
+    let problem = t
+        .post_json("/v1/containers", &with(busybox(&["true"]), hosts))
+        .problem(400, "invalid_request");
+    assert_eq!(
+        problem.pointer.as_deref(),
+        Some("/sysctls/user.max_net_namespaces")
+    );
+    t.finish();
+}

@@ -71,5 +71,9 @@ pub fn namespace(name: &str) -> Option<NamespaceKind> {
     if name.starts_with("fs.mqueue.") || IPC.contains(&name) {
         return Some(NamespaceKind::Ipc);
     }
+    if name.starts_with("user.") {
+        // The limits of user_namespaces(7), /proc/sys/user: each namespace has its own.
+        return Some(NamespaceKind::User);
+    }
     matches!(name, "kernel.hostname" | "kernel.domainname").then_some(NamespaceKind::Uts)
 }

@@ -154,8 +154,13 @@ impl Engine {
         id: ContainerId,
         config: &ContainerConfig,
     ) -> Result<Reserved<'_>, EngineError> {
-        if let Some(maps) = &config.id_maps {
-            self.check_maps(maps)?;
+        if let Some(maps) = spec::given_id_maps(config) {
+            let pointer = match (&config.bundle, &config.spec) {
+                (Some(_), _) => |_: &str, _| "/bundle".to_owned(),
+                (None, Some(_)) => |name: &str, i| format!("/spec/linux/{name}Mappings/{i}"),
+                (None, None) => |name: &str, i| format!("/id_maps/{name}/{i}"),
+            };
+            self.check_maps(&maps, pointer)?;
         }
         let range = if spec::takes_range(config)? {
             Some(self.ids.allocate(id)?)
@@ -170,7 +175,11 @@ impl Engine {
     }
 
     /// Ids of the pool are given out by the pool alone.
-    fn check_maps(&self, maps: &IdMaps) -> Result<(), EngineError> {
+    fn check_maps(
+        &self,
+        maps: &IdMaps,
+        pointer: fn(&str, usize) -> String,
+    ) -> Result<(), EngineError> {
         let pool = self.ids.config();
         for (name, map) in [("uid", &maps.uid), ("gid", &maps.gid)] {
             let taken = |line: &IdMap| pool.overlaps(line.host_id, line.size);
@@ -178,7 +187,7 @@ impl Engine {
             let whole = |line: &IdMap| line.container_id == line.host_id;
             if let Some(i) = map.iter().position(|line| taken(line) && !whole(line)) {
                 return Err(EngineError::Config(ConfigError {
-                    pointer: format!("/id_maps/{name}/{i}"),
+                    pointer: pointer(name, i),
                     detail: format!(
                         "host ids from {} to {} belong to the pool of this daemon's containers",
                         pool.start,
@@ -359,7 +368,7 @@ fn new_record(
             ..RestartState::default()
         },
         id_range: range,
-        id_maps: range.map(maps_of).or_else(|| config.id_maps.clone()),
+        id_maps: range.map(maps_of).or_else(|| spec::given_id_maps(config)),
         idmaps: Vec::new(),
     }
 }

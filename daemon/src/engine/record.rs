@@ -156,7 +156,7 @@ impl Record {
     fn user_namespace(&self, config: &ContainerConfig) -> UserNamespace {
         let maps = self.id_maps.clone();
         let (uid_map, gid_map) = maps.map_or_else(Default::default, |maps| (maps.uid, maps.gid));
-        let ids = match (self.id_range, &config.id_maps) {
+        let ids = match (self.id_range, crate::spec::given_id_maps(config)) {
             (Some(_), _) => Some(IdSource::Pool),
             (None, Some(_)) => Some(IdSource::Given),
             (None, None) => None,

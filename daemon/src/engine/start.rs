@@ -364,7 +364,9 @@ impl Engine {
                 };
                 Ok((!whole(&maps.uid) || !whole(&maps.gid)).then_some(maps))
             }
-            Some(NamespaceSource::New | NamespaceSource::Host) | None => Ok(None),
+            // Of a path it is not known whose it is.
+            Some(NamespaceSource::New | NamespaceSource::Host | NamespaceSource::Path(_))
+            | None => Ok(None),
         }
     }
 

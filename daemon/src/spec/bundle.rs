@@ -4,12 +4,14 @@
 //! for. Pointers of errors lead into the request (`/spec/process/args`), or for a bundle name the
 //! place in its `config.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lbctl::types::{ContainerConfig, Resources};
-use littlebox_helper::protocol::{LogPlan, NamespaceKind, RootfsSource, UserPlan, UserRef};
+use lbctl::types::{ContainerConfig, IdMap, IdMaps, Resources};
+use littlebox_helper::protocol::{
+    LayerIdmap, LogPlan, NamespaceKind, RootfsSource, SeccompPlan, UserPlan, UserRef,
+};
 use littlebox_plan::{Envelope, PlanError, launch_plan, namespace_kind};
 use oci_spec::runtime::{Linux, Process, Spec, User};
 use serde_json::Value;
@@ -115,16 +117,61 @@ pub(super) fn prepare(
             .get(INJECT_LABEL)
             .and_then(|text| injection(text)),
         weaken: None,
+        idmap_where_possible: BTreeSet::new(),
+        layer_idmap: LayerIdmap::Auto,
+        // The plan takes the spec's own.
+        seccomp: None,
         spec,
     })
 }
 
-/// The process of the spec, for an exec to begin with.
-pub(super) fn process_of(config: &ContainerConfig) -> Result<Option<Process>, ConfigError> {
+/// The process of the spec and its seccomp filter, for an exec to begin with.
+pub(super) fn process_of(
+    config: &ContainerConfig,
+) -> Result<Option<(Process, Option<SeccompPlan>)>, ConfigError> {
     if config.spec.is_none() {
         return Ok(None);
     }
-    Ok(parse(config)?.process().clone())
+    let spec = parse(config)?;
+    let seccomp = littlebox_plan::seccomp::of_spec(&spec)
+        .map_err(|error| Place::of(config).error(&error.pointer, error.message))?;
+    Ok(spec.process().clone().map(|process| (process, seccomp)))
+}
+
+/// Where the user namespace of a spec comes from: `new`, `host`, or the path that it gives.
+pub(super) fn user_source(spec: &Value) -> &str {
+    match user_namespace(spec) {
+        Some(namespace) => namespace["path"].as_str().unwrap_or("new"),
+        None => "host",
+    }
+}
+
+fn user_namespace(spec: &Value) -> Option<&Value> {
+    let list = spec.pointer("/linux/namespaces")?.as_array()?;
+    list.iter().find(|namespace| namespace["type"] == "user")
+}
+
+/// The id maps of the new user namespace that a spec asks for.
+pub(super) fn id_maps(spec: &Value) -> Option<IdMaps> {
+    if user_source(spec) != "new" {
+        return None;
+    }
+    let map = |name: &str| {
+        let number = |line: &Value, key: &str| u32::try_from(line[key].as_u64()?).ok();
+        let lines = spec.pointer(&format!("/linux/{name}"))?.as_array()?;
+        let line = |line: &Value| {
+            Some(IdMap {
+                container_id: number(line, "containerID")?,
+                host_id: number(line, "hostID")?,
+                size: number(line, "size")?,
+            })
+        };
+        lines.iter().map(line).collect::<Option<Vec<IdMap>>>()
+    };
+    Some(IdMaps {
+        uid: map("uidMappings")?,
+        gid: map("gidMappings")?,
+    })
 }
 
 /// Where errors point to.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use lbctl::types::{
-    ContainerConfig, ContainerId, ExecConfig, Resources, RestartMode, RestartPolicy,
+    ContainerConfig, ContainerId, ExecConfig, IdMaps, Resources, RestartMode, RestartPolicy,
 };
 use littlebox_helper::protocol::{
     Defence, GATE_WINDOW, Injection, LayerIdmap, NamespaceKind, SeccompPlan, Step, TerminalSize,
@@ -237,13 +237,27 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
 /// # Errors
 /// The namespaces' own.
 pub fn takes_range(config: &ContainerConfig) -> Result<bool, ConfigError> {
+    if is_from_spec(config) {
+        return Ok(false);
+    }
     let sources = namespaces::sources(config)?;
     Ok(config.id_maps.is_none() && namespaces::is_new(&sources, NamespaceKind::User))
 }
 
 /// Where a container's user namespace comes from, as the API writes it.
 pub fn user_source(config: &ContainerConfig) -> &str {
-    namespaces::user_source(config)
+    match &config.spec {
+        Some(spec) => bundle::user_source(spec),
+        None => namespaces::user_source(config),
+    }
+}
+
+/// The id maps that the request brings, itself or in its spec.
+pub fn given_id_maps(config: &ContainerConfig) -> Option<IdMaps> {
+    match &config.spec {
+        Some(spec) => bundle::id_maps(spec),
+        None => config.id_maps.clone(),
+    }
 }
 
 /// Checks limits alone and puts them into the spec's form. A device of `io_limits` is its
@@ -266,8 +280,8 @@ pub fn exec_process(
 ) -> Result<PreparedExec, ConfigError> {
     check::command(&config.command, "/command")?;
     check_input(config)?;
-    if let Some(process) = bundle::process_of(container)? {
-        return exec_of_spec(config, process);
+    if let Some((process, seccomp)) = bundle::process_of(container)? {
+        return exec_of_spec(config, process, seccomp);
     }
     let mut user = process::user_plan(container)?;
     if let Some(text) = &config.user {
@@ -319,7 +333,11 @@ pub fn exec_process(
 
 /// An exec in a container that a spec describes: as the spec's own process, but for what the
 /// request says.
-fn exec_of_spec(config: &ExecConfig, mut process: Process) -> Result<PreparedExec, ConfigError> {
+fn exec_of_spec(
+    config: &ExecConfig,
+    mut process: Process,
+    seccomp: Option<SeccompPlan>,
+) -> Result<PreparedExec, ConfigError> {
     let mut user = bundle::user(process.user());
     if let Some(text) = &config.user {
         (user.user, user.group) = check::user(text, "/user")?;
@@ -356,6 +374,7 @@ fn exec_of_spec(config: &ExecConfig, mut process: Process) -> Result<PreparedExe
         log: exec_log(config)?,
         timeout_ms: config.timeout_ms,
         create_cwd: false,
+        seccomp: if config.privileged { None } else { seccomp },
     })
 }
 

@@ -110,6 +110,8 @@ fn namespace_of(path: &str) -> Option<NamespaceKind> {
         Some(NamespaceKind::Ipc)
     } else if path.starts_with("net/") {
         Some(NamespaceKind::Net)
+    } else if path.starts_with("user/") {
+        Some(NamespaceKind::User)
     } else if matches!(path, "kernel/hostname" | "kernel/domainname") {
         Some(NamespaceKind::Uts)
     } else {
@@ -139,5 +141,9 @@ mod tests {
         assert_eq!(namespace_of("kernel/core_pattern"), None);
         assert_eq!(namespace_of("vm/overcommit_memory"), None);
         assert_eq!(namespace_of("kernel/shmmax"), Some(NamespaceKind::Ipc));
+        assert_eq!(
+            namespace_of("user/max_net_namespaces"),
+            Some(NamespaceKind::User)
+        );
     }
 }
