@@ -39,6 +39,7 @@ DEPS_DEMO  := procps mount curl jq
 DEPS_TEST  := $(DEPS_DEMO) busybox-static mmdebstrap socat python3-venv sqlite3 iproute2 nftables \
               util-linux e2fsprogs
 DEPS_VM    := mmdebstrap qemu-system-x86 e2fsprogs util-linux binutils
+DEPS_ENGINES := busybox-static podman containerd docker.io runc
 DEPS_BENCH := busybox-static bubblewrap crun runc
 # Without its compiled-in updater nextest needs no TLS stack and builds in a fraction of the time.
 NEXTEST_INSTALL := $(CARGO) install --locked --debug cargo-nextest --no-default-features --features default-no-update
@@ -108,6 +109,11 @@ build-ci: ## What the tests run: release code paths without the link-time cost, 
 	$(call build_auditor)
 	install -m 0755 $(TARGET)/ci/littleboxd $(TARGET)/ci/lbctl $(BIN_CI)/
 
+# Debian's packages of the engines start their services; the tests use daemons of their own.
+.PHONY: test-engines
+test-engines: deps-engines build-ci ## Podman, containerd and Docker with littlebox-runtime (needs root; installs them)
+	$(SUDO) env LITTLEBOX_BIN_DIR=$(BIN_CI) tests/engines/run.sh
+
 BENCH_ARGS ?=
 .PHONY: bench
 bench: deps-bench release ## Benchmarks beside the floor and the peers (BENCH_ARGS=--quick, or names of groups)
@@ -146,15 +152,17 @@ uninstall: ## Remove what install put there; configuration and state stay
 	  SYSCONFDIR='$(SYSCONFDIR)' UNITDIR='$(UNITDIR)' systemd/install.sh uninstall
 
 .PHONY: deps
-deps: deps-test deps-vm deps-bench ## Install every Debian package that any target needs
+deps: deps-test deps-vm deps-engines deps-bench ## Install every Debian package that any target needs
 
-.PHONY: deps-demo deps-test deps-vm deps-bench
+.PHONY: deps-demo deps-test deps-vm deps-engines deps-bench
 deps-demo:
 	$(call apt_install,$(DEPS_DEMO))
 deps-test:
 	$(call apt_install,$(DEPS_TEST))
 deps-vm:
 	$(call apt_install,$(DEPS_VM))
+deps-engines:
+	$(call apt_install,$(DEPS_ENGINES))
 deps-bench:
 	$(call apt_install,$(DEPS_BENCH))
 

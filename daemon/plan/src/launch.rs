@@ -211,7 +211,7 @@ fn rootfs(spec: &Spec, source: RootfsSource, idmap: LayerIdmap) -> Result<Rootfs
         name => mount::propagation(name).ok_or_else(|| {
             PlanError::new(
                 "/linux/rootfsPropagation",
-                format!("'{name}' is not a propagation that is supported: private, slave, shared and their r forms are"),
+                format!("'{name}' is not a propagation that is supported: private, slave, shared, unbindable and their r forms are"),
             )
         })?,
     };
@@ -307,10 +307,11 @@ fn device(device: &LinuxDevice, index: usize) -> Result<DevicePlan, PlanError> {
     let kind = match device.typ() {
         LinuxDeviceType::C | LinuxDeviceType::U => 'c',
         LinuxDeviceType::B => 'b',
-        LinuxDeviceType::A | LinuxDeviceType::P => {
+        LinuxDeviceType::P => 'p',
+        LinuxDeviceType::A => {
             return Err(PlanError::new(
                 at("type"),
-                "a device is c, u or b; others are not supported yet",
+                "a device node is c, u, b or p; a is for rules",
             ));
         }
     };

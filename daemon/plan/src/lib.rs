@@ -26,7 +26,7 @@ mod unsupported;
 
 pub use envelope::{Authority, Envelope, ExecEnvelope};
 pub use launch::{launch_plan, namespace_kind};
-pub use mount::propagation;
+pub use mount::{mount_options, propagation};
 pub use process::{exec_plan, rlimit_name};
 
 /// Why a spec cannot be planned.

@@ -178,7 +178,9 @@ fn bind_source(
     index: usize,
 ) -> Result<MountSource, PlanError> {
     let at = |field: &str| format!("/mounts/{index}/{field}");
-    if let Some(option) = options.data.first() {
+    // Options of a filesystem (`mode=755`) are not a bind's; the kernel passes them over, and so do
+    // engines that write them. A word may have been meant as a protection.
+    if let Some(option) = options.data.iter().find(|option| !option.contains('=')) {
         return Err(PlanError::new(
             at("options"),
             format!("a bind mount does not know the option '{option}'"),
@@ -206,10 +208,11 @@ fn bind_source(
     }
 }
 
-/// A fresh filesystem. Where the source is more than a placeholder it is fsconfig(2)'s `source`.
+/// A fresh filesystem. Its source, if only a name that mount(8) shows, is fsconfig(2)'s `source`.
 fn filesystem_source(fstype: &str, source: Option<&Path>, options: Options) -> MountSource {
     let mut list = options.superblock;
-    if let Some(source) = source.filter(|s| s.is_absolute()) {
+    let named = |source: &&Path| !source.as_os_str().is_empty() && *source != Path::new(fstype);
+    if let Some(source) = source.filter(named) {
         list.push(format!("source={}", source.display()));
     }
     list.extend(options.data);
@@ -243,22 +246,18 @@ fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
         parsed.propagation = Some(propagation);
         return Ok(());
     }
+    if IGNORED.contains(&option) {
+        return Ok(());
+    }
+    if SUPERBLOCK.contains(&option) {
+        parsed.superblock.push(option.to_owned());
+        return Ok(());
+    }
     match option {
+        "" => {}
         "bind" => parsed.bind = Some(false),
         "rbind" => parsed.bind = Some(true),
         "tmpcopyup" => parsed.copy_up = true,
-        // What the kernel does anyway, or what changes nothing that a program could rely on: access
-        // times beyond noatime follow the kernel's relatime, and mandatory locking is gone (5.15).
-        "" | "defaults" | "async" | "relatime" | "norelatime" | "strictatime" | "nostrictatime"
-        | "nodiratime" | "diratime" | "rrelatime" | "rnorelatime" | "rstrictatime"
-        | "rnostrictatime" | "rnodiratime" | "rdiratime" | "loud" | "silent" | "mand"
-        | "nomand" | "iversion" | "noiversion" | "nolazytime" | "acl" | "noacl" => {}
-        "sync" | "dirsync" | "lazytime" => parsed.superblock.push(option.to_owned()),
-        "unbindable" | "runbindable" => {
-            return Err(format!(
-                "the propagation '{option}' is not supported; use private or slave"
-            ));
-        }
         "idmap" => parsed.idmap = Some(false),
         "ridmap" => parsed.idmap = Some(true),
         "remount" => return Err("a new mount cannot be a remount".into()),
@@ -268,6 +267,69 @@ fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// What the kernel does anyway, or what is no more (mandatory locking, since 5.15).
+const IGNORED: [&str; 15] = [
+    "defaults",
+    "async",
+    "norelatime",
+    "nostrictatime",
+    "rnorelatime",
+    "rnostrictatime",
+    "loud",
+    "silent",
+    "mand",
+    "nomand",
+    "iversion",
+    "noiversion",
+    "nolazytime",
+    "acl",
+    "noacl",
+];
+
+/// Options of a fresh filesystem's superblock.
+const SUPERBLOCK: [&str; 3] = ["sync", "dirsync", "lazytime"];
+
+/// Options with a meaning of their own.
+const WORDS: [&str; 5] = ["bind", "rbind", "tmpcopyup", "idmap", "ridmap"];
+
+/// Options that are attributes of a mount: the name, the attribute, and whether it is set. With an
+/// `r` before the name they hold for the whole tree.
+const ATTRIBUTES: [(&str, Attribute, bool); 16] = [
+    ("ro", Attribute::ReadOnly, true),
+    ("rw", Attribute::ReadOnly, false),
+    ("nosuid", Attribute::Nosuid, true),
+    ("suid", Attribute::Nosuid, false),
+    ("nodev", Attribute::Nodev, true),
+    ("dev", Attribute::Nodev, false),
+    ("noexec", Attribute::Noexec, true),
+    ("exec", Attribute::Noexec, false),
+    ("noatime", Attribute::Noatime, true),
+    ("atime", Attribute::Noatime, false),
+    ("relatime", Attribute::Relatime, true),
+    ("strictatime", Attribute::Strictatime, true),
+    ("nodiratime", Attribute::Nodiratime, true),
+    ("diratime", Attribute::Nodiratime, false),
+    ("nosymfollow", Attribute::Nosymfollow, true),
+    ("symfollow", Attribute::Nosymfollow, false),
+];
+
+/// Every mount option that has a meaning here, beside those of filesystems, sorted (OCI features.md,
+/// "mountOptions").
+pub fn mount_options() -> Vec<String> {
+    let attributes = ATTRIBUTES
+        .iter()
+        .flat_map(|(name, ..)| [(*name).to_owned(), format!("r{name}")]);
+    let words = IGNORED
+        .iter()
+        .chain(&SUPERBLOCK)
+        .chain(&WORDS)
+        .chain(&PROPAGATIONS);
+    let mut all: Vec<String> = attributes.chain(words.map(|w| (*w).to_owned())).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 #[derive(Clone, Copy)]
 enum Attribute {
     ReadOnly,
@@ -275,27 +337,17 @@ enum Attribute {
     Nodev,
     Noexec,
     Noatime,
+    Relatime,
+    Strictatime,
+    Nodiratime,
     Nosymfollow,
 }
 
 /// Whether the option is an attribute of a mount: for its whole tree?, which one, set or cleared.
 fn attribute(option: &str) -> Option<(bool, Attribute, bool)> {
     let plain = |name: &str| {
-        Some(match name {
-            "ro" => (Attribute::ReadOnly, true),
-            "rw" => (Attribute::ReadOnly, false),
-            "nosuid" => (Attribute::Nosuid, true),
-            "suid" => (Attribute::Nosuid, false),
-            "nodev" => (Attribute::Nodev, true),
-            "dev" => (Attribute::Nodev, false),
-            "noexec" => (Attribute::Noexec, true),
-            "exec" => (Attribute::Noexec, false),
-            "noatime" => (Attribute::Noatime, true),
-            "atime" => (Attribute::Noatime, false),
-            "nosymfollow" => (Attribute::Nosymfollow, true),
-            "symfollow" => (Attribute::Nosymfollow, false),
-            _ => return None,
-        })
+        let found = ATTRIBUTES.iter().find(|(known, ..)| *known == name);
+        found.map(|(_, attribute, value)| (*attribute, *value))
     };
     match plain(option) {
         Some((name, value)) => Some((false, name, value)),
@@ -312,9 +364,19 @@ fn set_attribute(attrs: &mut MountAttrs, name: Attribute, value: bool) {
         Attribute::Nosuid => attrs.nosuid = value,
         Attribute::Nodev => attrs.nodev = value,
         Attribute::Noexec => attrs.noexec = value,
-        Attribute::Noatime => attrs.noatime = value,
+        Attribute::Noatime => set_access_times(attrs, value, false, false),
+        Attribute::Relatime => set_access_times(attrs, false, value, false),
+        Attribute::Strictatime => set_access_times(attrs, false, false, value),
+        Attribute::Nodiratime => attrs.nodiratime = value,
         Attribute::Nosymfollow => attrs.nosymfollow = value,
     }
+}
+
+/// The three policies exclude each other: the last one counts, as with mount(8).
+fn set_access_times(attrs: &mut MountAttrs, noatime: bool, relatime: bool, strictatime: bool) {
+    attrs.noatime = noatime;
+    attrs.relatime = relatime;
+    attrs.strictatime = strictatime;
 }
 
 /// One set of attributes for the mount. Attributes of the whole tree include the mount itself, so
@@ -346,9 +408,24 @@ fn union(a: MountAttrs, b: MountAttrs) -> MountAttrs {
         noexec: a.noexec || b.noexec,
         noatime: a.noatime || b.noatime,
         nosymfollow: a.nosymfollow || b.nosymfollow,
+        strictatime: a.strictatime || b.strictatime,
+        relatime: a.relatime || b.relatime,
+        nodiratime: a.nodiratime || b.nodiratime,
         recursive: false,
     }
 }
+
+/// Every name that [`propagation`] knows.
+const PROPAGATIONS: [&str; 8] = [
+    "private",
+    "rprivate",
+    "slave",
+    "rslave",
+    "shared",
+    "rshared",
+    "unbindable",
+    "runbindable",
+];
 
 /// A propagation by the name that specs and mount(8) give it.
 pub fn propagation(name: &str) -> Option<Propagation> {
@@ -359,6 +436,8 @@ pub fn propagation(name: &str) -> Option<Propagation> {
         "rslave" => Propagation::Rslave,
         "shared" => Propagation::Shared,
         "rshared" => Propagation::Rshared,
+        "unbindable" => Propagation::Unbindable,
+        "runbindable" => Propagation::Runbindable,
         _ => return None,
     })
 }

@@ -8,6 +8,8 @@ use crate::log::Format;
 
 /// The newest version of the specification whose words are known here.
 pub const SPEC_VERSION: &str = "1.2.1";
+/// The oldest.
+pub const OLDEST_SPEC_VERSION: &str = "1.0.0";
 
 /// An OCI runtime on littlebox's helper library.
 #[derive(Debug, Parser)]

@@ -23,6 +23,7 @@ mod process;
 mod sealed;
 mod signal;
 mod state;
+mod stats;
 mod store;
 
 use std::process::ExitCode;

@@ -76,7 +76,7 @@ fn hooks_run_in_order_in_their_namespaces_with_the_state() {
         "{order}"
     );
     for (hook, status, told, namespace) in [
-        ("prestart", "creating", json!(pid), &host),
+        ("prestart", "created", json!(pid), &host),
         ("createRuntime", "creating", json!(pid), &host),
         ("createContainer", "creating", json!(1), &container),
         ("startContainer", "created", json!(1), &container),

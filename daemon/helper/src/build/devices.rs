@@ -173,6 +173,7 @@ fn file_type(device: &DevicePlan) -> Result<FileType, Fault> {
     match device.kind {
         'c' => Ok(FileType::CharacterDevice),
         'b' => Ok(FileType::BlockDevice),
+        'p' => Ok(FileType::Fifo),
         other => Err(Fault::refused(format!("no such kind of device: {other}"))),
     }
 }

@@ -445,8 +445,10 @@ fn run_hooks(
         First::End => return Ok(()),
     }
     steps.run_on(Step::Hooks, Some("on the host".to_owned()), |_| {
-        let state = (detached.state)(Status::Creating, child.pid);
+        // prestart hooks were once part of the start, and find the state as it was then.
+        let state = (detached.state)(Status::Created, child.pid);
         hooks::run_all("prestart", &plan.hooks.prestart, &state)?;
+        let state = (detached.state)(Status::Creating, child.pid);
         hooks::run_all("createRuntime", &plan.hooks.create_runtime, &state)
     })?;
     // A child that has died in the meantime has said why.

@@ -78,6 +78,8 @@ pub fn propagation_flags(propagation: Propagation) -> (u64, bool) {
         Propagation::Slave => (libc::MS_SLAVE, false),
         Propagation::Rshared => (libc::MS_SHARED, true),
         Propagation::Shared => (libc::MS_SHARED, false),
+        Propagation::Runbindable => (libc::MS_UNBINDABLE, true),
+        Propagation::Unbindable => (libc::MS_UNBINDABLE, false),
     }
 }
 
@@ -88,6 +90,8 @@ fn attr_of(attrs: MountAttrs) -> MountAttr {
         (attrs.nodev, sys::MOUNT_ATTR_NODEV),
         (attrs.noexec, sys::MOUNT_ATTR_NOEXEC),
         (attrs.noatime, sys::MOUNT_ATTR_NOATIME),
+        (attrs.strictatime, sys::MOUNT_ATTR_STRICTATIME),
+        (attrs.nodiratime, sys::MOUNT_ATTR_NODIRATIME),
         (attrs.nosymfollow, sys::MOUNT_ATTR_NOSYMFOLLOW),
     ];
     let set = flags
@@ -95,7 +99,8 @@ fn attr_of(attrs: MountAttrs) -> MountAttr {
         .filter(|(wanted, _)| *wanted)
         .map(|(_, flag)| flag)
         .sum();
-    let clear = if attrs.noatime {
+    // Of the three policies relatime is the one without a bit.
+    let clear = if attrs.noatime || attrs.strictatime || attrs.relatime {
         sys::MOUNT_ATTR__ATIME
     } else {
         0
@@ -290,7 +295,10 @@ fn links_for(fstype: &str) -> Links {
 pub fn make(fstype: &str, options: &[&str], attrs: MountAttrs) -> Result<OwnedFd, Fault> {
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).fault_at("fsopen", fstype)?;
     // What `mount` shows in its first column, as mount(8) would have set it.
-    fsconfig_set_string(context.as_fd(), "source", fstype).fault("fsconfig")?;
+    // An option that names another one comes instead: the kernel takes one source.
+    if !options.iter().any(|option| option.starts_with("source=")) {
+        fsconfig_set_string(context.as_fd(), "source", fstype).fault("fsconfig")?;
+    }
     for option in options {
         match option.split_once('=') {
             Some((key, value)) => fsconfig_set_string(context.as_fd(), key, value),

@@ -88,7 +88,10 @@ fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, Fault> {
 /// helper mounts may go out, and the host's mounts come in only where the plan wants them.
 pub fn inherited_propagation(propagation: Propagation) -> u64 {
     match propagation {
-        Propagation::Rprivate | Propagation::Private => libc::MS_PRIVATE,
+        Propagation::Rprivate
+        | Propagation::Private
+        | Propagation::Runbindable
+        | Propagation::Unbindable => libc::MS_PRIVATE,
         Propagation::Rslave | Propagation::Slave | Propagation::Rshared | Propagation::Shared => {
             libc::MS_SLAVE
         }

@@ -315,6 +315,10 @@ pub enum Propagation {
     Rshared,
     /// This mount only.
     Shared,
+    /// As `rprivate`, and no bind mount can be made of it (recursive).
+    Runbindable,
+    /// This mount only.
+    Unbindable,
 }
 
 /// One mount below the root.
@@ -378,6 +382,10 @@ pub enum MountSource {
     Cgroup,
 }
 
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
 /// Attributes of one mount (mount_setattr(2)).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -394,6 +402,15 @@ pub struct MountAttrs {
     pub noatime: bool,
     /// MOUNT_ATTR_NOSYMFOLLOW.
     pub nosymfollow: bool,
+    /// MOUNT_ATTR_STRICTATIME.
+    #[serde(skip_serializing_if = "is_false")]
+    pub strictatime: bool,
+    /// MOUNT_ATTR_RELATIME: what a fresh mount has anyway, and a bind of another one need not.
+    #[serde(skip_serializing_if = "is_false")]
+    pub relatime: bool,
+    /// MOUNT_ATTR_NODIRATIME.
+    #[serde(skip_serializing_if = "is_false")]
+    pub nodiratime: bool,
     /// Apply to every mount below as well (`AT_RECURSIVE`).
     pub recursive: bool,
 }
@@ -403,7 +420,7 @@ pub struct MountAttrs {
 pub struct DevicePlan {
     /// Absolute container path below `/dev`.
     pub path: PathBuf,
-    /// `'c'` or `'b'`.
+    /// `'c'`, `'b'`, or `'p'` for a FIFO, which has no numbers.
     pub kind: char,
     /// Major number.
     pub major: u32,

@@ -49,13 +49,18 @@ fn propagation_name(propagation: Propagation) -> &'static str {
         Propagation::Slave => "slave",
         Propagation::Rshared => "rshared",
         Propagation::Shared => "shared",
+        Propagation::Runbindable => "runbindable",
+        Propagation::Unbindable => "unbindable",
     }
 }
 
 pub(super) fn propagation(plan: &LaunchPlan) -> Explanation {
     let propagation = plan.rootfs.propagation;
     let what = match propagation {
-        Propagation::Rprivate | Propagation::Private => {
+        Propagation::Rprivate
+        | Propagation::Private
+        | Propagation::Runbindable
+        | Propagation::Unbindable => {
             "The mounts inherited from the host are cut off: none that is made here appears there, and none from there here."
         }
         Propagation::Rslave | Propagation::Slave => {
@@ -116,15 +121,18 @@ fn mount(mount: &MountPlan) -> Vec<String> {
         MountSource::Filesystem {
             fstype, options, ..
         } => {
+            let named = options.iter().find_map(|o| o.strip_prefix("source="));
+            let source = quote(named.unwrap_or(fstype));
             let mut all: Vec<&str> = flags;
-            all.extend(options.iter().map(String::as_str));
+            let options = options.iter().map(String::as_str);
+            all.extend(options.filter(|option| !option.starts_with("source=")));
             let options = if all.is_empty() {
                 String::new()
             } else {
                 format!(" -o {}", quote(&all.join(",")))
             };
             let fstype = quote(fstype);
-            commands.push(format!("mount -t {fstype} {fstype} {target}{options}"));
+            commands.push(format!("mount -t {fstype} {source} {target}{options}"));
         }
         MountSource::Cgroup => {
             let options = if flags.is_empty() {
@@ -151,6 +159,9 @@ fn flags(attrs: MountAttrs) -> Vec<&'static str> {
         ("nodev", attrs.nodev),
         ("noexec", attrs.noexec),
         ("noatime", attrs.noatime),
+        ("strictatime", attrs.strictatime),
+        ("relatime", attrs.relatime),
+        ("nodiratime", attrs.nodiratime),
         ("nosymfollow", attrs.nosymfollow),
     ];
     all.into_iter()

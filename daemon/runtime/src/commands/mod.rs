@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod kill;
@@ -39,9 +40,8 @@ pub fn run(cli: &Cli) -> Result<u8> {
         Command::Pause(one) => pause::pause(&store, &one.id)?,
         Command::Resume(one) => pause::resume(&store, &one.id)?,
         Command::Ps(arguments) => ps::run(&store, arguments)?,
-        Command::Update(_) | Command::Events(_) => {
-            return Err(Error::Usage("this command is not there yet".into()));
-        }
+        Command::Update(_) => return Err(Error::Usage("update is not there yet".into())),
+        Command::Events(arguments) => events::run(&store, arguments)?,
         Command::Features => features::run()?,
     }
     Ok(0)

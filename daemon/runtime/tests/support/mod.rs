@@ -125,6 +125,14 @@ impl Bed {
         self.command(arguments).output().unwrap().into()
     }
 
+    /// Runs a command that leaves a process with its stdio behind.
+    #[track_caller]
+    pub fn leave(&self, arguments: &[&str]) {
+        let mut command = self.command(arguments);
+        let status = command.stdout(Stdio::null()).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+    }
+
     /// Creates the container; its program's output goes to the file `out`.
     pub fn create(&self) -> Ran {
         self.create_with(&[])

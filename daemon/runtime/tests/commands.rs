@@ -1,0 +1,293 @@
+//! exec, pause, resume, ps, list, events, features, terminals.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use std::fs;
+use std::io::{IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use serde_json::{Value, json};
+use support::{Bed, wait_until};
+
+fn running() -> Bed {
+    let bed = Bed::new("exec sleep 100");
+    bed.create().ok();
+    bed.start().ok();
+    bed
+}
+
+#[test]
+fn an_exec_runs_inside_and_gives_its_exit_code() {
+    let bed = running();
+    let ran = bed.run(&[
+        "exec",
+        &bed.id,
+        "sh",
+        "-c",
+        "hostname; cat /proc/1/cmdline; exit 5",
+    ]);
+    assert_eq!(ran.code, Some(5));
+    assert_eq!(ran.stdout, "inside\nsleep\0100\0");
+    let missing = bed.run(&["exec", &bed.id, "nope"]).error();
+    assert!(missing.contains("executable file not found"), "{missing}");
+}
+
+#[test]
+fn flags_of_an_exec_change_its_process() {
+    let bed = running();
+    let script =
+        "pwd; echo $FOO; id -u; id -g; id -G; grep -E 'Cap(Inh|Eff|Amb)|NoNew' /proc/self/status";
+    let flags = [
+        "--cwd", "/tmp", "--env", "FOO=bar", "--user", "1000:100", "-g", "7",
+    ];
+    let mut arguments = vec!["exec"];
+    arguments.extend(flags);
+    arguments.extend([
+        "--cap",
+        "CAP_NET_RAW",
+        "--no-new-privs",
+        &bed.id,
+        "sh",
+        "-c",
+        script,
+    ]);
+    let out = bed.run(&arguments).ok();
+    assert!(out.starts_with("/tmp\nbar\n1000\n100\n100 7\n"), "{out}");
+    assert!(out.contains("CapInh:\t0000000000000000"), "{out}");
+    assert!(out.contains("CapAmb:\t0000000000000000"), "{out}");
+    assert!(out.contains("NoNewPrivs:\t1"), "{out}");
+    for (flags, words) in [
+        (["--cap", "NOPE"], "NOPE"),
+        (["--user", "me"], "UID"),
+        (["--cwd", "relative"], "absolute"),
+        (["--env", "NOVALUE"], "KEY=VALUE"),
+    ] {
+        let refused = bed.run(&[&["exec"][..], &flags, &[&bed.id, "true"]].concat());
+        let refused = refused.error();
+        assert!(refused.contains(words), "{refused}");
+    }
+}
+
+#[test]
+fn an_exec_from_a_process_document_is_detached_and_told_by_its_pid_file() {
+    let bed = running();
+    let process = bed.path("process.json");
+    let document = json!({"args": ["sleep", "50"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]});
+    fs::write(&process, document.to_string()).unwrap();
+    let pid_file = bed.path("exec.pid");
+    let (process, pid_file) = (process.to_str().unwrap(), pid_file.to_str().unwrap());
+    bed.leave(&[
+        "exec",
+        "--process",
+        process,
+        "--detach",
+        "--pid-file",
+        pid_file,
+        &bed.id,
+    ]);
+    let pid = fs::read_to_string(pid_file).unwrap();
+    let cmdline = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+    assert_eq!(cmdline, "sleep\050\0");
+    let pids: Vec<u32> =
+        serde_json::from_str(&bed.run(&["ps", "--format", "json", &bed.id]).ok()).unwrap();
+    assert!(pids.contains(&pid.parse().unwrap()) && pids.contains(&bed.pid()));
+    fs::write(process, "{\"args\": 1}").unwrap();
+    let refused = bed.run(&["exec", "--process", process, &bed.id]).error();
+    assert!(refused.contains("/args"), "{refused}");
+}
+
+#[test]
+fn a_paused_container_stands_still_and_goes_on() {
+    let bed = running();
+    bed.run(&["pause", &bed.id]).ok();
+    assert_eq!(bed.status(), "paused");
+    for refused in [
+        bed.run(&["exec", &bed.id, "true"]),
+        bed.run(&["pause", &bed.id]),
+        bed.run(&["start", &bed.id]),
+        bed.delete(),
+    ] {
+        assert!(refused.error().contains("paused"));
+    }
+    bed.run(&["resume", &bed.id]).ok();
+    assert_eq!(bed.status(), "running");
+    assert!(bed.run(&["resume", &bed.id]).error().contains("running"));
+    bed.run(&["pause", &bed.id]).ok();
+    bed.run(&["kill", &bed.id, "KILL"]).ok();
+    bed.wait_for("stopped");
+}
+
+#[test]
+fn lists_tables_and_json_agree_with_the_state() {
+    let bed = running();
+    let pid = bed.pid();
+    let list: Value = serde_json::from_str(&bed.run(&["list", "--format", "json"]).ok()).unwrap();
+    let row = &list.as_array().unwrap()[0];
+    assert_eq!(row["id"], bed.id.as_str());
+    assert_eq!(row["pid"], pid);
+    assert_eq!(row["status"], "running");
+    assert_eq!(row["owner"], "root");
+    assert!(row["created"].as_str().unwrap().ends_with('Z'));
+    let table = bed.run(&["list"]).ok();
+    assert!(
+        table.starts_with("ID ") && table.contains("running"),
+        "{table}"
+    );
+    assert_eq!(bed.run(&["list", "-q"]).ok(), format!("{}\n", bed.id));
+    let ps = bed.run(&["ps", &bed.id]).ok();
+    assert!(ps.contains("sleep 100") && ps.lines().count() == 2, "{ps}");
+    let empty = Bed::new("true");
+    assert_eq!(empty.run(&["list", "--format", "json"]).ok(), "[]\n");
+}
+
+#[test]
+fn a_signal_reaches_every_process_of_the_container() {
+    let bed = running();
+    bed.leave(&["exec", "--detach", &bed.id, "sleep", "50"]);
+    let count = || {
+        let pids = bed.run(&["ps", "--format", "json", &bed.id]);
+        serde_json::from_str::<Vec<u32>>(&pids.stdout).map_or(0, |pids| pids.len())
+    };
+    assert_eq!(count(), 2);
+    bed.run(&["kill", "--all", &bed.id, "KILL"]).ok();
+    bed.wait_for("stopped");
+    bed.run(&["kill", "--all", &bed.id, "KILL"]).ok();
+}
+
+#[test]
+fn statistics_come_once_or_until_the_end() {
+    let bed = running();
+    let stats: Value =
+        serde_json::from_str(&bed.run(&["events", "--stats", &bed.id]).ok()).unwrap();
+    assert_eq!(stats["type"], "stats");
+    assert_eq!(stats["id"], bed.id.as_str());
+    assert_eq!(stats["data"]["pids"]["current"], 1);
+    assert_eq!(stats["data"]["pids"]["limit"], 100);
+    let out = fs::File::create(bed.path("events")).unwrap();
+    let mut follower = bed
+        .command(&["events", "--interval", "20ms", &bed.id])
+        .stdout(out)
+        .spawn()
+        .unwrap();
+    assert!(wait_until(|| {
+        fs::read_to_string(bed.path("events"))
+            .unwrap()
+            .lines()
+            .count()
+            > 2
+    }));
+    bed.run(&["kill", &bed.id, "KILL"]).ok();
+    assert!(follower.wait().unwrap().success());
+}
+
+#[test]
+fn features_are_those_of_the_code() {
+    let bed = Bed::new("true");
+    let features: Value = serde_json::from_str(&bed.run(&["features"]).ok()).unwrap();
+    assert_eq!(features["ociVersionMin"], "1.0.0");
+    assert_eq!(features["hooks"].as_array().unwrap().len(), 6);
+    let namespaces = features["linux"]["namespaces"].as_array().unwrap();
+    assert!(namespaces.contains(&json!("mount")) && namespaces.len() == 8);
+    let options = features["mountOptions"].as_array().unwrap();
+    for option in ["bind", "ro", "rro", "tmpcopyup", "rslave", "unbindable"] {
+        assert!(options.contains(&json!(option)), "{option}");
+    }
+    assert_eq!(features["linux"]["intelRdt"]["enabled"], false);
+}
+
+/// The terminal that was sent to a console socket.
+fn receive_terminal(listener: &UnixListener) -> fs::File {
+    let (connection, _) = listener.accept().unwrap();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut bytes = [0; 64];
+    let mut slices = [IoSliceMut::new(&mut bytes)];
+    recvmsg(
+        &connection,
+        &mut slices,
+        &mut control,
+        RecvFlags::CMSG_CLOEXEC,
+    )
+    .unwrap();
+    let mut fds: Vec<OwnedFd> = Vec::new();
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = message {
+            fds.extend(received);
+        }
+    }
+    fs::File::from(fds.pop().expect("a descriptor came"))
+}
+
+fn read_until(terminal: &mut fs::File, end: &str) -> String {
+    let (mut text, mut buffer) = (String::new(), [0; 1024]);
+    while !text.contains(end) {
+        let n = terminal.read(&mut buffer).unwrap();
+        text.push_str(&String::from_utf8_lossy(&buffer[..n]));
+    }
+    text
+}
+
+fn console(path: &Path) -> UnixListener {
+    UnixListener::bind(path).unwrap()
+}
+
+#[test]
+fn a_terminal_is_sent_to_the_console_socket() {
+    let mut bed = Bed::new("stty size; read line; echo got $line; exec sleep 100");
+    bed.config["process"]["terminal"] = json!(true);
+    bed.config["process"]["consoleSize"] = json!({"height": 33, "width": 99});
+    let path = bed.path("console");
+    let listener = console(&path);
+    bed.create_with(&["--console-socket", path.to_str().unwrap()])
+        .ok();
+    let mut terminal = receive_terminal(&listener);
+    bed.start().ok();
+    let text = read_until(&mut terminal, "\n");
+    assert!(text.contains("33 99"), "{text}");
+    terminal.write_all(b"typed\n").unwrap();
+    read_until(&mut terminal, "got typed");
+
+    let socket = path.to_str().unwrap();
+    bed.leave(&[
+        "exec",
+        "--tty",
+        "--detach",
+        "--console-socket",
+        socket,
+        &bed.id,
+        "echo",
+        "from exec",
+    ]);
+    let mut second = receive_terminal(&listener);
+    read_until(&mut second, "from exec");
+}
+
+#[test]
+fn a_terminal_that_nobody_would_hold_is_refused() {
+    let mut bed = Bed::new("true");
+    let refused = bed
+        .create_with(&["--console-socket", "/nonexistent"])
+        .error();
+    assert!(refused.contains("process.terminal is false"), "{refused}");
+    bed.config["process"]["terminal"] = json!(true);
+    let refused = bed.create().error();
+    assert!(refused.contains("--console-socket"), "{refused}");
+    let refused = bed
+        .create_with(&["--console-socket", "/nonexistent"])
+        .error();
+    assert!(refused.contains("/nonexistent"), "{refused}");
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_foreground_run_shows_the_terminal_of_the_program() {
+    let mut bed = Bed::new("test -t 0 && test -t 1 && echo terminal; exit 6");
+    bed.config["process"]["terminal"] = json!(true);
+    let ran = bed.run_container();
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(6), "terminal\r\n"));
+}
