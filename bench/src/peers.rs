@@ -107,7 +107,12 @@ pub fn peers(work: &Path, root: &BusyboxRoot) -> (Vec<Peer>, Vec<String>) {
     let candidates = [unshare(root), bubblewrap(root)]
         .into_iter()
         .chain(crun(work, root))
-        .chain([runc(work, root), podman(root), docker(work, root)]);
+        .chain([
+            runc(work, root),
+            littlebox_runtime(work, root),
+            podman(root),
+            docker(work, root),
+        ]);
     for candidate in candidates {
         match candidate.and_then(tried) {
             Ok(peer) => found.push(peer),
@@ -222,6 +227,27 @@ fn runc(work: &Path, root: &BusyboxRoot) -> anyhow::Result<Peer> {
             &program,
             &idle.display().to_string(),
             "littlebox-bench-runc-idle",
+        )),
+    })
+}
+
+/// Ours beside them, with runc's default configuration: it has no `spec` command.
+fn littlebox_runtime(work: &Path, root: &BusyboxRoot) -> anyhow::Result<Peer> {
+    let directory = std::env::var("LITTLEBOX_BIN_DIR").context("LITTLEBOX_BIN_DIR is not set")?;
+    let program = Path::new(&directory).join("littlebox-runtime");
+    let program = program.display().to_string();
+    let (once, idle) = oci_bundles(&installed("runc")?, &work.join("littlebox-runtime"), root)?;
+    Ok(Peer {
+        name: "littlebox-runtime",
+        wrap: Vec::new(),
+        run: words(&format!(
+            "{program} run --bundle {} littlebox-bench-runtime",
+            once.display()
+        )),
+        exec: Some(oci_standing(
+            &program,
+            &idle.display().to_string(),
+            "littlebox-bench-runtime-idle",
         )),
     })
 }

@@ -7,6 +7,7 @@ use oci_spec::runtime::Spec;
 use crate::bundle::CONFIG;
 use crate::error::{Error, Result};
 use crate::id::Id;
+use crate::systemd::Scope;
 
 /// The parent of cgroups to which the spec gives no absolute path.
 const PARENT: &str = "/littlebox-runtime";
@@ -31,6 +32,11 @@ pub fn path(spec: &Spec, id: &Id) -> Result<PathBuf> {
         "a cgroup path is plain directory names below the root; slice:prefix:name is for \
          --systemd-cgroup",
     ))
+}
+
+/// The scope, for `--systemd-cgroup`.
+pub fn scope(spec: &Spec, id: &Id) -> Result<Scope> {
+    Scope::parse(given(spec).and_then(Path::to_str), id)
 }
 
 fn given(spec: &Spec) -> Option<&Path> {

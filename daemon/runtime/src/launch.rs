@@ -11,11 +11,12 @@ use littlebox_helper::sys;
 use crate::bundle::Bundle;
 use crate::cli::{Create, Global};
 use crate::console::{self, ConsoleSocket};
-use crate::error::{Doing, Error, Result, fault};
+use crate::error::{Doing, Result, fault};
 use crate::id::Id;
 use crate::process::{Process, wait_for_end};
 use crate::state::State;
 use crate::store::{Entry, Record, Store};
+use crate::systemd::Scope;
 use crate::{cgroup, log, pidfile};
 
 /// What becomes of a container's program when it is built.
@@ -49,6 +50,7 @@ struct Prepared {
     plan: LaunchPlan,
     namespaces: Vec<OwnedFd>,
     console: Option<ConsoleSocket>,
+    scope: Option<Scope>,
 }
 
 /// Builds the container.
@@ -76,12 +78,17 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
     let id: Id = arguments.id.parse()?;
     check_preserved(arguments.preserve_fds)?;
     let bundle = Bundle::read(&arguments.bundle)?;
-    if global.systemd_cgroup {
-        return Err(Error::Usage("--systemd-cgroup is not supported yet".into()));
-    }
-    let cgroup = cgroup::path(&bundle.spec, &id)?;
+    let scope = if global.systemd_cgroup {
+        Some(cgroup::scope(&bundle.spec, &id)?)
+    } else {
+        None
+    };
+    let (cgroup, existing) = match &scope {
+        Some(scope) => (scope.path(), ExistingCgroup::Use),
+        None => (cgroup::path(&bundle.spec, &id)?, ExistingCgroup::UseEmpty),
+    };
     let run_dir = store.path_of(&id);
-    let (plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, ExistingCgroup::UseEmpty)?;
+    let (plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, existing)?;
     let terminal = plan.process.terminal.is_some();
     let console = arguments.console_socket.as_deref();
     let console = console::socket_for(terminal, then == Then::Stay, console)?;
@@ -91,6 +98,7 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
         plan,
         namespaces,
         console,
+        scope,
     })
 }
 
@@ -112,9 +120,11 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
         plan,
         namespaces,
         console,
+        scope,
     } = prepared;
     entry.write_config(&bundle.json)?;
     let mut record = new_record(&bundle, &plan);
+    record.scope = scope.as_ref().map(|scope| scope.unit().to_owned());
     entry.write(&record)?;
     // Hooks expect it, and relative paths of theirs.
     std::env::set_current_dir(&bundle.dir)
@@ -123,6 +133,8 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
         Then::Wait => Some(gate::make(entry.dir()).map_err(fault)?),
         Then::Leave | Then::Stay => None,
     };
+    // In the scope until the container is.
+    let holder = scope.map(|scope| scope.start(&id)).transpose()?;
     let state =
         |status: Status, pid: u32| State::new(&id, &record, status.name(), Some(pid)).json();
     let detached = Detached {
@@ -132,6 +144,7 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
         state: &state,
     };
     let mut built = build::launch_detached(&plan, namespaces, &detached)?;
+    drop(holder);
     for warning in &built.launched.warnings {
         log::note(warning);
     }

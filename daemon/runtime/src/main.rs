@@ -25,6 +25,7 @@ mod signal;
 mod state;
 mod stats;
 mod store;
+mod systemd;
 
 use std::process::ExitCode;
 

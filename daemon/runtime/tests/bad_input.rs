@@ -141,6 +141,37 @@ fn an_id_that_could_leave_its_directory_is_refused_by_every_command() {
 }
 
 #[test]
+fn without_systemd_its_cgroups_are_an_error_that_says_what_to_do() {
+    let mut bed = Bed::new("true");
+    let refused = |bed: &Bed| {
+        bed.write_config();
+        let bundle = bed.bundle();
+        bed.run(&[
+            "--systemd-cgroup",
+            "create",
+            "-b",
+            bundle.to_str().unwrap(),
+            &bed.id,
+        ])
+        .error()
+    };
+    // A path is no scope.
+    let message = refused(&bed);
+    assert!(
+        message.contains("/linux/cgroupsPath") && message.contains("slice:prefix:name"),
+        "{message}"
+    );
+    if std::path::Path::new("/run/systemd/private").exists() {
+        // There it would succeed; the virtual machine's tests are the place for that.
+        return;
+    }
+    bed.config["linux"]["cgroupsPath"] = json!("machine.slice:lbrt:x");
+    let message = refused(&bed);
+    assert!(message.contains("without systemd"), "{message}");
+    bed.assert_nothing_left();
+}
+
+#[test]
 fn a_step_that_fails_leaves_nothing() {
     let mut bed = Bed::new("true");
     let mounts = bed.config["mounts"].as_array_mut().unwrap();

@@ -8,10 +8,10 @@ use super::{find_locked, run_hooks};
 use crate::cli::Delete;
 use crate::error::{Doing, Error, Result};
 use crate::launch::SIGKILL;
-use crate::log;
 use crate::process::wait_for_end;
 use crate::state::State;
 use crate::store::{Entry, Record, Status, Store};
+use crate::{log, systemd};
 
 /// How long the end of a killed process is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -71,6 +71,9 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
             .doing(|| "end the processes of the cgroup".to_owned())?;
     }
     cgroup.remove().doing(|| "remove the cgroup".to_owned())?;
+    if let Some(unit) = &record.scope {
+        systemd::stop(unit);
+    }
     entry.remove()?;
     let state = State::new(entry.id(), record, "stopped", None).json();
     for hook in &record.hooks.poststop {
