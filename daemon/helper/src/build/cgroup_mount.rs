@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat, symlinkat};
+use rustix::mount::{OpenTreeFlags, open_tree};
 
 use super::mounts;
 use super::paths::Links;
@@ -52,6 +53,26 @@ pub fn mount(
             seal(&tmpfs, attrs)
         }
     }
+}
+
+/// The view in the host's cgroup namespace. There a fresh mount of a v1 hierarchy shows the cgroups
+/// of everybody, where programs look for their own limits: so the container's directories are bound,
+/// as runc does. On a pure v2 host the tree is one, and who shares the namespace sees it.
+pub fn host_view(cgroup: &Cgroup, attrs: MountAttrs) -> Result<Vec<OwnedFd>, Fault> {
+    if cgroup.hierarchies().all(Hierarchy::is_unified) {
+        return hierarchies(cgroup, attrs);
+    }
+    let one = |path: &Path| {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = open_tree(CWD, path, flags).fault_at("open_tree", path.display())?;
+        let attr = MountAttr {
+            propagation: libc::MS_PRIVATE,
+            ..mounts::attr_of(attrs)
+        };
+        mount_setattr(tree.as_fd(), false, attr).fault_at("mount_setattr", path.display())?;
+        Ok(tree)
+    };
+    cgroup.directories().map(one).collect()
 }
 
 /// The mounts of the hierarchies, seen from the cgroup namespace of the calling process.

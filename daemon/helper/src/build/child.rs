@@ -245,6 +245,7 @@ impl<'a> Container<'a> {
         Context {
             cgroup: self.cgroup,
             maps: known.then_some((&*plan.uid_map, &*plan.gid_map)),
+            cgroup_namespace: self.namespaces.origin(NamespaceKind::Cgroup) != Origin::Host,
         }
     }
 

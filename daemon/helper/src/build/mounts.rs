@@ -83,7 +83,7 @@ pub fn propagation_flags(propagation: Propagation) -> (u64, bool) {
     }
 }
 
-fn attr_of(attrs: MountAttrs) -> MountAttr {
+pub fn attr_of(attrs: MountAttrs) -> MountAttr {
     let flags = [
         (attrs.read_only, sys::MOUNT_ATTR_RDONLY),
         (attrs.nosuid, sys::MOUNT_ATTR_NOSUID),
@@ -119,6 +119,8 @@ pub struct Context<'a> {
     pub cgroup: &'a Cgroup,
     /// The id maps when the child is in a user namespace and they are known.
     pub maps: Option<(&'a [IdMapping], &'a [IdMapping])>,
+    /// Whether the child is in a cgroup namespace that is not the host's.
+    pub cgroup_namespace: bool,
 }
 
 /// Makes a filesystem of the plan before there is a root to attach it to; `None`: it waits for its
@@ -133,7 +135,11 @@ pub fn make_ahead(mount: &MountPlan, context: Context<'_>) -> Option<Source> {
             made.ok().map(Source::Tree)
         }
         MountSource::Cgroup => {
-            let made = cgroup_mount::hierarchies(context.cgroup, mount.attrs);
+            let made = if context.cgroup_namespace {
+                cgroup_mount::hierarchies(context.cgroup, mount.attrs)
+            } else {
+                cgroup_mount::host_view(context.cgroup, mount.attrs)
+            };
             made.ok().map(Source::Hierarchies)
         }
         MountSource::Bind { .. } => None,
@@ -175,7 +181,13 @@ pub fn mount(
         (MountSource::Cgroup, Source::Hierarchies(made)) => {
             cgroup_mount::mount(tree, mount, context.cgroup, Some(made))
         }
-        (MountSource::Cgroup, _) => cgroup_mount::mount(tree, mount, context.cgroup, None),
+        (MountSource::Cgroup, _) if context.cgroup_namespace => {
+            cgroup_mount::mount(tree, mount, context.cgroup, None)
+        }
+        (MountSource::Cgroup, _) => {
+            let made = cgroup_mount::host_view(context.cgroup, mount.attrs)?;
+            cgroup_mount::mount(tree, mount, context.cgroup, Some(made))
+        }
     }
 }
 

@@ -232,6 +232,11 @@ impl Cgroup {
         self.dirs.iter().flat_map(named).collect()
     }
 
+    /// The container's directory in each hierarchy.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().map(|dir| dir.path.as_path())
+    }
+
     /// The hierarchies in which the container has a directory.
     pub fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
         self.dirs.iter().map(|dir| &dir.hierarchy)
