@@ -768,7 +768,10 @@ fn every_option_that_is_announced_is_known() {
             json!({"mounts": [{"destination": "/m", "type": "tmpfs", "options": [option]}]});
         let Ok(plan) = plan(patch) else {
             // bind wants a source, idmap a bind.
-            assert!(option.ends_with("bind") || option.ends_with("idmap"), "{option}");
+            assert!(
+                option.ends_with("bind") || option.ends_with("idmap"),
+                "{option}"
+            );
             continue;
         };
         let MountSource::Filesystem { options, .. } = &plan.mounts[0].source else {

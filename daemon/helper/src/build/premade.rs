@@ -71,9 +71,12 @@ fn try_make(
             }
             _ => Ok(None),
         },
-        MountSource::Cgroup if namespaces.origin(NamespaceKind::Cgroup) == Origin::Host => Ok(
-            Some(Source::Hierarchies(cgroup_mount::host_view(cgroup, mount.attrs)?)),
-        ),
+        MountSource::Cgroup if namespaces.origin(NamespaceKind::Cgroup) == Origin::Host => {
+            Ok(Some(Source::Hierarchies(cgroup_mount::host_view(
+                cgroup,
+                mount.attrs,
+            )?)))
+        }
         MountSource::Cgroup if foreign(NamespaceKind::Cgroup) => {
             let made = inside(namespaces, NamespaceKind::Cgroup, || {
                 cgroup_mount::hierarchies(cgroup, mount.attrs)
