@@ -8,6 +8,39 @@ use crate::cli::{OLDEST_SPEC_VERSION, SPEC_VERSION};
 use crate::error::Result;
 use crate::output;
 
+/// What a seccomp profile may say; a test asks the compiler of profiles for each.
+const SECCOMP_ACTIONS: [&str; 8] = [
+    "SCMP_ACT_ALLOW",
+    "SCMP_ACT_ERRNO",
+    "SCMP_ACT_KILL",
+    "SCMP_ACT_KILL_PROCESS",
+    "SCMP_ACT_KILL_THREAD",
+    "SCMP_ACT_LOG",
+    "SCMP_ACT_TRACE",
+    "SCMP_ACT_TRAP",
+];
+const SECCOMP_OPERATORS: [&str; 7] = [
+    "SCMP_CMP_EQ",
+    "SCMP_CMP_GE",
+    "SCMP_CMP_GT",
+    "SCMP_CMP_LE",
+    "SCMP_CMP_LT",
+    "SCMP_CMP_MASKED_EQ",
+    "SCMP_CMP_NE",
+];
+const SECCOMP_ARCHS: [&str; 5] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_RISCV64",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+];
+const SECCOMP_FLAGS: [&str; 3] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+];
+
 /// Prints what this runtime can do (OCI features.md), from the tables that do it.
 pub fn run() -> Result<()> {
     output::line(&serde_json::to_string_pretty(&document()).expect("strings are JSON"))
@@ -27,9 +60,16 @@ fn document() -> Value {
             "namespaces": NamespaceKind::ALL.map(namespace),
             "capabilities": capabilities,
             "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": true},
-            "seccomp": {"enabled": false},
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            "seccomp": {
+                "enabled": true,
+                "actions": SECCOMP_ACTIONS,
+                "operators": SECCOMP_OPERATORS,
+                "archs": SECCOMP_ARCHS,
+                "knownFlags": SECCOMP_FLAGS,
+                "supportedFlags": SECCOMP_FLAGS,
+            },
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
@@ -49,5 +89,45 @@ fn namespace(kind: NamespaceKind) -> &'static str {
         | NamespaceKind::User
         | NamespaceKind::Cgroup
         | NamespaceKind::Time => kind.name(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oci_spec::runtime::Spec;
+
+    use super::*;
+
+    fn is_taken(seccomp: Value) -> bool {
+        let spec = json!({"ociVersion": "1.0.2", "linux": {"seccomp": seccomp}});
+        let spec: Spec = serde_json::from_value(spec).expect("a spec");
+        littlebox_plan::seccomp::of_spec(&spec).is_ok()
+    }
+
+    fn rule(rule: Value) -> Value {
+        json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+    }
+
+    #[test]
+    fn what_is_announced_of_seccomp_is_taken_and_the_rest_refused() {
+        for action in SECCOMP_ACTIONS {
+            let profile = rule(json!({"names": ["sync"], "action": action}));
+            assert!(is_taken(profile), "{action}");
+        }
+        for op in SECCOMP_OPERATORS {
+            let argument = json!({"index": 0, "value": 1, "valueTwo": 1, "op": op});
+            let action = "SCMP_ACT_LOG";
+            let profile = rule(json!({"names": ["sync"], "action": action, "args": [argument]}));
+            assert!(is_taken(profile), "{op}");
+        }
+        for arch in SECCOMP_ARCHS {
+            let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": [arch]});
+            assert!(is_taken(profile), "{arch}");
+        }
+        for flag in SECCOMP_FLAGS {
+            let profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "flags": [flag]});
+            assert!(is_taken(profile), "{flag}");
+        }
+        assert!(!is_taken(json!({"defaultAction": "SCMP_ACT_NOTIFY"})));
     }
 }
