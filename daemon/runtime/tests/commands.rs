@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use support::{Bed, wait_until};
 
 fn running() -> Bed {
-    let bed = Bed::new("exec sleep 100");
+    let mut bed = Bed::new("");
+    // Not by a shell, which would need a moment to become it.
+    bed.config["process"]["args"] = json!(["sleep", "100"]);
     bed.create().ok();
     bed.start().ok();
     bed
