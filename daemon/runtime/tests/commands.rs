@@ -293,3 +293,34 @@ fn a_foreground_run_shows_the_terminal_of_the_program() {
     let ran = bed.run_container();
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(6), "terminal\r\n"));
 }
+
+/// The limit of processes as the kernel has it.
+fn pids_limit(bed: &Bed) -> Value {
+    let stats = bed.run(&["events", "--stats", &bed.id]).ok();
+    serde_json::from_str::<Value>(&stats).unwrap()["data"]["pids"]["limit"].clone()
+}
+
+#[test]
+fn limits_are_changed_all_or_none() {
+    let bed = running();
+    bed.run(&["update", "--pids-limit", "55", &bed.id]).ok();
+    assert_eq!(pids_limit(&bed), 55);
+    let file = bed.path("resources.json");
+    let document = json!({"pids": {"limit": 66}, "cpu": {"shares": 0}, "memory": {"limit": 0}});
+    fs::write(&file, document.to_string()).unwrap();
+    let file = file.to_str().unwrap();
+    bed.run(&["update", "--resources", file, &bed.id]).ok();
+    assert_eq!(pids_limit(&bed), 66);
+    for (document, words) in [
+        (json!({"pids": {"limit": "many"}}), "/pids/limit"),
+        (
+            json!({"pids": {"limit": 77}, "cpu": {"cpus": "999999"}}),
+            "cpuset",
+        ),
+    ] {
+        fs::write(file, document.to_string()).unwrap();
+        let refused = bed.run(&["update", "--resources", file, &bed.id]).error();
+        assert!(refused.contains(words), "{refused}");
+        assert_eq!(pids_limit(&bed), 66);
+    }
+}

@@ -12,6 +12,7 @@ mod ps;
 mod run;
 mod start;
 mod state;
+mod update;
 
 use littlebox_helper::build::hooks;
 use littlebox_helper::protocol::HookPlan;
@@ -40,7 +41,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         Command::Pause(one) => pause::pause(&store, &one.id)?,
         Command::Resume(one) => pause::resume(&store, &one.id)?,
         Command::Ps(arguments) => ps::run(&store, arguments)?,
-        Command::Update(_) => return Err(Error::Usage("update is not there yet".into())),
+        Command::Update(arguments) => update::run(&store, arguments)?,
         Command::Events(arguments) => events::run(&store, arguments)?,
         Command::Features => features::run()?,
     }
