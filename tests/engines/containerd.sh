@@ -51,7 +51,6 @@ image=example.org/busybox:latest
 run() {
   ctr run --snapshotter native --runc-binary "$runtime" --runc-root "$work/runtime" "$@"
 }
-# No command is refused by a container that has ended, but not yet for ctr.
 status() { ctr tasks ls | awk -v name="$1" '$1 == name { print $3 }'; }
 
 is "run prints" hello "$(run --rm $image one echo hello)"
@@ -70,7 +69,8 @@ is "it is paused" PAUSED "$(status five)"
 ctr tasks resume five
 is "it goes on" RUNNING "$(status five)"
 ctr tasks kill -s TERM five
-wait_for test "$(sleep 1; status five)" = STOPPED
+has_stopped() { [ "$(status five)" = STOPPED ]; }
+wait_for has_stopped
 is "its exit code is kept" 4 "$(ctr tasks rm five 2>&1 | grep -o 'code [0-9]*' | cut -d' ' -f2)"
 ctr containers rm five
 

@@ -57,5 +57,8 @@ docker rm one >/dev/null
 is "a device is given" 0 "$(code run --rm --device /dev/zero:/dev/mine busybox sh -c 'head -c 1 /dev/mine')"
 is "another is not" 1 "$(code run --rm --cap-add MKNOD --user 0 busybox sh -c 'test -e /dev/mine')"
 
+# dockerd keeps a mount of its own while it runs.
+end "$daemon"
+daemon=
 nothing_left "$work/exec/runtimes/littlebox"
 exit $((failures > 0))

@@ -57,7 +57,8 @@ is "stop sends SIGTERM" 4 "$(podman inspect -f '{{.State.ExitCode}}' one)"
 podman start one >/dev/null
 is "it starts again" running "$(podman inspect -f '{{.State.Status}}' one)"
 podman kill one >/dev/null
-wait_for test "$(podman inspect -f '{{.State.Status}}' one)" = exited
+has_exited() { [ "$(podman inspect -f '{{.State.Status}}' one)" = exited ]; }
+wait_for has_exited
 podman rm --force one >/dev/null
 
 # A pod's first container is busybox too: its program only has to wait.
