@@ -28,6 +28,10 @@ pub(super) fn without_missing_devices(asked: &Resources) -> Resources {
 /// Whether nothing of a container needs a cgroup but defaults: then it also starts where there is
 /// none. Who may make device nodes needs the filter.
 pub(super) fn asks_for_no_limits(config: &ContainerConfig) -> bool {
+    if crate::spec::is_from_spec(config) {
+        // Its limits and rules are in the spec.
+        return false;
+    }
     let makes_nodes = config.capabilities.add.iter().any(|name| {
         let name = name.to_ascii_uppercase();
         matches!(name.as_str(), "ALL" | "MKNOD" | "CAP_MKNOD")
