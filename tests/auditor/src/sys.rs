@@ -18,7 +18,8 @@ pub fn call(number: u64, args: [u64; 6]) -> i64 {
 
 /// A call by the 32-bit entry of a 64-bit x86 kernel; the sixth argument is not passed.
 pub fn call32(number: u32, args: [u64; 6]) -> i64 {
-    let [a, b, c, d, e, _] = args.map(|arg| arg as u32);
+    let [a, b, c, d, e, _] =
+        args.map(|arg| u32::try_from(arg).expect("arguments of this entry have 32 bits"));
     let result: u32;
     // SAFETY: as for `call`; rbx, which the compiler keeps for itself, is put back, and the
     // registers that old kernels clear are declared.

@@ -75,19 +75,26 @@ impl Arch {
         u32::try_from(id).ok()
     }
 
-    /// The architecture of a `SCMP_ARCH_*` name: `Ok(None)` for one that is known but cannot run
-    /// on any machine that this program runs on, `Err` for a name that is none.
-    pub fn from_profile(name: &str) -> Result<Option<Arch>, ()> {
-        match name {
-            "SCMP_ARCH_X86_64" => Ok(Some(Arch::X86_64)),
-            "SCMP_ARCH_X86" => Ok(Some(Arch::X86)),
-            "SCMP_ARCH_AARCH64" => Ok(Some(Arch::Aarch64)),
-            "SCMP_ARCH_ARM" => Ok(Some(Arch::Arm)),
-            "SCMP_ARCH_RISCV64" => Ok(Some(Arch::Riscv64)),
-            other if OTHERS.contains(&other) => Ok(None),
-            _ => Err(()),
-        }
+    /// What a `SCMP_ARCH_*` name of a profile stands for; `None` for a name that is none.
+    pub(super) fn from_profile(name: &str) -> Option<Named> {
+        let arch = match name {
+            "SCMP_ARCH_X86_64" => Arch::X86_64,
+            "SCMP_ARCH_X86" => Arch::X86,
+            "SCMP_ARCH_AARCH64" => Arch::Aarch64,
+            "SCMP_ARCH_ARM" => Arch::Arm,
+            "SCMP_ARCH_RISCV64" => Arch::Riscv64,
+            other => return OTHERS.contains(&other).then_some(Named::NotBuiltFor),
+        };
+        Some(Named::Arch(arch))
     }
+}
+
+/// What the name of an architecture in a profile stands for.
+pub(super) enum Named {
+    /// One whose calls are known here.
+    Arch(Arch),
+    /// One that no machine has on which this program runs.
+    NotBuiltFor,
 }
 
 /// Names of libseccomp for architectures that are not built for. X32 is among them because its

@@ -208,9 +208,10 @@ struct Words {
 }
 
 fn words(value: u64) -> Words {
+    let [low @ .., e, f, g, h] = value.to_le_bytes();
     Words {
-        low: (value & u64::from(u32::MAX)) as u32,
-        high: (value >> 32) as u32,
+        low: u32::from_le_bytes(low),
+        high: u32::from_le_bytes([e, f, g, h]),
     }
 }
 

@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value};
 
-use super::arch::Arch;
+use super::arch::{Arch, Named};
 use super::errno;
 use crate::launch::escape;
 use crate::{PlanError, capability};
@@ -108,7 +108,7 @@ pub(super) enum Op {
 /// EPERM, what the specification says when a profile does not.
 const DEFAULT_ERRNO: u16 = 1;
 /// The kernel's `MAX_ERRNO`; a greater one would be cut.
-const MAX_ERRNO: u64 = 4095;
+const MAX_ERRNO: u16 = 4095;
 /// More than any machine has; keeps a request from being expensive.
 const MAX_RULES: usize = 4096;
 const MAX_NAMES: usize = 2048;
@@ -177,14 +177,18 @@ fn check_arch_map(root: &At<'_>) -> Result<(), PlanError> {
 fn guests(root: &At<'_>) -> Result<Vec<Arch>, PlanError> {
     let mut guests = Vec::new();
     for at in root.list("architectures")? {
-        guests.extend(arch(&at)?.filter(|arch| !guests.contains(arch)));
+        if let Named::Arch(arch) = arch(&at)?
+            && !guests.contains(&arch)
+        {
+            guests.push(arch);
+        }
     }
     Ok(guests)
 }
 
-fn arch(at: &At<'_>) -> Result<Option<Arch>, PlanError> {
+fn arch(at: &At<'_>) -> Result<Named, PlanError> {
     let name = at.text()?;
-    Arch::from_profile(name).map_err(|()| {
+    Arch::from_profile(name).ok_or_else(|| {
         at.error(format!(
             "{} is not an architecture like SCMP_ARCH_X86_64",
             shown(name)
@@ -305,10 +309,7 @@ fn condition(at: &At<'_>) -> Result<Condition, PlanError> {
     let index = needed("index")?;
     let op = needed("op")?;
     Ok(Condition {
-        index: match index.number()? {
-            n @ 0..=5 => n as u8,
-            n => return Err(index.error(format!("arguments are counted from 0 to 5, not {n}"))),
-        },
+        index: index.up_to(5, "arguments are counted from 0 to 5")?,
         op: match op.text()? {
             "SCMP_CMP_NE" => Op::Ne,
             "SCMP_CMP_LT" => Op::Lt,
@@ -426,10 +427,14 @@ impl<'a> At<'a> {
     }
 
     fn errno(&self) -> Result<u16, PlanError> {
-        match self.number()? {
-            n @ 0..=MAX_ERRNO => Ok(n as u16),
-            n => Err(self.error(format!("an errno is at most {MAX_ERRNO}, not {n}"))),
-        }
+        self.up_to(MAX_ERRNO, "an errno is at most 4095")
+    }
+
+    /// A number that is at most `most`; what is wrong with others.
+    fn up_to<N: TryFrom<u64> + PartialOrd>(&self, most: N, wrong: &str) -> Result<N, PlanError> {
+        let number = self.number()?;
+        let fits = N::try_from(number).ok().filter(|n| *n <= most);
+        fits.ok_or_else(|| self.error(format!("{wrong}, not {number}")))
     }
 
     fn errno_name(&self) -> Result<u16, PlanError> {

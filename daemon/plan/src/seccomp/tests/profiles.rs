@@ -246,7 +246,8 @@ fn every_operator_at_its_edges() {
         6 << 32,
         u64::MAX,
     ];
-    let fits: [(&str, fn(u64, u64) -> bool); 6] = [
+    type Fits = fn(u64, u64) -> bool;
+    let fits: [(&str, Fits); 6] = [
         ("NE", |a, v| a != v),
         ("LT", |a, v| a < v),
         ("LE", |a, v| a <= v),
