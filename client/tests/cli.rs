@@ -19,6 +19,7 @@ fn container() -> Reply {
     let value = json!({
         "id": ID, "name": "a", "state": "running", "rootfs": "host", "command": ["true"],
         "labels": {}, "created_at": "2026-01-01T00:00:00Z", "generation": 1,
+        "user_namespace": {"source": "new"},
         "config": {"rootfs": "host", "command": ["true"]},
     });
     Reply::json(201, &value)

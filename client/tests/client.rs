@@ -20,7 +20,8 @@ fn container(name: &str) -> serde_json::Value {
     json!({
         "id": "0190b5a4-0000-7000-8000-0123456789ab", "name": name, "state": "running",
         "rootfs": "host", "command": ["true"], "labels": {},
-        "created_at": "2026-01-01T00:00:00Z", "generation": 1, "a_field_of_tomorrow": [1],
+        "created_at": "2026-01-01T00:00:00Z", "generation": 1,
+        "user_namespace": {"source": "new"}, "a_field_of_tomorrow": [1],
         "config": {"rootfs": "host", "command": ["true"]},
     })
 }

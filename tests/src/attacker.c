@@ -111,16 +111,21 @@ static int look(int pid, const char *canary, struct hunt *hunt) {
     if (!strstr(exe, "helper"))
         return 0;
     hunt->seen++;
-    int fd = open(path, O_WRONLY);
-    if (fd >= 0) {
-        hunt->written += write(fd, "x", 1) == 1;
-        close(fd);
-    }
-    fd = open(path, O_PATH);
+    int fd = open(path, O_PATH);
     if (fd >= 0) {
         char magic[64];
         snprintf(magic, sizeof magic, "/proc/self/fd/%d", fd);
-        hunt->changed += chmod(magic, 0) == 0;
+        /* The execve may have come in between: the program is not what is hunted. */
+        len = readlink(magic, exe, sizeof exe - 1);
+        exe[len < 0 ? 0 : len] = 0;
+        if (strstr(exe, "helper")) {
+            int writable = open(magic, O_WRONLY);
+            if (writable >= 0) {
+                hunt->written += write(writable, "x", 1) == 1;
+                close(writable);
+            }
+            hunt->changed += chmod(magic, 0) == 0;
+        }
         close(fd);
     }
     snprintf(path, sizeof path, "/proc/%d/root%s", pid, canary);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use lbctl::types::{ContainerConfig, MountConfig, MountKind};
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_helper::protocol::{NamespaceKind, Propagation};
 use oci_spec::runtime::Mount;
 
 use super::check::{at_most, error, error_with, octal, path, shown};
@@ -282,11 +282,12 @@ fn propagation(
 /// A propagation's name.
 pub(super) fn check_propagation(name: &str, pointer: &str) -> Result<(), ConfigError> {
     match littlebox_plan::propagation(name) {
-        Some(_) => Ok(()),
-        None => Err(error_with(
+        // Those only an OCI spec asks for.
+        Some(Propagation::Unbindable | Propagation::Runbindable) | None => Err(error_with(
             pointer,
             format!("{} is not a mount propagation", shown(name)),
             "use rprivate, private, rslave, slave, rshared or shared",
         )),
+        Some(_) => Ok(()),
     }
 }

@@ -139,6 +139,11 @@ fn valid(verb: &str, path: &str) -> Request {
     }
     match content.get("application/json") {
         Some(json) if json.get("example").is_some() => request.json(&json["example"]),
+        Some(json) if json.get("examples").is_some() => {
+            let mut examples = json["examples"].as_object().into_iter().flatten();
+            let (_, first) = examples.next().expect("an example");
+            request.json(&first["value"])
+        }
         Some(_) => request.json(&json!({"rootfs": "host", "command": ["true"]})),
         None => request,
     }

@@ -251,14 +251,17 @@ impl Helper {
         }
     }
 
-    /// The end of an exec.
+    /// The end of an exec. Kills for want of memory are told as they come.
     pub fn exec_exit(&mut self, wanted: &str) -> ExitRecord {
-        match self.event() {
-            Event::ExecExited { id, record } => {
-                assert_eq!(id, wanted);
-                record
+        loop {
+            match self.event() {
+                Event::OomKilled { .. } => {}
+                Event::ExecExited { id, record } => {
+                    assert_eq!(id, wanted);
+                    return record;
+                }
+                other => panic!("not the end of {wanted}: {other:?}"),
             }
-            other => panic!("not the end of {wanted}: {other:?}"),
         }
     }
 
