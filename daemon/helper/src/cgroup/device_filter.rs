@@ -4,6 +4,7 @@
 //! and allows what it returns 1 for. The rules are tried from the last to the first; each settles
 //! the kinds of access that it is about, until none is left or one is denied.
 
+use super::device_rules;
 use crate::protocol::{DeviceAccess, DeviceKind, DeviceRule};
 use crate::sys::Instruction;
 
@@ -46,10 +47,15 @@ pub fn program(rules: &[DeviceRule]) -> Vec<Instruction> {
         instruction(LOAD, MAJOR, CONTEXT, 4, 0),
         instruction(LOAD, MINOR, CONTEXT, 8, 0),
     ];
-    for rule in super::device_rules::effective(rules).iter().rev() {
+    let rules = device_rules::effective(rules);
+    for rule in rules.iter().rev() {
         code.extend(rule_code(rule));
     }
-    code.extend(verdict(false));
+    // After a rule for everything nothing may follow: the kernel's verifier refuses what is never
+    // reached (EINVAL).
+    if !rules.first().is_some_and(device_rules::is_for_all) {
+        code.extend(verdict(false));
+    }
     code
 }
 
@@ -220,6 +226,39 @@ mod tests {
         assert!(verdict_of(&some, 2, 4, 4, 7));
     }
 
+    /// Where control may go from an instruction.
+    fn successors(code: &[Instruction], at: usize) -> Vec<usize> {
+        let jumped = at + 1 + usize::try_from(code[at].offset).unwrap_or(0);
+        match code[at].code {
+            EXIT => vec![],
+            JUMP_EQUAL | JUMP_UNEQUAL => vec![at + 1, jumped],
+            _ => vec![at + 1],
+        }
+    }
+
+    /// The kernel's verifier refuses a program with an instruction that is never reached.
+    fn all_reached(code: &[Instruction]) -> bool {
+        let mut reached = vec![false; code.len()];
+        let mut todo = vec![0];
+        while let Some(at) = todo.pop() {
+            if !std::mem::replace(&mut reached[at], true) {
+                todo.extend(successors(code, at));
+            }
+        }
+        reached.into_iter().all(|r| r)
+    }
+
+    #[test]
+    fn nothing_follows_a_rule_for_everything() {
+        for texts in [
+            &["deny a *:* rwm", "allow c 1:3 rwm"][..],
+            &["allow c 1:3 rwm", "allow a *:* rwm"],
+            &[],
+        ] {
+            assert!(all_reached(&program(&rules(texts))), "{texts:?}");
+        }
+    }
+
     #[test]
     fn a_number_that_no_device_has_matches_nothing() {
         assert!(!verdict_of(
@@ -260,6 +299,7 @@ mod tests {
             kind in 1u32..3, major in 0u32..3, minor in 0u32..3, access in 1i32..8,
         ) {
             let code = program(&rules);
+            prop_assert!(all_reached(&code));
             let access_type = access.cast_unsigned() << 16 | kind;
             let verdict = run(&code, access_type, major, minor) == 1;
             prop_assert_eq!(verdict, allowed(&rules, kind, major, minor, access));

@@ -14,7 +14,7 @@ pub fn allow_everything(rules: &[DeviceRule]) -> bool {
 }
 
 /// Whether a rule decides about every device, whatever came before it.
-fn is_for_all(rule: &DeviceRule) -> bool {
+pub fn is_for_all(rule: &DeviceRule) -> bool {
     rule.kind == DeviceKind::All
         && rule.major.is_none()
         && rule.minor.is_none()

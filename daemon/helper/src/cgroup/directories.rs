@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, mkdir};
+use rustix::fs::{Mode, chmod, mkdir};
 use rustix::io::Errno;
 
 use super::write::write_file;
@@ -56,6 +56,27 @@ pub(super) fn describe(fault: &Fault) -> String {
     }
 }
 
+/// Makes one directory that everybody may walk through, whatever our umask is (0077 in the service):
+/// a container in a user namespace has to get at its own cgroup (cgroup_namespaces(7)).
+fn make(dir: &Path) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(0o755);
+    mkdir(dir, mode)?;
+    chmod(dir, mode)
+}
+
+/// Makes a directory and those above it that are missing.
+fn make_all(hierarchy: &Hierarchy, path: &Path) -> rustix::io::Result<()> {
+    let mut levels: Vec<&Path> = path.ancestors().collect();
+    levels.reverse();
+    for level in levels {
+        match make(&of(hierarchy, level)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
 /// Makes the container's directory, and those above it when they are missing.
 fn make_directory(
     hierarchy: &Hierarchy,
@@ -63,8 +84,7 @@ fn make_directory(
     dir: &Path,
     existing: ExistingCgroup,
 ) -> Result<(), Fault> {
-    let mode = Mode::from_raw_mode(0o755);
-    match mkdir(dir, mode) {
+    match make(dir) {
         Ok(()) => return Ok(()),
         Err(Errno::NOENT) => {}
         Err(Errno::EXIST) if existing == ExistingCgroup::Use => return Ok(()),
@@ -83,17 +103,11 @@ fn make_directory(
             left.kill_all()
                 .and_then(|()| left.remove())
                 .fault_at("rmdir", dir.display())?;
-            return mkdir(dir, mode).map_err(|errno| unmade(errno, hierarchy, dir));
+            return make(dir).map_err(|errno| unmade(errno, hierarchy, dir));
         }
         Err(errno) => return Err(unmade(errno, hierarchy, dir)),
     }
-    fs::create_dir_all(dir).map_err(|error| {
-        unmade(
-            Errno::from_io_error(&error).unwrap_or(Errno::IO),
-            hierarchy,
-            dir,
-        )
-    })?;
+    make_all(hierarchy, path).map_err(|errno| unmade(errno, hierarchy, dir))?;
     if hierarchy.is_unified() {
         let on = DEFAULT_V2
             .into_iter()
