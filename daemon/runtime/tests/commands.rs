@@ -34,7 +34,7 @@ fn an_exec_runs_inside_and_gives_its_exit_code() {
         "hostname; cat /proc/1/cmdline; exit 5",
     ]);
     assert_eq!(ran.code, Some(5));
-    assert_eq!(ran.stdout, "inside\nsleep\0100\0");
+    assert_eq!(ran.stdout, "inside\nsleep\x00100\x00");
     let missing = bed.run(&["exec", &bed.id, "nope"]).error();
     assert!(missing.contains("executable file not found"), "{missing}");
 }
@@ -94,7 +94,7 @@ fn an_exec_from_a_process_document_is_detached_and_told_by_its_pid_file() {
     ]);
     let pid = fs::read_to_string(pid_file).unwrap();
     let cmdline = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
-    assert_eq!(cmdline, "sleep\050\0");
+    assert_eq!(cmdline, "sleep\x0050\x00");
     let pids: Vec<u32> =
         serde_json::from_str(&bed.run(&["ps", "--format", "json", &bed.id]).ok()).unwrap();
     assert!(pids.contains(&pid.parse().unwrap()) && pids.contains(&bed.pid()));

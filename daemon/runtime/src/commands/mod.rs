@@ -82,9 +82,9 @@ pub fn seal(command: &Command) -> Result<()> {
         return Ok(());
     }
     sealed::ensure().map_err(|source| Error::Io {
-        what: "copy this program into a sealed memory file".to_owned(),
+        what: "execute this program where it cannot be written".to_owned(),
         source,
     })?;
-    log::debug(|| "running from a sealed copy".to_owned());
+    log::debug(|| "running where this program cannot be written".to_owned());
     Ok(())
 }
