@@ -35,7 +35,7 @@ a_fork_bomb_stays_small() {
 }
 
 a_paused_container_stands_still() {
-  run count -- sh -c "$COUNTER"
+  counter
   until_true numbers count
   lbctl pause count
   is "$(_cg count cgroup.freeze)" 1
@@ -44,7 +44,7 @@ a_paused_container_stands_still() {
   sleep 1
   is "$(lbctl logs count | wc -l)" "$then"
   lbctl resume count
-  tell count 0
+  tell 0
   is "$(lbctl wait count)" 0
   numbers count
   remove_all

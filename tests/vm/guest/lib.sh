@@ -69,9 +69,14 @@ remove_all() {
 # numbers NAME: the container's log is 1, 2, 3, ... without a gap.
 numbers() { lbctl logs "$1" | awk '$1 != NR { print "line " NR " is " $0; exit 1 } END { if (NR < 2) exit 1 }'; }
 
-# Counts aloud until /stop is there, then ends with its content.
-# shellcheck disable=SC2016,SC2034 # a script for the container
-COUNTER='i=0; while [ ! -e /stop ]; do i=$((i + 1)); echo $i; sleep 0.1; done; exit $(cat /stop)'
+# counter: the container `count`, which counts aloud until it is told a code to end with.
+counter() {
+  rm -rf /var/lib/vm/tell
+  mkdir -p /var/lib/vm/tell
+  # shellcheck disable=SC2016 # a script for the container
+  run count -v /var/lib/vm/tell:/tell:ro -- sh -c \
+    'i=0; while [ ! -s /tell/stop ]; do i=$((i + 1)); echo $i; sleep 0.1; done; exit $(cat /tell/stop)'
+}
 
-# tell NAME CODE: has a counter end.
-tell() { echo "$2" >"/proc/$(pid_of "$1")/root/stop"; }
+# tell CODE: has it end, also while no daemon runs.
+tell() { echo "$1" >/var/lib/vm/tell/stop; }

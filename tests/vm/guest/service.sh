@@ -69,7 +69,7 @@ containers_and_helpers_live_in_a_slice_of_their_own() {
 }
 
 containers_survive_a_restart_of_the_service_and_the_log_has_no_gap() {
-  run count -- sh -c "$COUNTER"
+  counter
   local before
   before=$(pid_of count)
   for _ in 1 2 3; do
@@ -77,20 +77,20 @@ containers_survive_a_restart_of_the_service_and_the_log_has_no_gap() {
     is "$(pid_of count)" "$before"
     lbctl exec count true
   done
-  tell count 7
+  tell 7
   is "$(lbctl wait count)" 7
   numbers count
   lbctl rm count
 }
 
 a_container_that_ends_while_the_unit_is_stopped_keeps_its_exit_code() {
-  run count -- sh -c "$COUNTER"
+  counter
   local pid
   pid=$(pid_of count)
   systemctl stop littleboxd.service
   fails active littleboxd.service
   test -d "/proc/$pid"
-  echo 42 >"/proc/$pid/root/stop"
+  tell 42
   until_true test ! -d "/proc/$pid"
   # The socket starts the service again.
   is "$(lbctl wait count)" 42
@@ -100,7 +100,7 @@ a_container_that_ends_while_the_unit_is_stopped_keeps_its_exit_code() {
 }
 
 a_killed_daemon_is_started_again_and_takes_its_containers_back() {
-  run count -- sh -c "$COUNTER"
+  counter
   local pid restarts
   pid=$(pid_of count)
   restarts=$(systemctl show -P NRestarts littleboxd.service)
@@ -108,7 +108,7 @@ a_killed_daemon_is_started_again_and_takes_its_containers_back() {
   is "$(pid_of count)" "$pid"
   is "$(systemctl show -P NRestarts littleboxd.service)" "$((restarts + 1))"
   lbctl exec count true
-  tell count 3
+  tell 3
   is "$(lbctl wait count)" 3
   numbers count
   lbctl rm count
@@ -130,7 +130,7 @@ a_daemon_that_hangs_is_replaced_by_the_watchdog() {
 }
 
 an_upgrade_replaces_the_programs_under_live_containers() {
-  run count -- sh -c "$COUNTER"
+  counter
   local pid inode
   pid=$(pid_of count)
   inode=$(stat -c %i /usr/local/bin/littleboxd)
@@ -143,7 +143,7 @@ an_upgrade_replaces_the_programs_under_live_containers() {
   systemctl restart littleboxd.service
   is "$(readlink "/proc/$(main_pid)/exe")" /usr/local/bin/littleboxd
   is "$(pid_of count)" "$pid"
-  tell count 0
+  tell 0
   is "$(lbctl wait count)" 0
   numbers count
   lbctl rm count
