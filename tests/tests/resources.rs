@@ -2,6 +2,8 @@
 //!
 //! The tests run on cgroup v1, hybrid and v2 hosts and look where the host has the controller.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::path::Path;
 
 use littlebox_tests::prelude::*;
@@ -365,7 +367,7 @@ fn changed_limits_survive_the_daemon_and_obey_etags() {
     let stale = Request::new(Method::Patch, format!("/v1/containers/{c}"))
         .header(
             "if-match",
-            &format!("\"{}\"", changed.summary.generation - 1),
+            format!("\"{}\"", changed.summary.generation - 1),
         )
         .json(&json!({"resources": {"memory": 64 * MIB}}));
     let _refused = t.send(&stale).problem(412, "precondition_failed");

@@ -123,7 +123,7 @@ impl Supervisor {
 
     /// Ends everything in a cgroup and removes it.
     pub async fn remove_cgroup(&self, plan: CgroupPlan) -> Result<(), StartError> {
-        let (reply, _) = self.work(First::RemoveCgroup(plan)).await?;
+        let (reply, _) = self.work(First::RemoveCgroup(Box::new(plan))).await?;
         match reply {
             Reply::Done => Ok(()),
             Reply::Failed(failure) => Err(StartError::Step(failure)),

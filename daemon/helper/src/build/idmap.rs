@@ -154,7 +154,5 @@ fn has_no_files_to_own(tree: &OwnedFd) -> Result<bool, Fault> {
         return Ok(true);
     }
     let magic = fstatfs(tree).fault("fstatfs")?.f_type;
-    Ok(INTERFACES
-        .iter()
-        .any(|known| i64::from(*known) == i64::from(magic)))
+    Ok(INTERFACES.iter().any(|known| i64::from(*known) == magic))
 }

@@ -78,7 +78,7 @@ pub enum First {
         gid_map: Vec<IdMapping>,
     },
     /// End everything in this cgroup and remove its directories ([`Reply::Done`]); then exit.
-    RemoveCgroup(CgroupPlan),
+    RemoveCgroup(Box<CgroupPlan>),
     /// Ask the kernel (ioctl_nsfs(2)) about these namespaces ([`Reply::NamespaceRelations`]); then
     /// exit.
     NamespaceRelations(Vec<NamespaceRef>),

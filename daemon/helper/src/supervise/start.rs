@@ -52,7 +52,7 @@ fn serve_first(connection: OwnedFd) -> Result<(), ChannelError> {
             Ok(root) => answer(&connection, Reply::Done, vec![root]),
             Err(failure) => answer(&connection, Reply::Failed(failure), Vec::new()),
         },
-        First::RemoveCgroup(plan) => answer(&connection, remove_cgroup(plan), Vec::new()),
+        First::RemoveCgroup(plan) => answer(&connection, remove_cgroup(*plan), Vec::new()),
         First::NamespaceRelations(namespaces) => {
             let relations = crate::nsinfo::relations(&namespaces);
             answer(
