@@ -264,6 +264,10 @@ fn containers(t: &Bed) {
         .problem(409, "name_in_use");
 
     let running = id(&t.sleeper());
+    // No host has both: one is of cgroup v2, the other of v1.
+    let limits = json!({"resources": {"memory_high": 1 << 30, "memory_swappiness": 10}});
+    let update = Request::new(Method::Patch, format!("/v1/containers/{running}"));
+    t.send(&update.json(&limits)).problem(422, "update_failed");
     t.delete(&format!("/v1/containers/{running}"))
         .problem(409, "invalid_state");
     let _being_removed = t
