@@ -80,8 +80,7 @@ impl Supervisor {
         fds: &[OwnedFd],
     ) -> Result<(Helper, Incoming, Launched, OwnedFd), StartError> {
         let first = First::Launch(Box::new(plan));
-        let (socket, pid) = self.fork(&first, fds).await?;
-        let (reply, mut received) = self.first_reply(&socket, &pid).await?;
+        let (socket, reply, mut received) = self.ask(&first, fds).await?;
         match reply {
             Reply::Launched(launched) => {
                 if received.is_empty() {
@@ -152,8 +151,26 @@ impl Supervisor {
 
     /// A helper that does one thing and ends.
     async fn work(&self, first: First) -> Result<(Reply, Vec<OwnedFd>), StartError> {
-        let (socket, pid) = self.fork(&first, &[]).await?;
-        self.first_reply(&socket, &pid).await
+        let (_, reply, fds) = self.ask(&first, &[]).await?;
+        Ok((reply, fds))
+    }
+
+    /// Starts a helper with its first message and waits for the answer. A zygote that dies under
+    /// the request, before there is a helper, costs a second try and nothing else.
+    async fn ask(
+        &self,
+        first: &First,
+        fds: &[OwnedFd],
+    ) -> Result<(SeqPacket, Reply, Vec<OwnedFd>), StartError> {
+        let (mut socket, mut forking) = self.fork(first, fds).await?;
+        let mut answer = self.first_reply(&socket, &forking).await;
+        if matches!(answer, Err(StartError::Lost(_))) && forking.was_never_forked() {
+            tracing::warn!("the zygote ended under a request; asking another");
+            (socket, forking) = self.fork(first, fds).await?;
+            answer = self.first_reply(&socket, &forking).await;
+        }
+        let (reply, received) = answer?;
+        Ok((socket, reply, received))
     }
 
     /// Asks the zygote for a helper and writes its first message into the connection at once,
@@ -174,7 +191,15 @@ impl Supervisor {
         };
         drop(theirs);
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        ours.send(first, &borrowed).await?;
+        match ours.send(first, &borrowed).await {
+            // Nobody is there to read it: the answer, which does not come, tells why.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) => {}
+            sent => sent?,
+        }
         Ok((ours, pid))
     }
 

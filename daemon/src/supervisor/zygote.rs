@@ -88,6 +88,8 @@ enum Fork {
     Failed(i32),
     Running,
     Ended(ProcessExit),
+    /// The zygote was gone before it answered: there is no helper.
+    NeverForked,
     ZygoteGone,
 }
 
@@ -118,8 +120,14 @@ impl Forking {
             Fork::Ended(ProcessExit::Signal(n)) => {
                 Some(format!("it was ended by {}", signal_name(n)))
             }
-            Fork::ZygoteGone => Some("the zygote is gone".to_owned()),
+            Fork::NeverForked | Fork::ZygoteGone => Some("the zygote is gone".to_owned()),
         }
+    }
+
+    /// Whether it is known that no helper came about, because the zygote ended before: then
+    /// another zygote can be asked.
+    pub fn was_never_forked(&self) -> bool {
+        *self.state.borrow() == Fork::NeverForked
     }
 }
 
@@ -224,7 +232,7 @@ async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, mut child: Child) {
     }
     shared.dead.store(true, Ordering::Relaxed);
     for tell in lock(&shared.waiting).drain(..) {
-        tell.send_replace(Fork::ZygoteGone);
+        tell.send_replace(Fork::NeverForked);
     }
     for (_, tell) in lock(&shared.running).drain() {
         tell.send_replace(Fork::ZygoteGone);
