@@ -3,8 +3,7 @@
 # installs littlebox in it and runs the suites of guest/ there. Needs root.
 #
 # From the environment: LITTLEBOX_BIN_DIR (the built programs); VM_DEBIAN (bookworm, trixie);
-# VM_SUITES (names of guest/*.sh in order, default: all); VM_TESTS (a directory of test programs
-# to run inside, for the suite `e2e`); VM_TIMEOUT (seconds for one boot, 1500).
+# VM_SUITES (names of guest/*.sh in order, default: all); VM_TIMEOUT (seconds for one boot, 1500).
 #
 # The guest tells its results on its second serial port, a line for each test. It has no way back:
 # the whole suite is one command inside, so a hung guest costs no more than its time.
@@ -33,10 +32,6 @@ install -m 0755 -t "$work/payload/bin" "$LITTLEBOX_BIN_DIR"/{littleboxd,lbctl,li
 strip "$work"/payload/bin/* 2>/dev/null || true
 cp -r ../../systemd guest "$work/payload/"
 echo "${VM_SUITES:-}" >"$work/payload/suites"
-if [ -n "${VM_TESTS:-}" ]; then
-  cp -r "$VM_TESTS" "$work/payload/tests"
-  strip "$work"/payload/tests/* 2>/dev/null || true
-fi
 size=$(du -sm "$work/payload" | cut -f1)
 truncate -s $((size + size / 5 + 32))M "$work/payload.img"
 mkfs.ext4 -q -F -L payload -O ^has_journal -d "$work/payload" "$work/payload.img"
