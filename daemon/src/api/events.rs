@@ -65,6 +65,11 @@ pub async fn list(
             ApiError::invalid(format!("the Last-Event-ID '{last}' is no sequence number"))
         })?);
     }
+    if !follow {
+        // Clients are told of a change while its row is on the way to the database. The queue is
+        // in order: behind this, what they were told is in the list.
+        let _ = app.engine.store.commit(Vec::new(), false).await;
+    }
     // A reader that only wants what comes starts at the newest; one that wants what there is, at
     // the oldest.
     let newest = *app.engine.store.newest_event().borrow();
