@@ -22,10 +22,17 @@ fn runs(container: &Container) -> usize {
     noted.lines().count()
 }
 
-/// Waits for the n-th run of a container's program; the container in that run.
+/// Waits until a container's program has begun its n-th run, which may be over by then.
+#[track_caller]
+fn begun(container: &Container, n: usize) {
+    proc::until(&format!("run {n} of the program"), || runs(container) >= n);
+}
+
+/// Waits for the n-th run of a container's program, which must be a long one; the container in
+/// that run.
 #[track_caller]
 fn in_run(t: &Bed, container: &Container, n: usize) -> Container {
-    proc::until(&format!("run {n} of the program"), || runs(container) >= n);
+    begun(container, n);
     let id = id(container);
     proc::until("it runs", || t.state(&id) == ContainerState::Running);
     t.inspect(&id)
@@ -168,7 +175,7 @@ fn an_automatic_start_that_fails_is_tried_again() {
         json!({"mounts": [mount]}),
     );
     let c = t.start(&config);
-    in_run(&t, &c, 1);
+    begun(&c, 1);
     std::fs::remove_dir(&source).unwrap();
     proc::until("a start has failed", || {
         let now = t.inspect(&id(&c));
