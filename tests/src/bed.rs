@@ -518,6 +518,15 @@ impl Bed {
         proc::descriptors(self.pid()).len()
     }
 
+    /// The same without those of the database, whose pool grows with use.
+    #[track_caller]
+    pub fn unpooled_descriptors(&self) -> usize {
+        proc::descriptors(self.pid())
+            .iter()
+            .filter(|target| !oracle::is_pooled(&target.to_string_lossy()))
+            .count()
+    }
+
     // ---- the end --------------------------------------------------------------------------
 
     /// Removes every container and holds the machine against the first snapshot.

@@ -247,12 +247,16 @@ fn processes(subject: &Subject, daemon: Option<u32>) -> Facts {
     )
 }
 
+/// Whether a descriptor is one of SQLite's pool, which opens connections as it needs them.
+pub(crate) fn is_pooled(target: &str) -> bool {
+    is_database(target) || target.ends_with(".db")
+}
+
 /// How many descriptors of which kind a process has.
 fn descriptors(pid: u32, whose: &str) -> Facts {
     let kinds = proc::descriptors(pid).into_iter().filter_map(|target| {
         let target = target.to_string_lossy().into_owned();
-        // SQLite's pool opens connections as it needs them.
-        if is_database(&target) || target.ends_with(".db") {
+        if is_pooled(&target) {
             return None;
         }
         // `socket:[123]`, `anon_inode:[eventfd]`, `/memfd:x (deleted)`, a path.

@@ -343,7 +343,7 @@ fn attach_without_an_upgrade_is_426() {
 fn clients_that_vanish_leave_no_descriptor_behind() {
     let t = Bed::new();
     let c = id(&t.start(&echo()));
-    let before = t.descriptors();
+    let before = t.unpooled_descriptors();
     for _ in 0..10 {
         let held: Vec<Ws> = (0..10)
             .map(|_| attach(&t, &c, "stdin=true&logs=true"))
@@ -357,6 +357,8 @@ fn clients_that_vanish_leave_no_descriptor_behind() {
             "/v1/containers/{c}/stats?stream=true&interval=100ms"
         )));
     }
-    proc::until("the descriptors are back", || t.descriptors() <= before);
+    proc::until("the descriptors are back", || {
+        t.unpooled_descriptors() <= before
+    });
     t.finish();
 }

@@ -124,7 +124,7 @@ fn no_descriptors_left_is_a_503_and_passes() {
 fn clients_that_vanish_in_the_middle_leave_nothing() {
     let t = Bed::new();
     let c = id(&t.sleeper());
-    let before = t.descriptors();
+    let before = t.unpooled_descriptors();
     for _ in 0..20 {
         // Half a request, a request without a reader, a stream that is dropped, a body cut off.
         let mut half = t.client.connect().unwrap();
@@ -149,7 +149,9 @@ fn clients_that_vanish_in_the_middle_leave_nothing() {
             )
             .unwrap();
     }
-    proc::until("the descriptors are back", || t.descriptors() <= before);
+    proc::until("the descriptors are back", || {
+        t.unpooled_descriptors() <= before
+    });
     assert_eq!(t.list().len(), 1);
     t.finish();
 }
