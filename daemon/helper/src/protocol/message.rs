@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{
-    CgroupPlan, ExecPlan, IdMapping, LaunchPlan, NamespaceKind, RootfsPlan, Step, TerminalSize,
+use super::{
+    CgroupPlan, ExecPlan, IdMapping, LaunchPlan, NamespaceKind, ResourcePlan, RootfsPlan, Step,
+    TerminalSize,
 };
-use super::resources::ResourcePlan;
 
 /// How a message lies in its datagram.
 #[derive(Debug, Serialize, Deserialize)]

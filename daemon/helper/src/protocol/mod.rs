@@ -17,19 +17,27 @@ mod defence;
 mod labels;
 mod log;
 mod message;
+mod mounts;
+mod namespaces;
 mod plan;
+mod process;
 mod resources;
 mod scheduling;
 mod seccomp;
+mod step;
 
 pub use defence::*;
 pub use labels::*;
 pub use log::*;
 pub use message::*;
+pub use mounts::*;
+pub use namespaces::*;
 pub use plan::*;
+pub use process::*;
 pub use resources::*;
 pub use scheduling::*;
 pub use seccomp::*;
+pub use step::*;
 
 /// The version of this protocol. A helper tells it in [`Status`]; a daemon that meets another one
 /// still stops and reaps that helper's container but refuses new execs in it.

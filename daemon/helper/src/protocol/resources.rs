@@ -1,8 +1,46 @@
-//! Limits of a container, as the plan has them and as an update changes them.
+//! The cgroup of a container and its limits, as the plan has them and as an update changes them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+/// The container's cgroup, the same path in every hierarchy that is used.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupPlan {
+    /// Path below the hierarchy's root, `/littlebox/INSTANCE/ID`. `None`: no cgroup at all.
+    pub path: Option<PathBuf>,
+    /// Limits. What the host cannot enforce (no controller) is a failure, not a silence.
+    #[serde(default)]
+    pub resources: ResourcePlan,
+    /// What becomes of a cgroup that is there already.
+    #[serde(default, skip_serializing_if = "ExistingCgroup::is_default")]
+    pub existing: ExistingCgroup,
+    /// Nothing here was asked for by the user, all are defaults: on a host whose cgroup tree cannot
+    /// be written the container starts without them, with a warning.
+    #[serde(default)]
+    pub best_effort: bool,
+}
+
+/// What becomes of a cgroup at the container's path that is there already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExistingCgroup {
+    /// It was left by an earlier life of the container: ended, removed and made again.
+    #[default]
+    Replace,
+    /// Somebody else has made it for the container: used when no process is in it, else refused.
+    UseEmpty,
+    /// systemd has made it, with a process that holds it: used as it is.
+    Use,
+}
+
+impl ExistingCgroup {
+    /// Whether it is [`ExistingCgroup::Replace`].
+    pub fn is_default(&self) -> bool {
+        *self == ExistingCgroup::Replace
+    }
+}
 
 /// Limits in littlebox's own units; the helper's cgroup module translates to v1 or v2.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
