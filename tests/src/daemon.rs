@@ -151,7 +151,7 @@ impl Drop for Dirs {
     }
 }
 
-/// A running daemon.
+/// A running daemon. Killed when it is dropped, so that a panic of the test leaves none behind.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
@@ -246,6 +246,14 @@ impl Daemon {
     /// Whether it runs.
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Both do nothing to a child that was reaped before.
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
     }
 }
 

@@ -7,9 +7,6 @@
 //! Nothing here is skipped: without root, without busybox, without a kernel feature a test fails
 //! and says what is missing.
 
-// The harness is test code: a broken precondition is a failed test.
-#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
-
 pub mod attacker;
 pub mod bed;
 pub mod contract;

@@ -1,8 +1,6 @@
 //! Hosts whose cgroup tree is not simply there: read-only, missing, nested. Each in mount and cgroup
 //! namespaces of the daemon's own.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::path::{Path, PathBuf};
 
 use littlebox_tests::prelude::*;

@@ -2,8 +2,6 @@
 //!
 //! The tests run on cgroup v1, hybrid and v2 hosts and look where the host has the controller.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 use std::path::Path;
 
 use littlebox_tests::prelude::*;

@@ -194,3 +194,18 @@ fn a_graceful_stop_does_not_wait_for_slow_clients() {
     t.start_again();
     t.finish();
 }
+
+/// Of the harness itself: whatever panics before there is a [`Bed`] to clean up.
+#[test]
+fn a_test_that_panics_leaves_no_daemon() {
+    let dirs = Dirs::new(None);
+    let pid = std::thread::scope(|scope| {
+        let test = scope.spawn(|| {
+            let daemon = Daemon::start(&dirs, &Options::default());
+            std::panic::panic_any(daemon.pid());
+        });
+        let panic = test.join().expect_err("it panicked");
+        *panic.downcast::<u32>().expect("the PID")
+    });
+    assert!(!proc::alive(pid), "the daemon {pid} runs on");
+}

@@ -12,9 +12,6 @@
 //! registries (21), labels and volumes of images (22), published ports and firewall rules (25),
 //! router advertisements and addresses in networks of ours (part of 26).
 
-// Test code: a broken precondition is a failed test.
-#![allow(clippy::unwrap_used)]
-
 mod archives;
 mod descriptors;
 mod engine;

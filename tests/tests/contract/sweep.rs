@@ -1,9 +1,6 @@
 //! Every operation with good and with bad input, until each documented status was seen, but for
 //! those of `contract-unseen.txt`, each with its reason.
 
-// A broken precondition is a failed test.
-#![allow(clippy::unwrap_used)]
-
 use std::io::{Read, Write};
 
 use littlebox_tests::contract::{Contract, Seen};
