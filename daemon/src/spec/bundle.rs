@@ -18,8 +18,8 @@ use serde_json::Value;
 
 use super::check::{self, error_with};
 use super::{
-    ConfigError, INJECT_LABEL, NamespaceSource, Prepared, RootSource, SpecContext, injection, log,
-    process, resources, stop_signal,
+    ConfigError, NamespaceSource, Prepared, RootSource, SpecContext, log, process, resources,
+    stop_signal, testing,
 };
 
 /// What a request may say beside a spec.
@@ -105,17 +105,14 @@ pub(super) fn prepare(
         namespaces,
         user: user(process.user()),
         terminal_size: terminal.then(|| console_size(process)),
-        log: log(config)?,
+        log: log::for_container(config)?,
         stop_signal: stop_signal(config)?,
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
         devices: Vec::new(),
         create_sources: Vec::new(),
         create_cwd: true,
         default_masks: false,
-        inject: config
-            .labels
-            .get(INJECT_LABEL)
-            .and_then(|text| injection(text)),
+        inject: testing::inject(&config.labels),
         weaken: None,
         idmap_where_possible: BTreeSet::new(),
         layer_idmap: LayerIdmap::Auto,

@@ -1,7 +1,9 @@
 //! Grammars of single values: strings from outside become values that cannot be wrong.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
+use lbctl::types::{RestartMode, RestartPolicy};
 use littlebox_helper::protocol::UserRef;
 
 use super::ConfigError;
@@ -257,4 +259,40 @@ pub(super) fn cpuset(text: &str, pointer: &str) -> Result<(), ConfigError> {
         format!("{} is not a list of numbers and ranges", shown(text)),
         "write it like 0-3,7",
     ))
+}
+
+/// Checks labels, of a new container or of a patch.
+///
+/// # Errors
+/// The first that is wrong, by its JSON pointer.
+pub fn check_labels(labels: &BTreeMap<String, String>) -> Result<(), ConfigError> {
+    at_most(labels.len(), 256, "/labels", "labels")?;
+    labels.iter().try_for_each(|(key, value)| label(key, value))
+}
+
+/// Checks a restart policy, of a new container or of a patch.
+///
+/// # Errors
+/// What is wrong, by its JSON pointer.
+pub fn check_restart(restart: &RestartPolicy, auto_remove: bool) -> Result<(), ConfigError> {
+    if auto_remove && restart.policy != RestartMode::No {
+        return Err(error_with(
+            "/restart",
+            "a container that is removed when it has ended cannot be started again",
+            "leave out auto_remove, or the restart policy",
+        ));
+    }
+    match restart.max_retries {
+        Some(_) if restart.policy != RestartMode::OnFailure => Err(error_with(
+            "/restart/max_retries",
+            format!("the policy '{}' has no maximum", restart.policy.name()),
+            "leave it out, or choose the policy on-failure",
+        )),
+        Some(0) => Err(error_with(
+            "/restart/max_retries",
+            "a policy that never restarts is called 'no'",
+            "give at least 1, or leave it out for no maximum",
+        )),
+        _ => Ok(()),
+    }
 }

@@ -7,13 +7,13 @@ use lbctl::types::{CapabilityChange, ContainerConfig, Rlimit, TermSize};
 use littlebox_helper::protocol::{TerminalSize, UserPlan, UserRef};
 use littlebox_plan::capability;
 use oci_spec::runtime::{
-    LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, User,
+    LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User,
 };
 
-use super::ConfigError;
 use super::check::{
     at_most, error, error_with, key_pointer, octal, shown, user, user_ref, variable,
 };
+use super::{ConfigError, labels};
 
 /// Where programs are looked for when the request does not say.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -261,4 +261,24 @@ pub(super) fn cwd(text: Option<&str>) -> Result<PathBuf, ConfigError> {
         Some(text) => super::check::path(text, "/working_dir"),
         None => Ok(PathBuf::from("/")),
     }
+}
+
+/// The spec's `process` object of a container.
+pub(super) fn for_spec(
+    config: &ContainerConfig,
+    user: &UserPlan,
+    hostname: Option<&str>,
+) -> Result<Process, ConfigError> {
+    let mut process = Process::default();
+    process.set_terminal(Some(config.terminal));
+    process.set_user(spec_user(user));
+    process.set_args(Some(config.command.clone()));
+    process.set_env(Some(env(hostname, config.terminal, &[&config.env])?));
+    process.set_cwd(cwd(config.working_dir.as_deref())?);
+    process.set_capabilities(Some(spec_capabilities(container_capabilities(config)?)));
+    process.set_rlimits(Some(rlimits(&config.rlimits)?));
+    process.set_no_new_privileges(Some(config.no_new_privileges.unwrap_or(true)));
+    process.set_oom_score_adj(oom_score_adj(config)?);
+    labels::set(&mut process, config)?;
+    Ok(process)
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use lbctl::types::{ExecConfig, MountConfig, MountKind, Rlimit};
 use littlebox_helper::protocol::{
-    LaunchPlan, LogPlan, MountSource, NamespacePlan, RootfsSource, UserRef,
+    LaunchPlan, LogPlan, MountSource, NamespacePlan, RootfsSource, Step, UserRef,
 };
 use littlebox_plan::{Envelope, ExecEnvelope};
 use serde_json::{Value, json};
@@ -377,7 +377,7 @@ fn no_device_node_is_made_in_a_bound_dev() {
 #[test]
 fn a_failure_is_injected_by_a_label() {
     let with = |text: &str| {
-        let labels = BTreeMap::from([(INJECT_LABEL.to_owned(), text.to_owned())]);
+        let labels = BTreeMap::from([("littlebox.test/inject".to_owned(), text.to_owned())]);
         prepared(&ContainerConfig { labels, ..base() }).inject
     };
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use lbctl::types::{
     CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, MountKind, Resources,
-    Rlimit, Seccomp, TermSize, TimeOffset, TimeOffsets,
+    RestartMode, RestartPolicy, Rlimit, Seccomp, TermSize, TimeOffset, TimeOffsets,
 };
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
