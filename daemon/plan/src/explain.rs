@@ -72,7 +72,7 @@ fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
         Step::Hooks => plan.hooks.any_before_pivot().then(|| {
             ("The hooks that come before pivot_root run, with the container's state on their stdin.".into(), Vec::new())
         }),
-        Step::PivotRoot => filesystem::pivot_root(),
+        Step::PivotRoot => filesystem::pivot_root(plan),
         Step::ReadonlyRoot => filesystem::readonly_root(plan),
         Step::Keyring => say("A session keyring of the program's own, without a name, comes instead of the daemon's: no key of the host is within reach."),
         Step::Session => program::session(plan),
@@ -177,12 +177,17 @@ fn clone(plan: &LaunchPlan) -> Explanation {
         NamespaceKind::Time => plan.time_offsets.is_empty(),
         _ => true,
     });
+    let mut what = format!(
+        "The container's first process is made with one clone3 call, in new namespaces: {}.",
+        list(&new)
+    );
+    if !new.contains(&NamespaceKind::Mnt) {
+        what.push_str(" It gets a mount namespace as well, to build its tree in.");
+        new.push(NamespaceKind::Mnt);
+    }
     let options: Vec<&str> = new.iter().map(|kind| option(*kind)).collect();
     Some((
-        format!(
-            "The container's first process is made with one clone3 call, in new namespaces: {}.",
-            list(&new)
-        ),
+        what,
         vec![format!("unshare --fork {} sh", options.join(" "))],
     ))
 }
@@ -215,7 +220,9 @@ fn cgroup_attach(plan: &LaunchPlan) -> Explanation {
 }
 
 fn join(plan: &LaunchPlan) -> Explanation {
-    let joined = kinds(plan, |source| matches!(source, NamespacePlan::Join(_)));
+    let mut joined = kinds(plan, |source| matches!(source, NamespacePlan::Join(_)));
+    // When the tree is finished.
+    joined.retain(|kind| *kind != NamespaceKind::Mnt);
     if joined.is_empty() {
         return None;
     }

@@ -11,8 +11,8 @@ use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType,
 
 use crate::process::About;
 use crate::{
-    Authority, Envelope, PlanError, cgroup, clocks, hooks, idmap, labels, mount, process,
-    scheduling, seccomp, sysctl, unsupported,
+    Authority, Envelope, PlanError, cgroup, clocks, foreign_mounts, hooks, idmap, labels, mount,
+    process, scheduling, seccomp, sysctl, unsupported,
 };
 
 type Namespaces = BTreeMap<NamespaceKind, NamespacePlan>;
@@ -25,6 +25,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     unsupported::spec(spec)?;
     let linux = spec.linux().as_ref();
     let namespaces = namespaces(linux, &envelope.joins)?;
+    foreign_mounts::check_authority(&namespaces, envelope.authority)?;
     let is_new = |kind| namespaces.get(&kind) == Some(&NamespacePlan::New);
     // Which namespaces this container may change beyond what is made with it.
     let is_own = |kind| match envelope.authority {
@@ -78,7 +79,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     };
     let mut process = process::plan(process, about, "/process")?;
     process.scheduling.personality = scheduling::personality(linux)?;
-    Ok(LaunchPlan {
+    let plan = LaunchPlan {
         version: PROTOCOL_VERSION,
         id: envelope.id,
         run_dir: envelope.run_dir,
@@ -120,7 +121,9 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         inject: envelope.inject,
         weaken: envelope.weaken,
         namespaces,
-    })
+    };
+    foreign_mounts::check(&plan)?;
+    Ok(plan)
 }
 
 /// New ones, and joined ones by their descriptor. The caller's joins come first: a namespace that
@@ -157,13 +160,7 @@ fn namespaces(
             .iter()
             .map(|(kind, index)| (*kind, NamespacePlan::Join(*index))),
     );
-    if plan.get(&NamespaceKind::Mnt) == Some(&NamespacePlan::New) {
-        return Ok(plan);
-    }
-    Err(PlanError::new(
-        "/linux/namespaces",
-        "a container needs a mount namespace of its own, because its root is made in it",
-    ))
+    Ok(plan)
 }
 
 /// The kind of a spec's namespace type.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use littlebox_helper::protocol::{MountAttrs, MountIdmap, MountPlan, MountSource, Propagation};
+use littlebox_helper::protocol::{
+    MountAttrs, MountIdmap, MountPlan, MountSource, Propagation, TreeAttrs,
+};
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
 use crate::{PlanError, idmap};
@@ -14,8 +16,8 @@ use crate::{PlanError, idmap};
 struct Options {
     /// Of the mount itself.
     top: MountAttrs,
-    /// Of the whole tree (`rro`, `rnosuid`...).
-    tree: MountAttrs,
+    /// Of the whole tree (`rro`, `rnosuid`, `rrw`...).
+    tree: TreeAttrs,
     propagation: Option<Propagation>,
     /// `bind` (false) or `rbind` (true).
     bind: Option<bool>,
@@ -58,11 +60,12 @@ pub(crate) fn plan(
 fn plan_one(mount: &Mount, index: usize, user_namespace: bool) -> Result<MountPlan, PlanError> {
     let at = |field: &str| format!("/mounts/{index}/{field}");
     let options = parse_options(mount.options().as_deref().unwrap_or_default(), index)?;
-    let attrs = attrs(&options, &at("options"))?;
+    let (top, tree) = (options.top, options.tree);
     let propagation = options.propagation;
     let destination = absolute(mount.destination(), &at("destination"))?;
     let asked = options.idmap;
     let source = source(mount, options, index)?;
+    let (attrs, tree) = attrs(top, tree, &source);
     let idmap = id_map(mount, asked, index)?;
     if let Some(idmap) = &idmap {
         if !matches!(source, MountSource::Bind { .. }) {
@@ -83,6 +86,7 @@ fn plan_one(mount: &Mount, index: usize, user_namespace: bool) -> Result<MountPl
         destination,
         source,
         attrs,
+        tree,
         propagation,
         idmap,
     })
@@ -234,12 +238,11 @@ fn parse_options(options: &[String], index: usize) -> Result<Options, PlanError>
 
 fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
     if let Some((recursive, name, value)) = attribute(option) {
-        let attrs = if recursive {
-            &mut parsed.tree
+        if recursive {
+            set_tree_attribute(&mut parsed.tree, name, value);
         } else {
-            &mut parsed.top
-        };
-        set_attribute(attrs, name, value);
+            set_attribute(&mut parsed.top, name, value);
+        }
         return Ok(());
     }
     if let Some(propagation) = propagation(option) {
@@ -379,38 +382,72 @@ fn set_access_times(attrs: &mut MountAttrs, noatime: bool, relatime: bool, stric
     attrs.strictatime = strictatime;
 }
 
-/// One set of attributes for the mount. Attributes of the whole tree include the mount itself, so
-/// the two kinds can stand together as long as the plain ones say nothing more.
-fn attrs(options: &Options, pointer: &str) -> Result<MountAttrs, PlanError> {
-    let (top, tree) = (options.top, options.tree);
-    if tree == MountAttrs::default() {
-        return Ok(top);
+/// Sets or clears an attribute of the whole tree; the last word counts. A policy of access times is
+/// never cleared, another one is set.
+fn set_tree_attribute(tree: &mut TreeAttrs, name: Attribute, value: bool) {
+    let policy = matches!(
+        name,
+        Attribute::Noatime | Attribute::Relatime | Attribute::Strictatime
+    );
+    match (policy, value) {
+        (true, true) => set_attribute(&mut tree.set, name, true),
+        (true, false) => set_attribute(&mut tree.set, Attribute::Relatime, true),
+        (false, _) => {
+            set_attribute(&mut tree.set, name, value);
+            set_attribute(&mut tree.clear, name, !value);
+        }
     }
-    let both = union(top, tree);
-    if both != tree {
-        return Err(PlanError::new(
-            pointer,
-            "options for the whole tree (rro, rnosuid, ...) and others for its top alone cannot be \
-             mixed; write all of them with or without the r",
-        ));
-    }
-    Ok(MountAttrs {
-        recursive: true,
-        ..tree
-    })
 }
 
-fn union(a: MountAttrs, b: MountAttrs) -> MountAttrs {
+/// What holds for the mount itself, and what for its tree where there is one: below a fresh
+/// filesystem and a bind that is not recursive there is nothing.
+fn attrs(
+    top: MountAttrs,
+    tree: TreeAttrs,
+    source: &MountSource,
+) -> (MountAttrs, Option<TreeAttrs>) {
+    if tree == TreeAttrs::default() {
+        return (top, None);
+    }
+    let deep = matches!(
+        source,
+        MountSource::Bind {
+            recursive: true,
+            ..
+        }
+    );
+    if !deep {
+        return (with_tree(top, tree), None);
+    }
+    let nothing_of_its_own = with_tree(top, tree) == tree.set;
+    if nothing_of_its_own && tree.clear == MountAttrs::default() {
+        let recursive = true;
+        return (
+            MountAttrs {
+                recursive,
+                ..tree.set
+            },
+            None,
+        );
+    }
+    (top, Some(tree))
+}
+
+/// The attributes of a tree's top.
+fn with_tree(top: MountAttrs, TreeAttrs { set, clear }: TreeAttrs) -> MountAttrs {
+    let flag = |top: bool, set: bool, clear: bool| set || (top && !clear);
+    let policy = set.noatime || set.relatime || set.strictatime;
+    let times = if policy { set } else { top };
     MountAttrs {
-        read_only: a.read_only || b.read_only,
-        nosuid: a.nosuid || b.nosuid,
-        nodev: a.nodev || b.nodev,
-        noexec: a.noexec || b.noexec,
-        noatime: a.noatime || b.noatime,
-        nosymfollow: a.nosymfollow || b.nosymfollow,
-        strictatime: a.strictatime || b.strictatime,
-        relatime: a.relatime || b.relatime,
-        nodiratime: a.nodiratime || b.nodiratime,
+        read_only: flag(top.read_only, set.read_only, clear.read_only),
+        nosuid: flag(top.nosuid, set.nosuid, clear.nosuid),
+        nodev: flag(top.nodev, set.nodev, clear.nodev),
+        noexec: flag(top.noexec, set.noexec, clear.noexec),
+        nosymfollow: flag(top.nosymfollow, set.nosymfollow, clear.nosymfollow),
+        nodiratime: flag(top.nodiratime, set.nodiratime, clear.nodiratime),
+        noatime: times.noatime,
+        strictatime: times.strictatime,
+        relatime: times.relatime,
         recursive: false,
     }
 }

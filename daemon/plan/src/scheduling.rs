@@ -4,7 +4,7 @@
 use littlebox_helper::protocol::{ExecAffinity, IoPriority, SchedulerPlan, SchedulingPlan};
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, Linux, LinuxIOPriority, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler, Spec,
 };
 
 use crate::PlanError;
@@ -30,6 +30,26 @@ pub(crate) fn plan(process: &Process, base: &str) -> Result<SchedulingPlan, Plan
             .transpose()?
             .unwrap_or_default(),
         personality: None,
+    })
+}
+
+/// What holds for every process of a container: its execution domain, and the CPUs of its execs.
+/// An exec takes it by [`SchedulingPlan::in_container`].
+///
+/// # Errors
+/// As [`launch_plan`](crate::launch_plan), for these two.
+pub fn of_container(spec: &Spec) -> Result<SchedulingPlan, PlanError> {
+    let affinity = spec
+        .process()
+        .as_ref()
+        .and_then(|p| p.exec_cpu_affinity().as_ref());
+    Ok(SchedulingPlan {
+        exec_affinity: affinity
+            .map(|a| exec_affinity(a, "/process"))
+            .transpose()?
+            .unwrap_or_default(),
+        personality: personality(spec.linux().as_ref())?,
+        ..SchedulingPlan::default()
     })
 }
 

@@ -543,7 +543,6 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
         // There is no user namespace whose maps it could take.
         (json!(["bind", "idmap"]), "/mounts/0/options"),
         (json!(["bind", "noexce"]), "/mounts/0/options"),
-        (json!(["rro", "nosuid"]), "/mounts/0/options"),
     ] {
         assert_eq!(mounted(options).unwrap_err().pointer, pointer);
     }
@@ -796,5 +795,37 @@ fn the_last_policy_of_access_times_counts() {
     let attrs = |options| mounted(options).unwrap().mounts[0].attrs;
     let last = attrs(json!(["bind", "noatime", "strictatime", "nodiratime"]));
     assert!(last.strictatime && !last.noatime && last.nodiratime);
-    assert!(attrs(json!(["bind", "rrelatime"])).recursive);
+    assert!(attrs(json!(["rbind", "rrelatime"])).recursive);
+}
+
+#[test]
+fn words_for_the_whole_tree_stand_beside_words_for_its_top() {
+    let mount = |options| mounted(options).unwrap().mounts.remove(0);
+    let mixed = mount(json!(["rbind", "rro", "noexec", "rsuid"]));
+    let tree = mixed.tree.unwrap();
+    assert!(mixed.attrs.noexec && !mixed.attrs.read_only && !mixed.attrs.recursive);
+    assert!(tree.set.read_only && !tree.set.noexec && tree.clear.nosuid);
+
+    // The last word counts, and a policy of access times is replaced, never cleared.
+    let tree = mount(json!(["rbind", "rro", "rrw", "ratime"]))
+        .tree
+        .unwrap();
+    assert!(!tree.set.read_only && tree.clear.read_only && tree.set.relatime);
+
+    // Where nothing can be below it, a tree is its top.
+    for options in [
+        json!(["bind", "noexec", "rro"]),
+        json!(["bind", "ro", "noexec", "rnosuid", "rsuid"]),
+    ] {
+        let single = mount(options);
+        assert!(single.attrs.read_only && single.attrs.noexec && single.tree.is_none());
+        assert!(!single.attrs.nosuid && !single.attrs.recursive);
+    }
+}
+
+#[test]
+fn a_client_of_the_api_has_a_mount_namespace_of_its_own() {
+    let refused = plan(json!({"linux": {"namespaces": [{"type": "pid"}]}})).unwrap_err();
+    assert_eq!(refused.pointer, "/linux/namespaces");
+    assert!(refused.message.contains("mount namespace"), "{refused}");
 }

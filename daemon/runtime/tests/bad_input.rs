@@ -55,11 +55,6 @@ fn an_error_names_the_value_by_its_pointer() {
         ("/linux/namespaces", json!([{"type": "made-up"}]), "made-up"),
         (
             "/linux/namespaces",
-            json!([{"type": "pid"}]),
-            "mount namespace",
-        ),
-        (
-            "/linux/namespaces",
             json!([{"type": "mount"}, {"type": "uts", "path": "/proc/self/ns/nope"}]),
             "nope",
         ),

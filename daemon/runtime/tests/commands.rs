@@ -324,3 +324,33 @@ fn limits_are_changed_all_or_none() {
         assert_eq!(pids_limit(&bed), 66);
     }
 }
+
+#[test]
+fn an_exec_has_the_containers_execution_domain_and_cpus() {
+    let mut bed = Bed::new("exec sleep 100");
+    bed.config["linux"]["personality"] = json!({"domain": "LINUX32"});
+    bed.config["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "0"});
+    bed.config["process"]["scheduler"] = json!({"policy": "SCHED_BATCH", "nice": 7});
+    bed.create().ok();
+    bed.start().ok();
+    let script = "cat /proc/self/personality; grep Cpus_allowed_list /proc/self/status; \
+                  busybox cut -d' ' -f19,41 /proc/self/stat";
+    let seen = |arguments: &[&str]| {
+        let mut all = vec!["exec"];
+        all.extend(arguments);
+        bed.run(&all).ok()
+    };
+    // As the container's own program, but for the CPUs.
+    let batch = seen(&[&bed.id, "sh", "-c", script]);
+    assert_eq!(batch, "00000008\nCpus_allowed_list:\t0\n7 3\n");
+
+    // A process of its own says itself how it is scheduled; the rest is the container's.
+    let mut process = bed.config["process"].clone();
+    process["args"] = json!(["sh", "-c", script]);
+    process["scheduler"] = json!({"policy": "SCHED_IDLE"});
+    process.as_object_mut().unwrap().remove("execCPUAffinity");
+    let path = bed.path("process.json");
+    fs::write(&path, serde_json::to_vec(&process).unwrap()).unwrap();
+    let idle = seen(&["--process", path.to_str().unwrap(), &bed.id]);
+    assert_eq!(idle, "00000008\nCpus_allowed_list:\t0\n0 5\n");
+}

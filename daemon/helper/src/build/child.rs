@@ -1,27 +1,27 @@
 //! The child: from the clone to the program. Everything here runs in the container's namespaces.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
-use rustix::process::{fchdir, getpid, pivot_root, umask};
+use rustix::process::{chroot, fchdir, getpid, pivot_root, umask};
 use rustix::system::{setdomainname, sethostname};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::clocks;
 use super::detached::{Start, Status};
 use super::mounts::{self, Context, Source};
-use super::namespaces::{Namespaces, Origin, join_process};
+use super::namespaces::{Namespaces, Origin, join, join_process};
 use super::program::{LastFork, Program, give_up, harden};
 use super::report::{FromChild, Report};
 use super::rootfs::inherited_propagation;
 use super::stdio::ChildStdio;
 use super::steps::Steps;
 use super::terminal::{self, Pty};
-use super::tree::{Tree, attach};
+use super::tree::{Tree, attach, clone_mount};
 use super::{devices, hooks, identity, labels, limits, masks, scheduling, sysctls};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
@@ -41,7 +41,7 @@ pub struct Container<'a> {
     pub namespaces: &'a Namespaces,
     /// Its cgroup.
     pub cgroup: &'a Cgroup,
-    /// The root; `None`: it comes with the go, or the mount namespace is not the container's own.
+    /// The root; `None`: it comes with the go.
     pub root: Option<OwnedFd>,
     /// What the helper has made, one for each mount of the plan.
     pub sources: Vec<Source>,
@@ -88,11 +88,10 @@ impl<'a> Container<'a> {
         self.enter_user_namespace(steps, report)?;
         self.enter_namespaces(steps)?;
         self.enter_time_namespace(steps, report)?;
-        let own_mounts = self.namespaces.origin(NamespaceKind::Mnt) == Origin::New;
-        steps.run_if(own_mounts, Step::Propagation, |_| {
+        steps.run(Step::Propagation, |_| {
             cut_propagation(plan.rootfs.propagation)
         })?;
-        if own_mounts && self.namespaces.origin(NamespaceKind::User) == Origin::New {
+        if self.namespaces.origin(NamespaceKind::User) == Origin::New {
             // The helper makes the layers in the meantime.
             let ahead = Some("made ahead".to_owned());
             steps.run_on(Step::Mounts, ahead, |_| {
@@ -102,10 +101,10 @@ impl<'a> Container<'a> {
         }
         self.wait_for_layers(report)
             .map_err(|fault| fault.of_step(Step::AttachRoot))?;
-        let pty = match self.root.take() {
-            Some(root) => self.build_mounts(root, steps, report)?,
-            None => self.joined_terminal(steps)?,
+        let Some(root) = self.root.take() else {
+            return Err(Fault::refused("the root got lost").of_step(Step::AttachRoot));
         };
+        let pty = self.build_mounts(root, steps, report)?;
         let stdio = hand_over_terminal(pty, self.stdio.take(), report)
             .map_err(|fault| fault.of_step(Step::Terminal))?;
         let program = Program {
@@ -176,7 +175,7 @@ impl<'a> Container<'a> {
         steps.run_if(wanted, Step::TimeNamespace, |_| entered)
     }
 
-    /// The mount namespace is the container's own: its whole tree.
+    /// The whole tree, up to the change of the root.
     fn build_mounts(
         &mut self,
         root: OwnedFd,
@@ -204,10 +203,18 @@ impl<'a> Container<'a> {
         steps.run_if(plan.hooks.any_before_pivot(), Step::Hooks, |_| {
             self.hooks_before_pivot(report)
         })?;
-        steps.run(Step::PivotRoot, |_| {
-            change_root(&tree, plan.rootfs.propagation)
-        })?;
-        steps.run(Step::ReadonlyRoot, |_| tree.seal(plan.rootfs.read_only))?;
+        match self.namespaces.outer_mounts() {
+            None => {
+                steps.run(Step::PivotRoot, |_| {
+                    change_root(&tree, plan.rootfs.propagation)
+                })?;
+                steps.run(Step::ReadonlyRoot, |_| tree.seal(plan.rootfs.read_only))?;
+            }
+            Some(outside) => {
+                steps.run(Step::ReadonlyRoot, |_| tree.seal(plan.rootfs.read_only))?;
+                steps.run(Step::PivotRoot, |_| take_outside(&tree, outside))?;
+            }
+        }
         Ok(pty)
     }
 
@@ -287,20 +294,6 @@ impl<'a> Container<'a> {
         })?;
         Ok(pty)
     }
-
-    /// The mount namespace is the host's or another container's: nothing is mounted there.
-    fn joined_terminal(&mut self, steps: &mut Steps) -> Result<Option<Pty>, StepFailure> {
-        let proc = self.proc.take();
-        steps.run_if(!self.plan.sysctls.is_empty(), Step::Sysctls, |_| {
-            sysctls::write(&self.plan.sysctls, self.namespaces, proc)
-        })?;
-        let Some(size) = self.plan.process.terminal else {
-            return Ok(None);
-        };
-        steps
-            .run(Step::Terminal, |_| terminal::open_joined(size))
-            .map(Some)
-    }
 }
 
 /// What the child of an exec has from the helper.
@@ -309,7 +302,9 @@ pub struct Exec<'a> {
     /// The plan.
     pub process: &'a ProcessPlan,
     /// The container's PID 1.
-    pub pidfd: std::os::fd::BorrowedFd<'a>,
+    pub pidfd: BorrowedFd<'a>,
+    /// The container's root, where it is not that of its mount namespace.
+    pub root: Option<OwnedFd>,
     /// The container's cgroup.
     pub cgroup: &'a Cgroup,
     /// What to join.
@@ -356,6 +351,9 @@ impl Exec<'_> {
         let joined = steps.across_time_namespace(|| join_process(self.pidfd, mask));
         steps.run(Step::JoinNamespaces, |_| {
             joined?;
+            if let Some(root) = &self.root {
+                make_root(root.as_fd())?;
+            }
             match self.maps {
                 Some((uids, gids)) => identity::become_namespace_root(uids, gids),
                 // Joining may have changed the credentials; see prctl(2), PR_SET_DUMPABLE.
@@ -461,4 +459,19 @@ fn change_root(tree: &Tree, propagation: Propagation) -> Result<(), Fault> {
         ..MountAttr::default()
     };
     mount_setattr(tree.root(), deep, attr).fault_at("mount_setattr", "/")
+}
+
+/// The mount namespace is to be the host's or another's, where nothing may be mounted: the finished
+/// tree goes along as a copy that is attached in none (open_tree(2)), and is this process' root.
+/// It lives as long as somebody has it as root or has a file open in it. Nothing is above it, so
+/// `..` ends there even for who may call chroot(2).
+fn take_outside(tree: &Tree, outside: BorrowedFd<'_>) -> Result<(), Fault> {
+    let copy = clone_mount(tree.root(), true)?;
+    join(NamespaceKind::Mnt, outside)?;
+    make_root(copy.as_fd())
+}
+
+fn make_root(directory: BorrowedFd<'_>) -> Result<(), Fault> {
+    fchdir(directory).fault("fchdir")?;
+    chroot(".").fault("chroot")
 }

@@ -100,6 +100,8 @@ pub struct Built {
 pub struct Running<'a> {
     /// PID 1.
     pub pidfd: BorrowedFd<'a>,
+    /// Its number, as this process sees it.
+    pub pid: u32,
     /// Its cgroup.
     pub cgroup: &'a Cgroup,
     /// Its namespaces.
@@ -303,22 +305,20 @@ fn prepare_parts(
         stdio: None,
         childs_stdio: None,
     };
-    if namespaces.origin(NamespaceKind::Mnt) == Origin::New {
-        for mount in &plan.mounts {
-            let source = match premade::make(plan, mount, namespaces, cgroup) {
-                Ok(Some(made)) => Ok(made),
-                Ok(None) => mounts::open_source(mount),
-                Err(fault) => Err(fault),
-            };
-            parts
-                .sources
-                .push(source.map_err(|fault| fault.of_step(Step::Mounts))?);
-        }
-        // Through the id map of a new user namespace all this can only be seen when that is there.
-        if namespaces.origin(NamespaceKind::User) != Origin::New {
-            let given = namespaces.given(NamespaceKind::User);
-            parts.see_through(plan, given.map(|userns| ids(plan, userns)), steps)?;
-        }
+    for mount in &plan.mounts {
+        let source = match premade::make(plan, mount, namespaces, cgroup) {
+            Ok(Some(made)) => Ok(made),
+            Ok(None) => mounts::open_source(mount),
+            Err(fault) => Err(fault),
+        };
+        parts
+            .sources
+            .push(source.map_err(|fault| fault.of_step(Step::Mounts))?);
+    }
+    // Through the id map of a new user namespace all this can only be seen when that is there.
+    if namespaces.origin(NamespaceKind::User) != Origin::New {
+        let given = namespaces.given(NamespaceKind::User);
+        parts.see_through(plan, given.map(|userns| ids(plan, userns)), steps)?;
     }
     let terminal = plan.process.terminal.is_some();
     (parts.stdio, parts.childs_stdio) =
@@ -389,11 +389,9 @@ fn watch(
         })?;
     }
     if namespaces.origin(NamespaceKind::User) == Origin::New {
-        if namespaces.origin(NamespaceKind::Mnt) == Origin::New {
-            let userns = namespaces::open_user_namespace(child.pid)
-                .map_err(|fault| fault.of_step(Step::IdMaps))?;
-            parts.see_through(plan, Some(ids(plan, userns.as_fd())), steps)?;
-        }
+        let userns = namespaces::open_user_namespace(child.pid)
+            .map_err(|fault| fault.of_step(Step::IdMaps))?;
+        parts.see_through(plan, Some(ids(plan, userns.as_fd())), steps)?;
         let _ = report.go(parts.root.as_ref().map(AsFd::as_fd));
     }
     parts.root = None;
@@ -553,6 +551,7 @@ pub fn exec(
 ) -> Result<ExecBuilt, StepFailure> {
     let running = Running {
         pidfd: container.pidfd.as_fd(),
+        pid: container.launched.pid,
         cgroup: &container.cgroup,
         membership: &container.membership,
         id_maps: (&launch.uid_map, &launch.gid_map),
@@ -645,6 +644,10 @@ fn exec_as(
         give_to_namespace_root(maps, childs).map_err(|fault| fault.of_step(Step::Stdio))?;
     }
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
+    let root = (running.membership.has_own_root())
+        .then(|| view::root_of(running.pid, running.pidfd))
+        .transpose()
+        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
     let fork = fork_of(running, traced);
     let forked = steps.run(Step::Clone, |_| fork_exec(running, fork))?;
     let child = match forked {
@@ -655,6 +658,7 @@ fn exec_as(
                 fork,
                 process,
                 pidfd: running.pidfd,
+                root,
                 cgroup: running.cgroup,
                 mask: running.membership.mask(),
                 maps,

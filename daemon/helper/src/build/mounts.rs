@@ -66,7 +66,15 @@ fn set_attributes(tree: &OwnedFd, mount: &MountPlan, recursive: bool) -> Result<
             ..MountAttr::default()
         };
     }
-    mount_setattr(tree.as_fd(), deep, attr).fault("mount_setattr")
+    mount_setattr(tree.as_fd(), deep, attr).fault("mount_setattr")?;
+    match mount.tree {
+        Some(whole) => {
+            let mut attr = attr_of(whole.set);
+            attr.clear |= attr_of(whole.clear).set;
+            mount_setattr(tree.as_fd(), true, attr).fault("mount_setattr")
+        }
+        None => Ok(()),
+    }
 }
 
 /// The kernel's flag, and whether it holds for the mounts below as well.

@@ -33,6 +33,9 @@ pub enum Origin {
 pub struct Namespaces {
     new: Vec<NamespaceKind>,
     joined: Vec<(NamespaceKind, OwnedFd)>,
+    /// The mount namespace that the container lives in, when that is not made for it. Its tree is
+    /// built in one of its own all the same, which it leaves when the tree is finished.
+    outer_mounts: Option<(Origin, OwnedFd)>,
     /// The new time namespace is made by the child, because its clocks are set first.
     clocks_are_set: bool,
 }
@@ -57,16 +60,24 @@ impl Namespaces {
         let mut namespaces = Namespaces {
             new: Vec::new(),
             joined: Vec::new(),
+            outer_mounts: None,
             clocks_are_set: false,
         };
         for kind in JOIN_ORDER {
             match plan.namespaces.get(&kind) {
+                None if kind == NamespaceKind::Mnt => {
+                    namespaces.outer_mounts = Some((Origin::Host, open_own(kind)?));
+                }
                 None => {}
                 Some(NamespacePlan::New) => namespaces.new.push(kind),
                 Some(NamespacePlan::Join(index)) => {
                     let fd = fds.get_mut(*index).and_then(Option::take).ok_or_else(|| {
                         Fault::refused(format!("no descriptor for the {} namespace", kind.name()))
                     })?;
+                    if kind == NamespaceKind::Mnt {
+                        namespaces.outer_mounts = Some((Origin::Joined, fd));
+                        continue;
+                    }
                     // A process may not enter the user namespace it is in: EINVAL.
                     if kind != NamespaceKind::User || inode(fd.as_fd())? != host_inode(kind)? {
                         namespaces.joined.push((kind, fd));
@@ -76,6 +87,13 @@ impl Namespaces {
         }
         namespaces.clocks_are_set =
             !plan.time_offsets.is_empty() && namespaces.new.contains(&NamespaceKind::Time);
+        if namespaces.outer_mounts.is_some()
+            && namespaces.origin(NamespaceKind::User) != Origin::Host
+        {
+            return Err(Fault::refused(
+                "from a user namespace no mount namespace of others can be entered",
+            ));
+        }
         Ok(namespaces)
     }
 
@@ -88,6 +106,10 @@ impl Namespaces {
     pub fn origin(&self, kind: NamespaceKind) -> Origin {
         if self.new.contains(&kind) {
             Origin::New
+        } else if let Some((origin, _)) = &self.outer_mounts
+            && kind == NamespaceKind::Mnt
+        {
+            *origin
         } else if self.given(kind).is_some() {
             Origin::Joined
         } else {
@@ -97,21 +119,31 @@ impl Namespaces {
 
     /// The descriptor of a joined namespace.
     pub fn given(&self, kind: NamespaceKind) -> Option<BorrowedFd<'_>> {
+        if kind == NamespaceKind::Mnt {
+            return self
+                .outer_mounts()
+                .filter(|_| self.origin(kind) == Origin::Joined);
+        }
         self.joined
             .iter()
             .find(|(k, _)| *k == kind)
             .map(|(_, fd)| fd.as_fd())
     }
 
-    /// The flags of `clone3`. The cgroup namespace is not among them: its root is the cgroup of
+    /// The mount namespace that is entered when the tree is finished; `None`: it stays in its own.
+    pub fn outer_mounts(&self) -> Option<BorrowedFd<'_>> {
+        self.outer_mounts.as_ref().map(|(_, fd)| fd.as_fd())
+    }
+
+    /// The flags of `clone3`, always a mount namespace among them: nothing is ever mounted in
+    /// another. The cgroup namespace is not among them: its root is the cgroup of
     /// the process that makes it, which must be inside the container's first. Nor is a time
     /// namespace whose clocks are set.
     pub fn clone_flags(&self) -> u64 {
-        self.new
-            .iter()
-            .filter(|kind| !self.is_made_by_child(**kind))
-            .map(|k| clone_flag(*k))
-            .sum()
+        let made = self.new.iter().filter(|k| !self.is_made_by_child(**k));
+        made.fold(clone_flag(NamespaceKind::Mnt), |flags, kind| {
+            flags | clone_flag(*kind)
+        })
     }
 
     fn is_made_by_child(&self, kind: NamespaceKind) -> bool {
@@ -126,9 +158,11 @@ impl Namespaces {
     /// What a process must join to be in the container.
     pub fn membership(&self) -> Membership {
         let joined = self.joined.iter().map(|(kind, _)| *kind);
+        let mounts = self.given(NamespaceKind::Mnt).map(|_| NamespaceKind::Mnt);
         Membership {
-            kinds: self.new.iter().copied().chain(joined).collect(),
+            kinds: (self.new.iter().copied().chain(joined).chain(mounts)).collect(),
             user: self.origin(NamespaceKind::User),
+            own_root: self.outer_mounts.is_some(),
         }
     }
 
@@ -217,6 +251,9 @@ impl Namespaces {
 pub struct Membership {
     kinds: Vec<NamespaceKind>,
     user: Origin,
+    /// The root of its processes is not that of their mount namespace.
+    #[serde(default)]
+    own_root: bool,
 }
 
 impl Membership {
@@ -228,6 +265,11 @@ impl Membership {
     /// Whether the container has other PIDs than the host.
     pub fn has_pid(&self) -> bool {
         self.kinds.contains(&NamespaceKind::Pid)
+    }
+
+    /// Whether who has joined the namespaces must take over the root directory as well.
+    pub fn has_own_root(&self) -> bool {
+        self.own_root
     }
 
     /// A mask for [`join_process`], without the PID namespace: a process is born in that one.
@@ -264,9 +306,13 @@ pub fn bear_children_in(container: BorrowedFd<'_>) -> Result<(), Fault> {
 
 /// This process' next children are born in its own PID namespace (pid_namespaces(7)).
 pub fn bear_children_outside() -> Result<(), Fault> {
-    let path = "/proc/self/ns/pid";
-    let own = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", path)?;
-    join(NamespaceKind::Pid, own.as_fd())
+    join(NamespaceKind::Pid, open_own(NamespaceKind::Pid)?.as_fd())
+}
+
+/// A namespace of this process.
+fn open_own(kind: NamespaceKind) -> Result<OwnedFd, Fault> {
+    let path = format!("/proc/self/ns/{}", kind.name());
+    open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", path)
 }
 
 /// Opens `/proc/PID/ns/user` of a child.

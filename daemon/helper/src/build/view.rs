@@ -2,7 +2,7 @@
 
 use std::fs::read_to_string;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::system::uname;
@@ -10,6 +10,7 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, move_into_link_name
 
 use super::Built;
 use super::namespaces::join_process;
+use crate::fault::{Fault, OrFault};
 use crate::sys;
 
 /// The container's root directory as an `O_PATH` descriptor.
@@ -18,11 +19,17 @@ use crate::sys;
 ///
 /// `ESRCH` when PID 1 has ended.
 pub fn container_root(container: &Built) -> io::Result<OwnedFd> {
-    let path = format!("/proc/{}/root", container.launched.pid);
+    root_of(container.launched.pid, container.pidfd.as_fd())
+        .map_err(|fault| io::Error::from_raw_os_error(fault.errno))
+}
+
+/// The root directory of a process, as an `O_PATH` descriptor.
+pub fn root_of(pid: u32, pidfd: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
+    let path = format!("/proc/{pid}/root");
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let root = open(path, flags, Mode::empty())?;
+    let root = open(&path, flags, Mode::empty()).fault_at("open", path)?;
     // The number was still its own when the path was opened, or this fails.
-    sys::pidfd_send_signal(container.pidfd.as_fd(), 0)?;
+    sys::pidfd_send_signal(pidfd, 0).fault("pidfd_send_signal")?;
     Ok(root)
 }
 

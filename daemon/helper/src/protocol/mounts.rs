@@ -91,6 +91,10 @@ pub struct MountPlan {
     /// Per-mount attributes.
     #[serde(default)]
     pub attrs: MountAttrs,
+    /// For a recursive bind: what holds for the mount and every one below it, beside `attrs` of its
+    /// top. Applied after them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeAttrs>,
     /// Propagation of this mount.
     #[serde(default)]
     pub propagation: Option<Propagation>,
@@ -173,6 +177,16 @@ pub struct MountAttrs {
     pub nodiratime: bool,
     /// Apply to every mount below as well (`AT_RECURSIVE`).
     pub recursive: bool,
+}
+
+/// Attributes of a whole tree of mounts (mount_setattr(2), `AT_RECURSIVE`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TreeAttrs {
+    /// Which are set.
+    pub set: MountAttrs,
+    /// Which are cleared.
+    pub clear: MountAttrs,
 }
 
 /// A device node in `/dev` (mknod(2); a bind mount of the host's node where mknod is refused).

@@ -361,6 +361,7 @@ pub fn mount(destination: &str, fstype: &str, options: &[&str], attrs: MountAttr
             copy_up: false,
         },
         attrs,
+        tree: None,
         propagation: None,
         idmap: None,
     }
@@ -374,6 +375,7 @@ pub fn bind(source: &Path, destination: &str, attrs: MountAttrs) -> MountPlan {
             recursive: true,
         },
         attrs,
+        tree: None,
         propagation: None,
         idmap: None,
     }
@@ -492,6 +494,7 @@ fn default_mounts() -> Vec<MountPlan> {
             destination: "/sys/fs/cgroup".into(),
             source: MountSource::Cgroup,
             attrs: read_only,
+            tree: None,
             propagation: None,
             idmap: None,
         },

@@ -207,6 +207,7 @@ fn filesystem(destination: &str, fstype: &str, options: &[&str]) -> MountPlan {
             copy_up: false,
         },
         attrs: MountAttrs::default(),
+        tree: None,
         propagation: None,
         idmap: None,
     }

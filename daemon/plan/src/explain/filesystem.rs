@@ -1,7 +1,8 @@
 //! The steps that build the container's file tree.
 
 use littlebox_helper::protocol::{
-    LaunchPlan, MountAttrs, MountPlan, MountSource, Propagation, RootfsSource,
+    LaunchPlan, MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
+    RootfsSource,
 };
 
 use super::Explanation;
@@ -104,19 +105,14 @@ fn mount(mount: &MountPlan) -> Vec<String> {
         MountSource::Bind { path, recursive } => {
             let bind = if *recursive { "--rbind" } else { "--bind" };
             commands.push(format!("mount {bind} {} {target}", quote_path(path)));
-            if !flags.is_empty() {
-                let recursive = if mount.attrs.recursive {
-                    "=recursive"
-                } else {
-                    ""
-                };
-                let flags = flags
-                    .iter()
-                    .map(|f| format!("{f}{recursive}"))
-                    .collect::<Vec<_>>()
-                    .join(",");
-                commands.push(format!("mount -o remount,bind,{flags} {target}"));
+            let mut remounts = vec![words(&flags, mount.attrs.recursive)];
+            if let Some(tree) = mount.tree {
+                let whole = [self::flags(tree.set), cleared(tree.clear)].concat();
+                remounts.push(words(&whole, true));
             }
+            remounts.retain(|words| !words.is_empty());
+            let remount = |words| format!("mount -o remount,bind,{words} {target}");
+            commands.extend(remounts.into_iter().map(remount));
         }
         MountSource::Filesystem {
             fstype, options, ..
@@ -168,6 +164,26 @@ fn flags(attrs: MountAttrs) -> Vec<&'static str> {
         .filter(|(_, set)| *set)
         .map(|(name, _)| name)
         .collect()
+}
+
+/// What mount(8) calls their absence.
+fn cleared(attrs: MountAttrs) -> Vec<&'static str> {
+    let all = [
+        ("rw", attrs.read_only),
+        ("suid", attrs.nosuid),
+        ("dev", attrs.nodev),
+        ("exec", attrs.noexec),
+        ("diratime", attrs.nodiratime),
+        ("symfollow", attrs.nosymfollow),
+    ];
+    let wanted = all.into_iter().filter(|(_, set)| *set);
+    wanted.map(|(name, _)| name).collect()
+}
+
+fn words(flags: &[&str], recursive: bool) -> String {
+    let suffix = if recursive { "=recursive" } else { "" };
+    let words: Vec<String> = flags.iter().map(|f| format!("{f}{suffix}")).collect();
+    words.join(",")
 }
 
 pub(super) fn devices(plan: &LaunchPlan) -> Explanation {
@@ -238,7 +254,20 @@ pub(super) fn masked_paths(plan: &LaunchPlan) -> Explanation {
     ))
 }
 
-pub(super) fn pivot_root() -> Explanation {
+pub(super) fn pivot_root(plan: &LaunchPlan) -> Explanation {
+    let whose = match plan.namespaces.get(&NamespaceKind::Mnt) {
+        Some(NamespacePlan::New) => None,
+        Some(NamespacePlan::Join(_)) => Some("the given"),
+        None => Some("the host's"),
+    };
+    if let Some(whose) = whose {
+        return Some((
+            format!(
+                "The process goes into {whose} mount namespace with the finished tree as its root, which is attached in none: nothing is mounted there. No command does the same."
+            ),
+            Vec::new(),
+        ));
+    }
     Some((
         "The new root becomes /, and the old one is detached: no path leads back to the host."
             .into(),

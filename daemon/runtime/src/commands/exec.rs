@@ -6,7 +6,7 @@ use std::path::Path;
 use littlebox_helper::build::{self, Detached, Running};
 use littlebox_helper::cgroup::Cgroup;
 use littlebox_helper::protocol::{LogPlan, ProcessPlan};
-use littlebox_plan::{ExecEnvelope, capability, exec_plan, seccomp};
+use littlebox_plan::{ExecEnvelope, capability, exec_plan, scheduling, seccomp};
 use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
@@ -92,6 +92,7 @@ fn enter(
     let cgroup = Cgroup::enter(&record.cgroup).doing(|| "open the cgroup".to_owned())?;
     let running = Running {
         pidfd: pidfd.as_fd(),
+        pid: process.pid,
         cgroup: &cgroup,
         membership,
         id_maps: (&record.uid_map, &record.gid_map),
@@ -135,7 +136,13 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
     };
     let plan = exec_plan(&process, envelope)
         .map_err(|error| Error::document(document.unwrap_or(Path::new("process")), error))?;
-    Ok(plan.process)
+    let of_container =
+        scheduling::of_container(&spec).map_err(|error| Error::document(CONFIG, error))?;
+    let scheduling = plan.process.scheduling.in_container(&of_container);
+    Ok(ProcessPlan {
+        scheduling,
+        ..plan.process
+    })
 }
 
 fn from_file(path: &Path) -> Result<Process> {
