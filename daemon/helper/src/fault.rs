@@ -80,6 +80,15 @@ impl Fault {
         std::io::Error::from_raw_os_error(self.errno).to_string()
     }
 
+    /// The fault as a sentence.
+    pub fn sentence(&self) -> String {
+        match (&self.detail, &self.path) {
+            (Some(detail), _) => detail.clone(),
+            (None, Some(path)) => format!("{} {path}: {}", self.syscall, self.errno_text()),
+            (None, None) => format!("{}: {}", self.syscall, self.errno_text()),
+        }
+    }
+
     /// Whether the system call failed with this errno.
     pub fn is(&self, errno: Errno) -> bool {
         self.errno == errno.raw_os_error()

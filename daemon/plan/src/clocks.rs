@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use littlebox_helper::protocol::{NamespaceKind, TimeClock, TimeOffset};
 use oci_spec::runtime::{Linux, LinuxTimeOffset};
 
-use crate::PlanError;
-use crate::launch::escape;
+use crate::{PlanError, escape};
 
 /// The farthest a clock may be set: half of the kernel's `KTIME_SEC_MAX` (146 years), past which it
 /// refuses any offset.

@@ -245,16 +245,11 @@ fn sysctls(
     let mut plan = BTreeMap::new();
     for (name, value) in wanted {
         sysctl::check(name, value, &is_new).map_err(|message| {
-            PlanError::new(format!("/linux/sysctl/{}", escape(name)), message)
+            PlanError::new(format!("/linux/sysctl/{}", crate::escape(name)), message)
         })?;
         plan.insert(name.clone(), value.clone());
     }
     Ok(plan)
-}
-
-/// A key as a token of a JSON pointer (RFC 6901, section 3).
-pub(crate) fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Name, major and minor number of the nodes that every container has (OCI config-linux.md,

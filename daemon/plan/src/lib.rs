@@ -48,3 +48,8 @@ impl PlanError {
         }
     }
 }
+
+/// A key as a token of a JSON pointer (RFC 6901, section 3).
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}

@@ -14,6 +14,7 @@ use crate::console::{self, ConsoleSocket};
 use crate::error::{Doing, Result, fault};
 use crate::id::Id;
 use crate::process::{Process, wait_for_end};
+use crate::signal::SIGKILL;
 use crate::state::State;
 use crate::store::{Entry, Record, Store};
 use crate::systemd::Scope;
@@ -219,6 +220,3 @@ fn end(built: &Built) {
     wait_for_end(&built.pidfd, Duration::from_secs(10));
     let _ = built.cgroup.remove();
 }
-
-/// `SIGKILL`.
-pub const SIGKILL: i32 = 9;

@@ -1,6 +1,5 @@
 //! Create, and create with start.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, Name};
@@ -283,53 +282,6 @@ impl Drop for Reserved<'_> {
             self.pool.release(self.id, range);
         }
     }
-}
-
-/// Checks what only the machine can tell, before anything is made, and adds what is found on it.
-pub(super) fn check_machine(
-    config: &ContainerConfig,
-    prepared: &mut Prepared,
-) -> Result<(), EngineError> {
-    if let RootSource::Dir(path) | RootSource::Bind(path) = &prepared.root {
-        match std::fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => {
-                if path.canonicalize().is_ok_and(|p| p == Path::new("/")) {
-                    return Err(root_error(config, path, "is the machine's own root"));
-                }
-            }
-            Ok(_) => return Err(root_error(config, path, "is not a directory")),
-            Err(e) => return Err(root_error(config, path, &format!("cannot be used: {e}"))),
-        }
-    }
-    for (index, mount) in config.mounts.iter().enumerate() {
-        let Some(source) = &mount.source else {
-            continue;
-        };
-        if mount.create {
-            continue;
-        }
-        if let Err(e) = std::fs::symlink_metadata(source) {
-            return Err(EngineError::Config(ConfigError {
-                pointer: format!("/mounts/{index}/source"),
-                detail: format!("the mount source {source} cannot be used: {e}"),
-                hint: Some("make it first, or set \"create\": true to make a directory".into()),
-            }));
-        }
-    }
-    super::machine::complete(config, prepared)
-}
-
-fn root_error(config: &ContainerConfig, path: &Path, what: &str) -> EngineError {
-    let pointer = match (&config.bundle, &config.spec) {
-        (Some(_), _) => "/bundle",
-        (None, Some(_)) => "/spec/root/path",
-        (None, None) => "/rootfs",
-    };
-    EngineError::Config(ConfigError {
-        pointer: pointer.into(),
-        detail: format!("the root {} {what}", path.display()),
-        hint: Some("give the absolute path of a directory, or as the root 'host'".into()),
-    })
 }
 
 fn new_record(

@@ -7,13 +7,15 @@ use lbctl::types::{ContainerConfig, TimeOffset};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::{EngineError, devices};
-use crate::spec::{self, ConfigError, Prepared};
+use crate::spec::{self, ConfigError, Prepared, RootSource};
 
 /// Checks what only the machine can tell, and adds what is found on it: the host's devices.
 pub(super) fn complete(
     config: &ContainerConfig,
     prepared: &mut Prepared,
 ) -> Result<(), EngineError> {
+    check_root(config, prepared)?;
+    check_mounts(config)?;
     check_clocks(config)?;
     check_labels(config)?;
     let mut found = Vec::new();
@@ -51,6 +53,54 @@ fn add(config: &ContainerConfig, prepared: &mut Prepared, found: Vec<spec::HostD
     } else {
         spec::add_devices(&mut prepared.spec, &found);
     }
+}
+
+fn check_root(config: &ContainerConfig, prepared: &Prepared) -> Result<(), EngineError> {
+    if let RootSource::Dir(path) | RootSource::Bind(path) = &prepared.root {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => {
+                if path.canonicalize().is_ok_and(|p| p == Path::new("/")) {
+                    return Err(root_error(config, path, "is the machine's own root"));
+                }
+            }
+            Ok(_) => return Err(root_error(config, path, "is not a directory")),
+            Err(e) => return Err(root_error(config, path, &format!("cannot be used: {e}"))),
+        }
+    }
+    Ok(())
+}
+
+fn root_error(config: &ContainerConfig, path: &Path, what: &str) -> EngineError {
+    let pointer = match (&config.bundle, &config.spec) {
+        (Some(_), _) => "/bundle",
+        (None, Some(_)) => "/spec/root/path",
+        (None, None) => "/rootfs",
+    };
+    EngineError::Config(ConfigError {
+        pointer: pointer.into(),
+        detail: format!("the root {} {what}", path.display()),
+        hint: Some("give the absolute path of a directory, or as the root 'host'".into()),
+    })
+}
+
+/// Sources of binds are there, but for those that are made.
+fn check_mounts(config: &ContainerConfig) -> Result<(), EngineError> {
+    for (index, mount) in config.mounts.iter().enumerate() {
+        let Some(source) = &mount.source else {
+            continue;
+        };
+        if mount.create {
+            continue;
+        }
+        if let Err(e) = std::fs::symlink_metadata(source) {
+            return Err(EngineError::Config(ConfigError {
+                pointer: format!("/mounts/{index}/source"),
+                detail: format!("the mount source {source} cannot be used: {e}"),
+                hint: Some("make it first, or set \"create\": true to make a directory".into()),
+            }));
+        }
+    }
+    Ok(())
 }
 
 /// Labels need their security module, and AppArmor the profile.

@@ -2,7 +2,7 @@
 
 use lbctl::types::ContainerConfig;
 
-use super::{EngineError, create, limits, machine};
+use super::{EngineError, limits, machine};
 use crate::spec::{self, Prepared, SpecContext};
 
 /// Checks a configuration and makes the spec from it.
@@ -18,7 +18,7 @@ pub(super) fn prepare(
         ..config.clone()
     };
     let mut prepared = spec::prepare(&resolved, ctx)?;
-    create::check_machine(config, &mut prepared)?;
+    machine::complete(config, &mut prepared)?;
     Ok(prepared)
 }
 

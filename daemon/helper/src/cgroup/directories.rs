@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, chmod, mkdir};
 use rustix::io::Errno;
 
-use super::write::write_file;
+use super::file::write_file;
 use super::{Cgroup, CgroupDir, DEFAULT_V2, Hierarchy};
 use crate::fault::{Fault, OrFault};
 use crate::protocol::ExistingCgroup;
@@ -45,15 +45,6 @@ pub(super) fn of(hierarchy: &Hierarchy, path: &Path) -> PathBuf {
 pub(super) fn is_out_of_reach(fault: &Fault) -> bool {
     let reasons = [Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOENT];
     reasons.into_iter().any(|errno| fault.is(errno))
-}
-
-/// A fault as a sentence.
-pub(super) fn describe(fault: &Fault) -> String {
-    match (&fault.detail, &fault.path) {
-        (Some(detail), _) => detail.clone(),
-        (None, Some(path)) => format!("{} {path}: {}", fault.syscall, fault.errno_text()),
-        (None, None) => format!("{}: {}", fault.syscall, fault.errno_text()),
-    }
 }
 
 /// Makes one directory that everybody may walk through, whatever our umask is (0077 in the service):

@@ -7,6 +7,7 @@
 mod device_filter;
 mod device_rules;
 mod directories;
+mod file;
 mod layout;
 mod oom;
 mod processes;
@@ -93,7 +94,7 @@ impl Cgroup {
                     warnings.push(format!(
                         "the container has no control group, so no limits, no device filter, no \
                          pause and no count of its memory: {}",
-                        directories::describe(&fault)
+                        fault.sentence()
                     ));
                     return Ok(Cgroup::default());
                 }
@@ -137,7 +138,7 @@ impl Cgroup {
             if !best_effort {
                 return Err(fault);
             }
-            warnings.push(directories::describe(&fault));
+            warnings.push(fault.sentence());
         }
         for hierarchy in used(layout, &settings, rules.is_some()) {
             self.add_hierarchy(hierarchy, existing)?;
@@ -147,7 +148,7 @@ impl Cgroup {
         match rules {
             Some(rules) => match self.filter_devices(rules) {
                 Err(fault) if best_effort => {
-                    warnings.push(directories::describe(&fault));
+                    warnings.push(fault.sentence());
                     Ok(())
                 }
                 other => other,
@@ -164,7 +165,7 @@ impl Cgroup {
                 .map_err(|why| Fault::refused(format!("device rules: {why}")))?;
             for (file, value) in writes {
                 let path = dir.path.join(file);
-                write::write_file(&path, &value)
+                file::write_file(&path, &value)
                     .fault_at("write", path.display())
                     .map_err(|f| f.because(format!("device rules: the kernel refuses {value}")))?;
             }

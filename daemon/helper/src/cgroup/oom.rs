@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::event::{EventfdFlags, PollFlags, eventfd};
 
-use super::write::write_file;
+use super::file::write_file;
 use super::{Cgroup, CgroupDir};
 
 impl Cgroup {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::write::write_file;
+use super::file::write_file;
 use super::{Cgroup, CgroupDir};
 use crate::sys;
 

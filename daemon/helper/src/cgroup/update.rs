@@ -117,7 +117,7 @@ impl Cgroup {
         };
         let target = new.path.join("cgroup.procs");
         super::processes::for_each_process(&known.path, &mut |pid| {
-            match super::write::write_file(&target, &pid.to_string()) {
+            match super::file::write_file(&target, &pid.to_string()) {
                 // It has ended.
                 Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
                 Err(errno) => Err(errno.into()),

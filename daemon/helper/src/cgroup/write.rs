@@ -1,13 +1,12 @@
 //! Writing settings into a cgroup's files, all of them or none.
 
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-use super::directories::{describe, enable_above};
+use super::directories::enable_above;
+use super::file::write_file;
 use super::settings::{FileWrite, Setting};
 use super::{Cgroup, CgroupDir, no_controller};
 use crate::fault::{Fault, OrFault};
@@ -32,7 +31,7 @@ impl Cgroup {
         }
         for setting in settings {
             if let Err(fault) = self.write_all(std::slice::from_ref(setting)) {
-                warnings.push(describe(&fault));
+                warnings.push(fault.sentence());
             }
         }
         Ok(())
@@ -184,19 +183,11 @@ fn set_back(before: &[Before], fault: Fault) -> Fault {
         return fault;
     }
     let files: Vec<String> = left.iter().map(|b| b.file.display().to_string()).collect();
-    let detail = describe(&fault);
+    let detail = fault.sentence();
     fault.because(format!(
         "{detail}; and could not be set back: {}",
         files.join(", ")
     ))
-}
-
-/// Writes a value in one write(2), as cgroup files want it.
-pub(super) fn write_file(file: &Path, value: &str) -> rustix::io::Result<()> {
-    let fd = open(file, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?;
-    fs::File::from(fd)
-        .write_all(value.as_bytes())
-        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 #[cfg(test)]

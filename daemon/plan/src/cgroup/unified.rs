@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use littlebox_helper::protocol::ResourcePlan;
 
 use super::refuse;
-use crate::PlanError;
-use crate::launch::escape;
+use crate::{PlanError, escape};
 
 /// The core's files that set limits; the others move, kill, freeze or only tell.
 const CORE: [&str; 3] = [

@@ -8,8 +8,7 @@ use serde_json::{Map, Value};
 
 use super::arch::{Arch, Named};
 use super::errno;
-use crate::launch::escape;
-use crate::{PlanError, capability};
+use crate::{PlanError, capability, escape};
 
 /// A profile that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]

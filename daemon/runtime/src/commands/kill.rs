@@ -6,8 +6,8 @@ use rustix::io::Errno;
 use super::find;
 use crate::cli::Kill;
 use crate::error::{Doing, Error, Result};
-use crate::launch::SIGKILL;
 use crate::signal;
+use crate::signal::SIGKILL;
 use crate::store::{Entry, Record, Status, Store};
 
 /// Sends a signal to a container's process, or to all of them.

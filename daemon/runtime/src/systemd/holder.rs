@@ -6,7 +6,7 @@ use littlebox_helper::sys::{self, Forked};
 use rustix::process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid};
 
 use crate::error::{Doing, Result};
-use crate::launch::SIGKILL;
+use crate::signal::SIGKILL;
 
 /// The process; dropping it ends it.
 #[derive(Debug)]
