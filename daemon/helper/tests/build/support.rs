@@ -1,9 +1,4 @@
 //! Plans of whole containers, as the daemon makes them, and what is left when they are gone.
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    reason = "shared by tests, each uses a part"
-)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
