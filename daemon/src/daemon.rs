@@ -16,7 +16,7 @@ use crate::engine::paths::Paths;
 use crate::idpool::{self, IdPool};
 use crate::store::{NewEvent, Store, Write};
 use crate::supervisor::{HelperBinary, Supervisor};
-use crate::{procfs, reconcile, server, supervisor, time};
+use crate::{procfs, reconcile, server, shutdown, supervisor, time};
 
 /// What systemd handed over, taken from the environment before there are threads.
 #[derive(Debug, Default)]
@@ -66,12 +66,24 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
     ));
     ready(&config, began);
     signals.wait().await;
-    tracing::info!("shutting down; containers go on");
+    let with_machine = shutdown::machine_goes_down().await;
+    tracing::info!(
+        "shutting down; containers {}",
+        if with_machine {
+            "end with the machine"
+        } else {
+            "go on"
+        }
+    );
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     tell(&engine, "daemon.stopping");
     closing.cancel();
     serving.await.context("the server")?;
     let _ = tokio::time::timeout(drain, engine.close()).await;
+    if with_machine {
+        shutdown::end_containers(&engine).await;
+        let _ = tokio::time::timeout(drain, engine.close()).await;
+    }
     reconcile::remove_empty_instance(&engine).await;
     engine.ids.close();
     // A last write that waits for everything before it.

@@ -21,6 +21,7 @@ pub mod namespaces;
 pub mod procfs;
 pub mod reconcile;
 pub mod server;
+pub mod shutdown;
 pub mod spec;
 pub mod store;
 pub mod supervisor;

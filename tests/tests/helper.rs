@@ -34,6 +34,52 @@ fn a_killed_helper_is_an_unknown_exit_and_never_zero() {
     t.finish();
 }
 
+/// Those that end a process which does not care, and that a machine or a terminal sends.
+const SIGNALS: [Signal; 7] = [
+    Signal::TERM,
+    Signal::INT,
+    Signal::HUP,
+    Signal::QUIT,
+    Signal::ALARM,
+    Signal::USR1,
+    Signal::TSTP,
+];
+
+#[test]
+fn a_helper_outlives_the_signals_of_a_shutdown_and_records_the_true_end() {
+    let mut t = Bed::new();
+    let (killed, asked) = (t.sleeper(), t.sleeper());
+    let signal_helpers = || {
+        for container in [&killed, &asked] {
+            for signal in SIGNALS {
+                proc::kill(container.helper_pid.expect("a helper"), signal);
+            }
+        }
+    };
+    signal_helpers();
+    assert_eq!(t.exec(&id(&killed), &["echo", "fine"]), "fine\n");
+    // What the helper starts has none of its signals blocked.
+    let blocked = "grep -E 'Sig(Blk|Ign)' /proc/self/status | tr -d '\t\n'";
+    let none = "SigBlk:0000000000000000SigIgn:0000000000000000";
+    assert_eq!(t.exec(&id(&killed), &["sh", "-c", blocked]), none);
+    assert_eq!(t.sh(blocked), none);
+    t.kill9();
+    signal_helpers();
+    proc::kill(pid1(&killed), Signal::KILL);
+    proc::kill(pid1(&asked), Signal::TERM);
+    proc::until("both have ended", || {
+        !proc::alive(pid1(&killed)) && !proc::alive(pid1(&asked))
+    });
+    t.start_again();
+    let exit = t.exit(&id(&killed));
+    assert!(
+        matches!(exit.status, ExitStatus::Signaled { signal: 9, .. }),
+        "{exit:?}"
+    );
+    assert_eq!(code(&t.exit(&id(&asked))), Some(0));
+    t.finish();
+}
+
 #[test]
 fn helper_and_daemon_killed_together_is_an_unknown_exit() {
     let mut t = Bed::new();
@@ -76,6 +122,9 @@ fn a_killed_zygote_is_replaced_and_running_containers_do_not_notice() {
     let t = Bed::new();
     let container = t.sleeper();
     let zygote = t.system().zygote_pid.expect("a zygote");
+    proc::kill(zygote, Signal::TERM);
+    assert_eq!(t.sh("echo deaf"), "deaf\n");
+    assert_eq!(t.system().zygote_pid, Some(zygote), "SIGTERM has ended it");
     proc::kill(zygote, Signal::KILL);
     assert_eq!(t.exec(&id(&container), &["echo", "fine"]), "fine\n");
     assert_eq!(t.sh("echo new"), "new\n");

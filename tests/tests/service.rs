@@ -41,6 +41,86 @@ fn it_says_ready_only_when_the_socket_answers_and_stopping_when_it_ends() {
     assert!(daemon.wait().success());
 }
 
+/// A `systemctl` that says of the machine what is written in the file `machine` beside it.
+fn fake_systemctl(dirs: &Dirs) -> String {
+    let bin = dirs.base_path.join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let script = bin.join("systemctl");
+    let text = "#!/bin/sh\n[ \"$*\" = is-system-running ] && cat \"${0%/*}/machine\"\nexit 1\n";
+    std::fs::write(&script, text).unwrap();
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn with_the_machine_containers_end_by_their_own_signal_and_policies_count_afterwards() {
+    let mut t = Bed::new();
+    let notify = UnixDatagram::bind(t.dirs.base_path.join("notify")).unwrap();
+    let (path, socket) = (fake_systemctl(&t.dirs), t.dirs.base_path.join("notify"));
+    let machine = t.dirs.base_path.join("bin/machine");
+    let env = [
+        ("PATH", path.as_str()),
+        ("NOTIFY_SOCKET", socket.to_str().unwrap()),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    t.options.env.extend(env);
+    std::fs::write(&machine, "running\n").unwrap();
+    t.stop();
+    t.start_again();
+    let script = "trap 'exit 3' INT; echo ready; while :; do sleep 0.05; done";
+    let more = json!({"stop_signal": "INT"});
+    let no = id(&t.start(&with(busybox(&["sh", "-c", script]), more)));
+    t.ready(&no);
+    let deaf = busybox(&[
+        "sh",
+        "-c",
+        "trap '' TERM; echo ready; while :; do sleep 1; done",
+    ]);
+    let deaf = id(&t.start(&with(deaf, json!({"stop_timeout_s": 1}))));
+    t.ready(&deaf);
+    let policies = ["on-failure", "always", "unless-stopped"];
+    let policies = policies.map(|p| id(&t.sleeper_with(json!({"restart": {"policy": p}}))));
+    let by_hand = id(&t.sleeper_with(json!({"restart": {"policy": "unless-stopped"}})));
+    let _stopped = t
+        .post(&format!("/v1/containers/{by_hand}/stop?wait=20s"))
+        .expect(200);
+
+    // The daemon alone: nothing happens to them.
+    t.stop();
+    t.start_again();
+    assert_eq!(t.state(&no), ContainerState::Running);
+
+    let running: Vec<u32> = t.list().iter().filter_map(|c| c.pid).collect();
+    assert_eq!(running.len(), 5);
+    std::fs::write(&machine, "stopping\n").unwrap();
+    t.stop();
+    assert!(!running.iter().any(|pid| proc::alive(*pid)));
+    std::fs::write(&machine, "running\n").unwrap();
+    t.start_again();
+    assert_eq!(code(&t.exit(&no)), Some(3));
+    let exit = t.exit(&deaf);
+    assert!(matches!(
+        exit.status,
+        ExitStatus::Signaled { signal: 9, .. }
+    ));
+    for c in &policies {
+        proc::until("its policy has started it", || {
+            t.state(c) == ContainerState::Running
+        });
+    }
+    for c in [&no, &deaf, &by_hand] {
+        assert_eq!(t.state(c), ContainerState::Exited);
+    }
+    notify.set_nonblocking(true).unwrap();
+    let mut said = String::new();
+    let mut buf = [0u8; 4096];
+    while let Ok(n) = notify.recv(&mut buf) {
+        said += &String::from_utf8_lossy(&buf[..n]);
+    }
+    assert!(said.contains("EXTEND_TIMEOUT_USEC="), "{said}");
+    t.finish();
+}
+
 #[test]
 fn a_socket_handed_over_by_systemd_is_used() {
     let t = Bed::builder().socket_activation().build();

@@ -3,7 +3,7 @@
 # installs littlebox in it and runs the suites of guest/ there. Needs root.
 #
 # From the environment: LITTLEBOX_BIN_DIR (the built programs); VM_DEBIAN (bookworm, trixie);
-# VM_SUITES (names of guest/*.sh in order, default: all); VM_TIMEOUT (seconds for one boot, 1500).
+# VM_SUITES (names of guest/*.sh in order, after `install`; default: all); VM_TIMEOUT (seconds for one boot, 1500).
 #
 # The guest tells its results on its second serial port, a line for each test. It has no way back:
 # the whole suite is one command inside, so a hung guest costs no more than its time.
@@ -48,7 +48,7 @@ boot() {
   timeout "$timeout" nice qemu-system-x86_64 -M q35 -cpu Nehalem -accel tcg,thread=multi,tb-size=512 \
     -smp "$([ "$debian" = bookworm ] && echo 2 || echo 1)" -m 1536 \
     -nodefaults -display none -no-reboot -kernel "$target/$debian/vmlinuz" \
-    -append "root=/dev/nvme0n1 rw console=ttyS0 mitigations=off nokaslr tsc=reliable no_timer_check quiet panic=-1" \
+    -append "root=/dev/nvme0n1 rw console=ttyS0 mitigations=off nokaslr tsc=reliable no_timer_check psi=1 quiet panic=-1" \
     -drive "file=$work/root.img,format=raw,if=none,id=root,cache=unsafe" \
     -device nvme,drive=root,serial=root \
     -drive "file=$work/payload.img,format=raw,if=none,id=payload,readonly=on" \

@@ -3,6 +3,11 @@
 //! It was executed once, from a sealed memfd; a fork of it is a helper in a fraction of the time
 //! that an execution takes, and shares its pages. It ends when the daemon closes the control
 //! socket; the helpers go on.
+//!
+//! Signals end neither: the zygote goes with its daemon, a helper with its container. A machine that
+//! shuts down sends SIGTERM to every process (systemd-shutdown(8)), and a helper that heeded it would
+//! be gone before it had recorded how its container ended. So every signal is blocked, and not
+//! ignored, which an execution would pass on to hooks and programs (execve(2)).
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
@@ -92,7 +97,6 @@ pub fn run(control: OwnedFd) -> Result<Role, ZygoteError> {
         Err(error) => Err(error),
         Ok(Some(connection)) => {
             drop(zygote);
-            sys::set_signal_mask(0).map_err(io("sigprocmask"))?;
             Ok(Role::Helper(connection))
         }
     }

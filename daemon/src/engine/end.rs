@@ -27,6 +27,15 @@ pub struct StopOptions {
     pub wait: Option<Duration>,
 }
 
+/// Who wants an end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    /// A client: no policy brings the container back.
+    Client,
+    /// The machine, which goes down: policies go on after its boot.
+    Machine,
+}
+
 impl Engine {
     /// Sends a signal to PID 1, or to every process of the container.
     pub async fn kill(&self, reference: &str, signal: i32, all: bool) -> Result<(), EngineError> {
@@ -50,20 +59,21 @@ impl Engine {
     ) -> Result<(Arc<Handle>, bool), EngineError> {
         let handle = self.find(reference)?;
         let (engine, stopped) = (self.clone(), handle.clone());
-        self.detached(async move { engine.begin_stop(&stopped, options).await })
+        self.detached(async move { engine.begin_stop(&stopped, options, By::Client).await })
             .await?;
         let ended = handle.ended_within(options.wait).await;
         Ok((handle, ended))
     }
 
     /// The part of a stop that changes something: state, signal, and the timer that kills.
-    async fn begin_stop(
+    pub(super) async fn begin_stop(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         options: StopOptions,
+        by: By,
     ) -> Result<(), EngineError> {
         let _operation = handle.operation.lock().await;
-        if self.cancel_restart(handle) {
+        if by == By::Client && self.cancel_restart(handle) {
             handle.notify();
             return Ok(());
         }
@@ -71,7 +81,10 @@ impl Engine {
             let mut live = handle.live();
             let was_paused = live.record.state == ContainerState::Paused;
             live.transition(Transition::Stop)?;
-            live.record.restart.stopped = true;
+            match by {
+                By::Client => live.record.restart.stopped = true,
+                By::Machine => live.record.restart.interrupted = true,
+            }
             let signal = options.signal.unwrap_or(live.record.stop_signal);
             let grace = options
                 .grace
@@ -130,7 +143,7 @@ impl Engine {
         let engine = self.clone();
         self.detached(async move {
             if lifecycle::is_live(handle.state()) {
-                engine.begin_stop(&handle, options).await?;
+                engine.begin_stop(&handle, options, By::Client).await?;
                 handle.ended_within(None).await;
             }
             let _operation = handle.operation.lock().await;

@@ -14,6 +14,7 @@ mod inspect;
 mod leftovers;
 mod limits;
 mod machine;
+mod machine_end;
 mod patch;
 pub mod paths;
 mod prepare;

@@ -28,6 +28,8 @@ pub struct RestartState {
     pub short_runs: u32,
     /// A client stopped it, and none has started it since.
     pub stopped: bool,
+    /// The last run ended because the machine went down.
+    pub interrupted: bool,
     /// When it will be started; nanoseconds since the epoch.
     pub due_at: Option<i64>,
     /// The boot in which it last ran or was stopped.
@@ -58,12 +60,14 @@ impl RestartState {
         self.count = 0;
         self.short_runs = 0;
         self.stopped = false;
+        self.interrupted = false;
         self.due_at = None;
     }
 
     /// The policy starts it.
     pub fn begin_again(&mut self) {
         self.count = self.count.saturating_add(1);
+        self.interrupted = false;
         self.due_at = None;
     }
 
@@ -89,8 +93,10 @@ impl RestartState {
             RestartMode::No => false,
             RestartMode::Always | RestartMode::UnlessStopped => true,
             RestartMode::OnFailure => {
-                // An end that nobody saw (a power cut, a lost helper) was no success.
-                let success = matches!(ending, Ending::Exit(ExitStatus::Exited { code: 0 }));
+                // An end that nobody saw (a power cut, a lost helper) was no success, and neither
+                // is that of a program which obeyed the machine's shutdown.
+                let zero = matches!(ending, Ending::Exit(ExitStatus::Exited { code: 0 }));
+                let success = zero && !self.interrupted;
                 let left = self.policy.max_retries.is_none_or(|max| self.count < max);
                 !success && left
             }
@@ -166,6 +172,20 @@ mod tests {
             stopped.begin();
             assert!(stopped.after(Ending::Exit(&THREE), SHORT).is_some());
         }
+    }
+
+    #[test]
+    fn what_the_machine_interrupted_is_no_success() {
+        for (policy, again) in [("no", false), ("on-failure", true), ("always", true)] {
+            let mut it = state(policy);
+            it.interrupted = true;
+            let delay = it.after(Ending::Exit(&ZERO), SHORT);
+            assert_eq!(delay.is_some(), again, "{policy}");
+        }
+        let mut it = state("on-failure");
+        it.interrupted = true;
+        it.begin_again();
+        assert_eq!(it.after(Ending::Exit(&ZERO), SHORT), None, "the next run");
     }
 
     #[test]

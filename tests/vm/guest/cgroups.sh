@@ -15,6 +15,56 @@ limits_are_in_the_kernel() {
   lbctl rm -f limits
 }
 
+limits_of_a_running_container_change_in_the_kernel() {
+  run live -m 64m --cpus 0.5 --pids-limit 20 -- sleep 1000
+  lbctl update -m 96m --memory-swap 128m --memory-high 80m --cpus 0.25 --cpu-weight 300 --cpuset-cpus 1 \
+    --pids-limit 30 live
+  is "$(_cg live memory.max)" $((96 << 20))
+  is "$(_cg live memory.swap.max)" $((32 << 20))
+  is "$(_cg live memory.high)" $((80 << 20))
+  is "$(_cg live cpu.max)" "25000 100000"
+  is "$(_cg live cpu.weight)" 300
+  is "$(_cg live cpuset.cpus)" 1
+  is "$(lbctl exec live nproc)" 1
+  is "$(_cg live pids.max)" 30
+  # By the API, and only what it names.
+  api /containers/live -X PATCH -H 'Content-Type: application/json' -d '{"resources": {"pids_limit": 40}}'
+  is "$(_cg live pids.max) $(_cg live memory.max)" "40 $((96 << 20))"
+  lbctl update --lift cpus --lift memory_high live
+  is "$(_cg live cpu.max)" "max 100000"
+  is "$(_cg live memory.high)" max
+  remove_all
+}
+
+a_limit_below_what_is_used_changes_nothing() {
+  # 24 MiB in a tmpfs cannot be reclaimed without swap.
+  run full -m 64m --tmpfs /mem -- sh -c 'dd if=/dev/zero of=/mem/x bs=1M count=24; echo there; exec sleep 1000'
+  until_true says there lbctl logs full
+  fails lbctl update -m 8m --pids-limit 7 full
+  is "$(_cg full memory.max)" $((64 << 20))
+  fails is "$(_cg full pids.max)" 7
+  is "$(field full .state)" running
+  remove_all
+}
+
+# shellcheck disable=SC2016 # a script for the container
+readonly GREEDY='x=a; while :; do x=$x$x$x$x; done'
+
+an_exec_that_runs_out_of_memory_is_told_from_its_container() {
+  # PID 1 forks nothing while the memory is gone: that would be its own end.
+  run victim -m 16m --memory-swap 16m -- sh -c 'trap "exit 0" TERM; sleep 1000 & echo ready; wait'
+  until_true says ready lbctl logs victim
+  local exec
+  exec=$(api '/containers/victim/execs?wait=100s' --max-time 120 -H 'Content-Type: application/json' \
+    -d "$(jq -n --arg script "$GREEDY" '{command: ["sh", "-c", $script]}')")
+  jq -e '.exit.oom_killed' <<<"$exec"
+  is "$(field victim '"\(.state) \(.oom_kills)"')" "running 1"
+  says 'oom_kill 1' _cg victim memory.events
+  lbctl stop victim
+  is "$(field victim '"\(.exit.code) \(.exit.oom_killed // false)"')" "0 false"
+  remove_all
+}
+
 memory_that_runs_out_ends_its_container_and_no_other() {
   run other -- sleep 1000
   run hungry -m 16m -- sh -c 'x=$(tr "\0" x </dev/zero | head -c 100000000)'
@@ -50,6 +100,21 @@ a_paused_container_stands_still() {
   remove_all
 }
 
+freeze_and_kill_reach_cgroups_below() {
+  run deep --pids-limit 100 -- sh -c 'for i in 1 2 3; do sleep 1000 & done; wait'
+  local dir pid
+  dir=$(field deep .cgroups.unified)
+  until_true test "$(wc -l <"$dir/cgroup.procs")" -ge 4
+  mkdir -p "$dir/a/b"
+  pid=$(tail -n1 "$dir/cgroup.procs")
+  echo "$pid" >"$dir/a/b/cgroup.procs"
+  lbctl pause deep
+  says 'frozen 1' cat "$dir/a/b/cgroup.events"
+  lbctl rm -f deep
+  test ! -d "/proc/$pid"
+  test ! -d "$dir"
+}
+
 a_kill_leaves_no_process_in_the_cgroup() {
   run family --pids-limit 100 -- sh -c 'for i in 1 2 3 4 5; do (trap "" TERM; sleep 1000) & done; wait'
   local dir
@@ -65,6 +130,15 @@ stats_come_from_the_cgroup() {
   api "/containers/busy/stats" >/tmp/stats
   cat /tmp/stats
   head -n1 /tmp/stats | jq -e '.source == "cgroup2" and .cpu_ns > 100000000 and .memory > 0 and .pids == 1 and .memory_limit == 67108864'
+  remove_all
+}
+
+stats_have_the_pressure_of_the_cgroup() {
+  # Two that share a twentieth of a CPU wait for it.
+  run pressed --cpus 0.05 -- sh -c '(while :; do :; done) & while :; do :; done'
+  _some() { api /containers/pressed/stats | jq -e '.pressure.cpu.some.total_us > 0 and .cpu_throttled_ns > 0'; }
+  until_true _some
+  api /containers/pressed/stats | jq -e '.pressure | has("memory") and has("io")'
   remove_all
 }
 

@@ -17,6 +17,18 @@ containers_of_every_policy_run() {
 
 _restarted() { is "$(field always .state) $(field always .restart_count)" "running 1"; }
 
+how_containers_will_end_is_theirs() {
+  # One obeys, one does not, one cannot before it is thawed; one ends well when it is told to.
+  # shellcheck disable=SC2016 # scripts for the containers
+  run obeys -- sh -c 'trap "exit 3" TERM; echo ready; while :; do sleep 0.1; done'
+  run own-signal --stop-signal INT -- sh -c 'trap "exit 4" INT; echo ready; while :; do sleep 0.1; done'
+  run deaf --stop-timeout 2 -- sleep 1000
+  run paused --restart unless-stopped -- sh -c 'trap "exit 5" TERM; echo ready; while :; do sleep 0.1; done'
+  run ends-well --restart on-failure -- sh -c 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done'
+  for name in obeys own-signal paused ends-well; do until_true says ready lbctl logs "$name"; done
+  lbctl pause paused
+}
+
 a_policy_is_at_work_before_the_reboot() {
   local pid
   pid=$(pid_of always)

@@ -5,16 +5,18 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use rustix::io::Result;
 
 use super::check;
-use super::signal::signal_descriptor;
+use super::signal::{set_signal_mask, signal_descriptor};
 
 /// The kernel's signal set with SIGCHLD alone: bit n-1 is signal n.
 const SIGCHLD_SET: u64 = 1 << (libc::SIGCHLD - 1);
 
-/// Blocks SIGCHLD (and unblocks every other signal) and makes a non-blocking descriptor that is
-/// readable while one is pending (signalfd(2)). A fork undoes the blocking with
-/// `set_signal_mask(0)`.
+/// Blocks every signal, so that none but SIGKILL ends this process or a fork of it, and makes a
+/// non-blocking descriptor that is readable while SIGCHLD is pending (signalfd(2)). What is to be
+/// ended by signals again undoes the blocking with `set_signal_mask(0)`.
 pub fn child_signals() -> Result<OwnedFd> {
-    signal_descriptor(SIGCHLD_SET, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)
+    let descriptor = signal_descriptor(SIGCHLD_SET, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK)?;
+    set_signal_mask(!0)?;
+    Ok(descriptor)
 }
 
 /// Gives the heap's free pages back to the kernel (malloc_trim(3)). Does nothing without glibc.
