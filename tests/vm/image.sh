@@ -22,27 +22,31 @@ trap 'rm -rf "$root"' EXIT
 
 # The kernel is unpacked, not installed: no initramfs is wanted, and no boot loader. NVMe and ext4
 # are built into Debian's cloud kernel.
-# shellcheck disable=SC2016 # expanded by the hook
-kernel_hook='
+cat >"$dir/kernel-hook" <<'END'
+#!/usr/bin/env bash
+set -euo pipefail
 export APT_CONFIG=$MMDEBSTRAP_APT_CONFIG
-package=$(apt-cache depends linux-image-cloud-amd64 | sed -n "s/.*Depends: \(linux-image-[0-9].*\)/\1/p" | head -n1)
+package=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image-[0-9]/ && !n++ { print $2 }')
 tmp=$(mktemp -d)
-chmod 755 "$tmp"
-(cd "$tmp" && apt-get -q download "$package" && dpkg-deb -x ./*.deb unpacked)
-mv "$tmp"/unpacked/boot/vmlinuz-* "$VM_DIR/vmlinuz"
+cd "$tmp"
+apt-get -q -o APT::Sandbox::User=root download "$package"
+dpkg-deb -x ./*.deb unpacked
+mv unpacked/boot/vmlinuz-* "$VM_DIR/vmlinuz"
 mkdir -p "$1/usr/lib/modules"
 # trixie has them in usr already
-for modules in "$tmp"/unpacked/lib/modules "$tmp"/unpacked/usr/lib/modules; do
+for modules in unpacked/lib/modules unpacked/usr/lib/modules; do
   if [ -d "$modules" ]; then cp -a "$modules/." "$1/usr/lib/modules/"; fi
 done
+cd /
 rm -rf "$tmp"
 chroot "$1" depmod "$(ls "$1/usr/lib/modules")"
-'
+END
+chmod 755 "$dir/kernel-hook"
 
 echo "making a virtual machine's image of Debian $suite" >&2
 export VM_DIR=$dir
 mmdebstrap --quiet --variant=minbase --include="$(IFS=,; echo "${packages[*]}")" \
-  --customize-hook="$kernel_hook" "$suite" "$root" </dev/null
+  --aptopt='Acquire::Retries "5"' --customize-hook="$dir/kernel-hook" "$suite" "$root" </dev/null
 
 cat >"$root/etc/fstab" <<'END'
 /dev/nvme0n1 / ext4 defaults,noatime 0 0

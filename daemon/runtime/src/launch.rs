@@ -85,7 +85,7 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
         None
     };
     let (cgroup, existing) = match &scope {
-        Some(scope) => (scope.path(), ExistingCgroup::Use),
+        Some(scope) => (scope.container_path(), ExistingCgroup::Use),
         None => (cgroup::path(&bundle.spec, &id)?, ExistingCgroup::UseEmpty),
     };
     let run_dir = store.path_of(&id);

@@ -4,6 +4,9 @@
 # _cg NAME FILE: a file of a container's cgroup.
 _cg() { cat "$(field "$1" .cgroups.unified)/$2"; }
 
+# _has DIRECTORY N: at least so many processes are in it.
+_has() { test "$(wc -l <"$1/cgroup.procs")" -ge "$2"; }
+
 limits_are_in_the_kernel() {
   run limits -m 64m --memory-swap 64m --cpus 0.5 --cpu-weight 50 --cpuset-cpus 0 --pids-limit 20 -- sleep 1000
   is "$(_cg limits memory.max)" $((64 << 20))
@@ -55,7 +58,7 @@ an_exec_that_runs_out_of_memory_is_told_from_its_container() {
   run victim -m 16m --memory-swap 16m -- sh -c 'trap "exit 0" TERM; sleep 1000 & echo ready; wait'
   until_true says ready lbctl logs victim
   local exec
-  exec=$(api '/containers/victim/execs?wait=100s' --max-time 120 -H 'Content-Type: application/json' \
+  exec=$(api '/containers/victim/execs?wait=300s' --max-time 400 -H 'Content-Type: application/json' \
     -d "$(jq -n --arg script "$GREEDY" '{command: ["sh", "-c", $script]}')")
   jq -e '.exit.oom_killed' <<<"$exec"
   is "$(field victim '"\(.state) \(.oom_kills)"')" "running 1"
@@ -84,15 +87,21 @@ a_fork_bomb_stays_small() {
   remove_all
 }
 
+_stands_still() {
+  local lines
+  lines=$(lbctl logs "$1" | wc -l)
+  sleep 2
+  is "$(lbctl logs "$1" | wc -l)" "$lines"
+}
+
 a_paused_container_stands_still() {
   counter
   until_true numbers count
   lbctl pause count
   is "$(_cg count cgroup.freeze)" 1
-  local then
-  then=$(lbctl logs count | wc -l)
-  sleep 1
-  is "$(lbctl logs count | wc -l)" "$then"
+  says 'frozen 1' _cg count cgroup.events
+  # What it had printed may still be on its way.
+  until_true _stands_still count
   lbctl resume count
   tell 0
   is "$(lbctl wait count)" 0
@@ -104,7 +113,7 @@ freeze_and_kill_reach_cgroups_below() {
   run deep --pids-limit 100 -- sh -c 'for i in 1 2 3; do sleep 1000 & done; wait'
   local dir pid
   dir=$(field deep .cgroups.unified)
-  until_true test "$(wc -l <"$dir/cgroup.procs")" -ge 4
+  until_true _has "$dir" 4
   mkdir -p "$dir/a/b"
   pid=$(tail -n1 "$dir/cgroup.procs")
   echo "$pid" >"$dir/a/b/cgroup.procs"
@@ -119,17 +128,16 @@ a_kill_leaves_no_process_in_the_cgroup() {
   run family --pids-limit 100 -- sh -c 'for i in 1 2 3 4 5; do (trap "" TERM; sleep 1000) & done; wait'
   local dir
   dir=$(field family .cgroups.unified)
-  until_true test "$(wc -l <"$dir/cgroup.procs")" -ge 6
+  until_true _has "$dir" 6
   lbctl rm -f family
   test ! -d "$dir"
 }
 
 stats_come_from_the_cgroup() {
   run busy -m 64m -- sh -c 'while :; do :; done'
-  sleep 2
-  api "/containers/busy/stats" >/tmp/stats
-  cat /tmp/stats
-  head -n1 /tmp/stats | jq -e '.source == "cgroup2" and .cpu_ns > 100000000 and .memory > 0 and .pids == 1 and .memory_limit == 67108864'
+  _busy() { api /containers/busy/stats | jq -e '.cpu_ns > 100000000'; }
+  until_true _busy
+  api /containers/busy/stats | jq -e '.source == "cgroup2" and .memory > 0 and .pids == 1 and .memory_limit == 67108864'
   remove_all
 }
 

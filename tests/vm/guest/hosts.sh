@@ -3,14 +3,20 @@
 
 readonly NEST=/run/vm-nest
 
-# _nest SCRIPT: a second daemon as a service of its own slice, with its cgroup handed over. The
-# script puts the daemon somewhere in it and becomes it.
+# _nest CGROUP_PARENT COMMAND...: a second daemon as a service of its own slice, with its cgroup handed
+# over. The command runs a shell script, standard input, that puts the daemon somewhere in it.
 _nest() {
+  systemctl stop nested 2>/dev/null || true
+  systemctl reset-failed nested 2>/dev/null || true
   mkdir -p $NEST
   printf 'cgroup_parent = "%s"\n' "$1" >$NEST/config.toml
-  systemd-run -q --unit=nested --slice=nest.slice -p Delegate=yes -p KillMode=process -E NEST=$NEST \
-    bash -euxc "$2"
-  until_true lbctl --socket $NEST/sock ps
+  shift
+  cat - >$NEST/start <<END
+$(cat)
+exec littleboxd --config $NEST/config.toml --socket $NEST/sock --state-dir $NEST/state --run-dir $NEST/run
+END
+  systemd-run -q --unit=nested --slice=nest.slice -p Delegate=yes -p KillMode=process "$@" bash -eux $NEST/start
+  until_true lbctl --socket $NEST/sock ps || { journalctl -u nested -n 20 --no-pager -o cat; return 1; }
 }
 
 _end_nest() {
@@ -22,14 +28,12 @@ _end_nest() {
   rm -rf $NEST
 }
 
-# shellcheck disable=SC2016 # for the service
-readonly DAEMON='exec littleboxd --config $NEST/config.toml --socket $NEST/sock --state-dir $NEST/state --run-dir $NEST/run'
-
-# _holds: limits are in the kernel, pause and removal work.
+# _holds MOUNT SHOWN: limits are in the kernel, pause and removal work. What the daemon calls SHOWN
+# lies at MOUNT here.
 _holds() {
-  local dir=$1/$2
+  local dir
   lbctl --socket $NEST/sock run -d --name inner -m 64m --cpus 0.5 "dir:$ROOT" sleep 1000
-  dir=$1/$(curl -sS --unix-socket $NEST/sock http://x/v1/containers/inner | jq -r .cgroups.unified | sed "s|^$2||")
+  dir=$1$(curl -sS --unix-socket $NEST/sock http://x/v1/containers/inner | jq -r .cgroups.unified | sed "s|^$2||")
   is "$(cat "$dir/memory.max") $(cat "$dir/cpu.max")" "$((64 << 20)) 50000 100000"
   lbctl --socket $NEST/sock pause inner
   is "$(cat "$dir/cgroup.freeze")" 1
@@ -40,34 +44,29 @@ _holds() {
 }
 
 a_daemon_in_a_delegated_service_has_its_containers_below_it() {
-  # shellcheck disable=SC2016 # for the service
-  _nest /nest.slice/nested.service/boxes '
-    own=/sys/fs/cgroup$(sed s/^0::// /proc/self/cgroup)
-    mkdir $own/daemon
-    echo $$ >$own/daemon/cgroup.procs
-    '"$DAEMON"
-  _holds /sys/fs/cgroup/ /sys/fs/cgroup/
+  _nest /nest.slice/nested.service/boxes env <<'END'
+own=/sys/fs/cgroup$(sed s/^0::// /proc/self/cgroup)
+mkdir $own/daemon
+echo $$ >$own/daemon/cgroup.procs
+END
+  _holds /sys/fs/cgroup /sys/fs/cgroup
   test -d /sys/fs/cgroup/nest.slice/nested.service/boxes
   _end_nest
 }
 
 a_daemon_in_a_cgroup_namespace_sees_its_own_cgroup_as_the_root() {
-  # shellcheck disable=SC2016 # for the service
-  _nest /boxes '
-    exec unshare --cgroup --mount bash -euxc '"'"'
-      mount -t cgroup2 none /sys/fs/cgroup
-      mkdir /sys/fs/cgroup/daemon
-      echo $$ >/sys/fs/cgroup/daemon/cgroup.procs
-      '"$DAEMON""'"
-  _holds /sys/fs/cgroup/nest.slice/nested.service/ /sys/fs/cgroup/
+  _nest /boxes unshare --cgroup --mount <<'END'
+mount -t cgroup2 none /sys/fs/cgroup
+mkdir /sys/fs/cgroup/daemon
+echo $$ >/sys/fs/cgroup/daemon/cgroup.procs
+END
+  _holds /sys/fs/cgroup/nest.slice/nested.service /sys/fs/cgroup
   test -d /sys/fs/cgroup/nest.slice/nested.service/boxes
   _end_nest
 }
 
 processes_in_the_parent_cgroup_are_a_clear_error() {
-  # shellcheck disable=SC2016 # for the service
-  _nest /nest.slice/nested.service '
-    '"$DAEMON"
+  _nest /nest.slice/nested.service env </dev/null
   local said
   said=$(lbctl --socket $NEST/sock run -d -m 64m "dir:$ROOT" sleep 1000 2>&1) && false
   says 'processes of its own' echo "$said"
@@ -75,17 +74,15 @@ processes_in_the_parent_cgroup_are_a_clear_error() {
 }
 
 a_read_only_tree_is_a_clear_error_for_limits_and_a_warning_without() {
-  # shellcheck disable=SC2016 # for the service
-  _nest /boxes '
-    exec unshare --mount bash -euxc '"'"'
-      mount -o remount,bind,ro /sys/fs/cgroup
-      '"$DAEMON""'"
+  _nest /boxes unshare --mount <<'END'
+mount -o remount,bind,ro /sys/fs/cgroup
+END
   local said
   said=$(lbctl --socket $NEST/sock run -d -m 64m "dir:$ROOT" sleep 1000 2>&1) && false
   says read-only echo "$said"
   lbctl --socket $NEST/sock run -d --name without "dir:$ROOT" sleep 1000
   curl -sS --unix-socket $NEST/sock http://x/v1/containers/without |
-    jq -e '(.cgroups == {}) and (.warnings | join(" ") | test("no control group.*read-only"))'
+    jq -e '(.cgroups // {} | length == 0) and (.warnings | join(" ") | test("no control group.*read-only"))'
   _end_nest
 }
 

@@ -13,7 +13,7 @@ installer() {
 api() {
   local path=$1
   shift
-  curl -sS --fail-with-body --max-time 60 --unix-socket "$SOCKET" "$@" "http://localhost/v1$path"
+  curl -sS --fail-with-body --max-time 300 --unix-socket "$SOCKET" "$@" "http://localhost/v1$path"
 }
 
 # run NAME [FLAG...] -- COMMAND...: a container of busybox in the background.
@@ -30,12 +30,12 @@ field() { api "/containers/$1" | jq -r "$2"; }
 
 pid_of() { field "$1" .pid; }
 
-# until WHAT...: polls a command until it succeeds, for 60 seconds.
+# until_true WHAT...: polls a command until it succeeds, for four minutes: a busy host starves the machine.
 until_true() {
-  local end=$((SECONDS + 60))
+  local end=$((SECONDS + 240))
   set +x
   until "$@" >/dev/null 2>&1; do
-    if [ $SECONDS -ge $end ]; then echo "not within 60 s: $*"; return 1; fi
+    if [ $SECONDS -ge $end ]; then echo "not within four minutes: $*"; return 1; fi
     sleep 0.2
   done
   set -x

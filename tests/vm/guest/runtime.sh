@@ -25,25 +25,30 @@ _state() { _runtime state "$1" | jq -r .status; }
 _is() { is "$(_state "$1")" "$2"; }
 _show() { systemctl show -P "$2" "$1"; }
 
-# Not CPUQuota: systemd counts it in microseconds per second and says so in words.
+# The container's own cgroup, in that of its scope.
+readonly SCOPE=/sys/fs/cgroup/vm.slice/vm-boxes.slice/lb-one.scope
+readonly DIR=$SCOPE/container
+
 readonly LIMITS='67108864 20 50000 100000'
 _limits() { (cd "$1" && echo "$(cat memory.max pids.max cpu.max | tr '\n' ' ')" | sed 's/ $//'); }
 
 a_container_has_a_scope_from_create_to_delete() {
   _bundle vm-boxes.slice:lb:one
   _runtime create --bundle $BUNDLE --pid-file /run/vm-one.pid one >/run/vm-one.out 2>&1 </dev/null
-  local scope=lb-one.scope dir=/sys/fs/cgroup/vm.slice/vm-boxes.slice/lb-one.scope
+  local scope=lb-one.scope
   is "$(_state one)" created
   active $scope
   is "$(_show $scope ControlGroup)" /vm.slice/vm-boxes.slice/lb-one.scope
   is "$(_show $scope Slice) $(_show $scope Delegate)" "vm-boxes.slice yes"
   is "$(_show $scope Description)" "littlebox container one"
-  is "$(cat $dir/cgroup.procs)" "$(cat /run/vm-one.pid)"
-  is "$(_limits $dir)" "$LIMITS"
+  is "$(_show $scope TasksMax)" infinity
+  is "$(cat $DIR/cgroup.procs)" "$(cat /run/vm-one.pid)"
+  is "$(cat $SCOPE/cgroup.procs)" ""
+  is "$(_limits $DIR)" "$LIMITS"
+  for controller in cpuset cpu io memory pids; do grep -qw $controller $DIR/cgroup.controllers; done
 }
 
 exec_joins_the_scope_and_a_reload_of_systemd_changes_no_limit() {
-  local dir=/sys/fs/cgroup/vm.slice/vm-boxes.slice/lb-one.scope
   _runtime start one
   until_true says ready cat /run/vm-one.out
   _is one running
@@ -52,29 +57,28 @@ exec_joins_the_scope_and_a_reload_of_systemd_changes_no_limit() {
   systemctl daemon-reload
   # What makes systemd realize the cgroups of all its units anew.
   systemctl set-property --runtime vm-boxes.slice CPUWeight=200
-  is "$(_limits $dir)" "$LIMITS"
+  is "$(_limits $DIR)" "$LIMITS"
 }
 
 limits_are_updated_and_stay() {
-  local dir=/sys/fs/cgroup/vm.slice/vm-boxes.slice/lb-one.scope
   _runtime update --memory 100663296 --pids-limit 30 one
   systemctl daemon-reload
   systemctl set-property --runtime vm-boxes.slice CPUWeight=100
-  is "$(_limits $dir)" '100663296 30 50000 100000'
+  is "$(_limits $DIR)" '100663296 30 50000 100000'
 }
 
 it_freezes_and_is_killed_and_its_scope_goes_with_it() {
-  local scope=lb-one.scope dir=/sys/fs/cgroup/vm.slice/vm-boxes.slice/lb-one.scope
+  local scope=lb-one.scope
   _runtime pause one
   _is one paused
-  is "$(cat $dir/cgroup.freeze)" 1
+  is "$(cat $DIR/cgroup.freeze)" 1
   _runtime resume one
   _runtime kill one TERM
   until_true _is one stopped
   _runtime delete one
   fails _runtime state one
-  until_true test ! -d $dir
-  until_true is "$(_show $scope ActiveState)" inactive
+  until_true test ! -d $SCOPE
+  fails active $scope
   is "$(_show $scope LoadState)" not-found
 }
 

@@ -72,7 +72,7 @@ pub fn destroy(entry: &Entry, record: &Record) -> Result<()> {
     }
     cgroup.remove().doing(|| "remove the cgroup".to_owned())?;
     if let Some(unit) = &record.scope {
-        systemd::stop(unit);
+        systemd::stop(unit, record.cgroup.path.as_deref());
     }
     entry.remove()?;
     let state = State::new(entry.id(), record, "stopped", None).json();

@@ -26,6 +26,8 @@ pub struct Bus {
 pub enum Value {
     /// `b`.
     Bool(bool),
+    /// `t`.
+    Count(u64),
     /// `s`.
     Text(String),
     /// `au`.
@@ -45,6 +47,11 @@ impl Writer {
 
     fn u32(&mut self, value: u32) {
         self.align(4);
+        self.0.extend(value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.align(8);
         self.0.extend(value.to_le_bytes());
     }
 
@@ -78,6 +85,10 @@ impl Writer {
             Value::Bool(value) => {
                 self.signature("b");
                 self.u32(u32::from(*value));
+            }
+            Value::Count(value) => {
+                self.signature("t");
+                self.u64(*value);
             }
             Value::Text(text) => {
                 self.signature("s");
@@ -296,6 +307,7 @@ mod tests {
         let properties = [
             ("Delegate", Value::Bool(true)),
             ("PIDs", Value::Numbers(vec![7])),
+            ("TasksMax", Value::Count(u64::MAX)),
         ];
         let result = bus.start_transient_unit("a-b.scope", &properties);
         (server.join().expect("served"), result)
@@ -308,6 +320,7 @@ mod tests {
         let has = |part: &[u8]| asked.windows(part.len()).any(|window| window == part);
         assert!(has(b"StartTransientUnit\0") && has(b"a-b.scope\0") && has(b"fail\0"));
         // The variant `b` true: signature, padding to 4, value.
+        assert!(has(b"TasksMax\0\x01t\0") && has(&[0xff; 8]));
         assert!(has(b"Delegate\0\x01b\0\x01\0\0\0") || has(b"Delegate\0\x01b\0\0\x01\0\0\0"));
     }
 

@@ -2,18 +2,24 @@
 //!
 //! systemd wants a process for a new scope, and the container is to be born in the finished cgroup.
 //! So a process that does nothing is put there first, and ended when the container has come.
+//!
+//! The scope's own cgroup stays systemd's, which writes its own idea of every limit into it whenever
+//! its configuration is read again (`systemctl daemon-reload`). The container lives in a cgroup below,
+//! which is ours (`Delegate=`, systemd.resource-control(5)); crun has it so too.
 
 mod bus;
 mod holder;
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use littlebox_helper::cgroup::Layout;
 
 use crate::bundle::CONFIG;
-use crate::error::{Error, Result};
+use crate::error::{Doing, Error, Result};
 use crate::id::Id;
 
 use bus::{Bus, Value};
@@ -23,6 +29,8 @@ pub use holder::Holder;
 const SOCKET: &str = "/run/systemd/private";
 /// Where a spec that names no slice has its scope.
 const DEFAULT_SLICE: &str = "system.slice";
+/// The container's cgroup in that of its scope.
+const BELOW: &str = "container";
 /// How long systemd may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -74,8 +82,13 @@ impl Scope {
         &self.unit
     }
 
-    /// Its cgroup below each hierarchy's root: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
-    pub fn path(&self) -> PathBuf {
+    /// The container's cgroup below each hierarchy's root.
+    pub fn container_path(&self) -> PathBuf {
+        self.path().join(BELOW)
+    }
+
+    /// Its own cgroup below each hierarchy's root: `a-b.slice` lies in `a.slice` (systemd.slice(5)).
+    fn path(&self) -> PathBuf {
         let mut path = PathBuf::from("/");
         let stem = self.slice.strip_suffix(".slice").unwrap_or(&self.slice);
         if stem != "-" {
@@ -105,6 +118,8 @@ impl Scope {
             ("Slice", Value::Text(self.slice.clone())),
             ("PIDs", Value::Numbers(vec![holder.pid()])),
             ("DefaultDependencies", Value::Bool(false)),
+            // A limit is the container's; systemd's default for a unit is none of its business.
+            ("TasksMax", Value::Count(u64::MAX)),
             yes("Delegate"),
             yes("CPUAccounting"),
             yes("MemoryAccounting"),
@@ -114,7 +129,37 @@ impl Scope {
         bus.start_transient_unit(&self.unit, &properties)
             .map_err(|why| failed(&format!("start {}", self.unit), &why))?;
         self.wait_for(holder.pid())?;
+        self.hand_down(holder.pid())
+            .doing(|| format!("prepare the cgroup of {}", self.unit))?;
         Ok(holder)
+    }
+
+    /// Makes the container's cgroup on v2, with every controller that the scope has: the process
+    /// goes there first, because a cgroup with processes hands nothing down (cgroups(7)).
+    fn hand_down(&self, pid: u32) -> io::Result<()> {
+        let Some(hierarchy) = Layout::detect().unified() else {
+            return Ok(());
+        };
+        let below = |path: PathBuf| {
+            hierarchy
+                .mount()
+                .join(path.strip_prefix("/").unwrap_or(&path))
+        };
+        let (scope, container) = (below(self.path()), below(self.container_path()));
+        // A v2 tree that is not systemd's.
+        if !scope.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir(&container)?;
+        fs::set_permissions(&container, Permissions::from_mode(0o755))?;
+        fs::write(container.join("cgroup.procs"), pid.to_string())?;
+        for controller in fs::read_to_string(scope.join("cgroup.controllers"))?.split_whitespace() {
+            fs::write(
+                scope.join("cgroup.subtree_control"),
+                format!("+{controller}"),
+            )?;
+        }
+        Ok(())
     }
 
     fn wait_for(&self, pid: u32) -> Result<()> {
@@ -132,10 +177,22 @@ impl Scope {
     }
 }
 
-/// Lets systemd forget a scope whose processes have ended; it may have done so by itself.
-pub fn stop(unit: &str) {
+/// Lets systemd forget a scope whose processes have ended; it may have done so by itself. `container`:
+/// the container's cgroup, which is gone.
+pub fn stop(unit: &str, container: Option<&Path>) {
     if let Ok(mut bus) = connect() {
         let _ = bus.stop_unit(unit);
+    }
+    // Those of v1 hierarchies in which systemd makes none for the unit.
+    let Some(scope) = container
+        .filter(|c| c.ends_with(BELOW))
+        .and_then(Path::parent)
+    else {
+        return;
+    };
+    let scope = scope.strip_prefix("/").unwrap_or(scope);
+    for hierarchy in Layout::detect().all().filter(|h| !h.is_unified()) {
+        let _ = fs::remove_dir(hierarchy.mount().join(scope));
     }
 }
 
