@@ -71,7 +71,7 @@ Description=What this machine was booted for
 After=multi-user.target
 [Service]
 Type=idle
-ExecStartPre=udevadm settle
+ExecStartPre=-udevadm settle --timeout=900
 ExecStartPre=mount -o ro /dev/disk/by-label/payload /payload
 ExecStart=/payload/guest/main
 StandardOutput=journal+console
@@ -83,7 +83,7 @@ END
 chroot "$root" systemctl -q enable payload.service
 # Slow under emulation, and of no use here.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
-  e2scrub_reap.service fstrim.timer systemd-timesyncd.service getty@tty1.service; do
+  e2scrub_reap.service fstrim.timer systemd-timesyncd.service getty@tty1.service serial-getty@ttyS0.service; do
   ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 

@@ -1,13 +1,15 @@
 # Surroundings that are not simply there: nested cgroups, a read-only tree, file systems without id maps.
 # shellcheck shell=bash
 
-readonly NEST=/run/vm-nest
+readonly NEST=/var/lib/vm/nest
+
+_nested() { lbctl --socket $NEST/sock "$@"; }
+
+_show() { curl -sS --fail-with-body --unix-socket $NEST/sock "http://localhost/v1/containers/$1"; }
 
 # _nest CGROUP_PARENT COMMAND...: a second daemon as a service of its own slice, with its cgroup handed
 # over. The command runs a shell script, standard input, that puts the daemon somewhere in it.
 _nest() {
-  systemctl stop nested 2>/dev/null || true
-  systemctl reset-failed nested 2>/dev/null || true
   mkdir -p $NEST
   printf 'cgroup_parent = "%s"\n' "$1" >$NEST/config.toml
   shift
@@ -16,14 +18,14 @@ $(cat)
 exec littleboxd --config $NEST/config.toml --socket $NEST/sock --state-dir $NEST/state --run-dir $NEST/run
 END
   systemd-run -q --unit=nested --slice=nest.slice -p Delegate=yes -p KillMode=process "$@" bash -eux $NEST/start
-  until_true lbctl --socket $NEST/sock ps || { journalctl -u nested -n 20 --no-pager -o cat; return 1; }
+  until_true _nested ps || { journalctl -u nested -n 20 --no-pager -o cat; return 1; }
 }
 
 _end_nest() {
   local ids
-  ids=$(lbctl --socket $NEST/sock ps -aq)
+  ids=$(_nested ps -aq)
   # shellcheck disable=SC2086 # words
-  if [ -n "$ids" ]; then lbctl --socket $NEST/sock rm -f $ids; fi
+  if [ -n "$ids" ]; then _nested rm -f $ids; fi
   systemctl stop nested
   rm -rf $NEST
 }
@@ -32,14 +34,14 @@ _end_nest() {
 # lies at MOUNT here.
 _holds() {
   local dir
-  lbctl --socket $NEST/sock run -d --name inner -m 64m --cpus 0.5 "dir:$ROOT" sleep 1000
-  dir=$1$(curl -sS --unix-socket $NEST/sock http://x/v1/containers/inner | jq -r .cgroups.unified | sed "s|^$2||")
+  _nested run -d --name inner -m 64m --cpus 0.5 "dir:$ROOT" sleep 1000
+  dir=$1$(_show inner | jq -r .cgroups.unified | sed "s|^$2||")
   is "$(cat "$dir/memory.max") $(cat "$dir/cpu.max")" "$((64 << 20)) 50000 100000"
-  lbctl --socket $NEST/sock pause inner
+  _nested pause inner
   is "$(cat "$dir/cgroup.freeze")" 1
-  lbctl --socket $NEST/sock resume inner
-  is "$(lbctl --socket $NEST/sock exec inner echo works)" works
-  lbctl --socket $NEST/sock rm -f inner
+  _nested resume inner
+  is "$(_nested exec inner echo works)" works
+  _nested rm -f inner
   test ! -d "$dir"
 }
 
@@ -68,7 +70,7 @@ END
 processes_in_the_parent_cgroup_are_a_clear_error() {
   _nest /nest.slice/nested.service env </dev/null
   local said
-  said=$(lbctl --socket $NEST/sock run -d -m 64m "dir:$ROOT" sleep 1000 2>&1) && false
+  said=$(_nested run -d -m 64m "dir:$ROOT" sleep 1000 2>&1) && false
   says 'processes of its own' echo "$said"
   _end_nest
 }
@@ -78,10 +80,10 @@ a_read_only_tree_is_a_clear_error_for_limits_and_a_warning_without() {
 mount -o remount,bind,ro /sys/fs/cgroup
 END
   local said
-  said=$(lbctl --socket $NEST/sock run -d -m 64m "dir:$ROOT" sleep 1000 2>&1) && false
+  said=$(_nested run -d -m 64m "dir:$ROOT" sleep 1000 2>&1) && false
   says read-only echo "$said"
-  lbctl --socket $NEST/sock run -d --name without "dir:$ROOT" sleep 1000
-  curl -sS --unix-socket $NEST/sock http://x/v1/containers/without |
+  _nested run -d --name without "dir:$ROOT" sleep 1000
+  _show without |
     jq -e '(.cgroups // {} | length == 0) and (.warnings | join(" ") | test("no control group.*read-only"))'
   _end_nest
 }
