@@ -2,8 +2,7 @@
 # `make test-vm`: boots a Debian with systemd on a pure cgroup v2 tree under software emulation,
 # installs littlebox in it and runs the suites of guest/ there. Needs root.
 #
-# From the environment: LITTLEBOX_BIN_DIR (the built programs); VM_TESTS (programs of the Rust tests
-# that the suite `e2e` runs); VM_DEBIAN (bookworm, trixie);
+# From the environment: LITTLEBOX_BIN_DIR (the built programs); VM_DEBIAN (bookworm, trixie);
 # VM_SUITES (names of guest/*.sh in order, after `install`; default: all); VM_TIMEOUT (seconds for one boot, 2400).
 #
 # The guest tells its results on its second serial port, a line for each test. It has no way back:
@@ -32,12 +31,6 @@ trap end_qemu EXIT
 install -m 0755 -t "$work/payload/bin" "$LITTLEBOX_BIN_DIR"/{littleboxd,lbctl,littlebox-helper,littlebox-runtime}
 strip "$work"/payload/bin/* 2>/dev/null || true
 cp -r ../../systemd guest "$work/payload/"
-# Programs of the Rust tests are called NAME-HASH.
-mkdir "$work/payload/tests"
-for test in ${VM_TESTS:-}; do
-  name=$(basename "$test")
-  strip -o "$work/payload/tests/${name%-*}" "$test"
-done
 echo "${VM_SUITES:-}" >"$work/payload/suites"
 size=$(du -sm "$work/payload" | cut -f1)
 truncate -s $((size + size / 5 + 32))M "$work/payload.img"

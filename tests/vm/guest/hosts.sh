@@ -17,7 +17,7 @@ _nest() {
 $(cat)
 exec littleboxd --config $NEST/config.toml --socket $NEST/sock --state-dir $NEST/state --run-dir $NEST/run
 END
-  systemd-run -q --unit=nested --slice=nest.slice -p Delegate=yes -p KillMode=process "$@" bash -eux $NEST/start
+  systemd-run -q --collect --unit=nested --slice=nest.slice -p Delegate=yes -p KillMode=process "$@" bash -eux $NEST/start
   until_true _nested ps || { journalctl -u nested -n 20 --no-pager -o cat; return 1; }
 }
 
@@ -58,6 +58,7 @@ END
 
 a_daemon_in_a_cgroup_namespace_sees_its_own_cgroup_as_the_root() {
   _nest /boxes unshare --cgroup --mount <<'END'
+umount -l /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mkdir /sys/fs/cgroup/daemon
 echo $$ >/sys/fs/cgroup/daemon/cgroup.procs
