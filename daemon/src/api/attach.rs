@@ -15,11 +15,11 @@ use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use lbctl::types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
 use littlebox_helper::protocol::{Call, LogStream, Target, TerminalSize};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::ApiError;
 use super::extract::{Params, Path};
@@ -27,6 +27,7 @@ use super::{App, AppState};
 use crate::engine::{ClientGuard, EngineError, ExecHandle, Handle};
 use crate::logs::{Chunk, Follower, From, Mode, Record};
 use crate::spec::parse_signal;
+use crate::supervisor::Helper;
 
 /// The most bytes of one message from a client.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
@@ -194,12 +195,15 @@ impl Session {
         let ended = self.ended();
         let (stdin, frames) = mpsc::channel::<Input>(16);
         let mut stdin = Some(stdin);
+        // Dropped with this call: the client has gone.
+        let (_here, gone) = oneshot::channel::<()>();
         if self.wants_stdin {
             tokio::spawn(write_stdin(
                 self.app.clone(),
                 self.source(),
                 self.target(),
                 frames,
+                gone,
             ));
         }
         let mut gate = Gate {
@@ -467,21 +471,10 @@ async fn write_stdin(
     handle: Arc<Handle>,
     target: Target,
     mut frames: mpsc::Receiver<Input>,
+    gone: oneshot::Receiver<()>,
 ) {
-    // The program may not have been started yet.
-    let mut changed = handle.watch();
-    let helper = loop {
-        let helper = handle.live().helper.clone();
-        if let Some(helper) = helper {
-            break helper;
-        }
-        tokio::select! {
-            changed = changed.changed() => if changed.is_err() { return },
-            () = app.closing.cancelled() => return,
-        }
-        if handle.live().removed {
-            return;
-        }
+    let Some(helper) = started(&app, &handle, &frames, gone).await else {
+        return;
     };
     let opened = helper
         .descriptor(Call::OpenStdin {
@@ -507,6 +500,32 @@ async fn write_stdin(
     }
     drop(stdin);
     let _ = helper.done(Call::CloseStdin { target }).await;
+}
+
+/// The helper, once the program is started. `None`: there is nothing to wait for, because the client
+/// has gone and has left no input, or the container was removed.
+async fn started(
+    app: &App,
+    handle: &Handle,
+    frames: &mpsc::Receiver<Input>,
+    gone: oneshot::Receiver<()>,
+) -> Option<Helper> {
+    let mut changed = handle.watch();
+    let mut gone = std::pin::pin!(gone.fuse());
+    loop {
+        let (helper, removed) = {
+            let live = handle.live();
+            (live.helper.clone(), live.removed)
+        };
+        if helper.is_some() || removed {
+            return helper;
+        }
+        tokio::select! {
+            changed = changed.changed() => changed.ok()?,
+            _ = &mut gone => if frames.is_empty() { return None },
+            () = app.closing.cancelled() => return None,
+        }
+    }
 }
 
 async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {

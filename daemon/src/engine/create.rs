@@ -53,20 +53,10 @@ impl Engine {
                     replayed: false,
                 });
             };
-            // Two requests with one key must not both find it unused.
-            let lock = engine
-                .idempotency
-                .lock()
-                .await
-                .entry(key.clone())
-                .or_default()
-                .clone();
-            let _guard = lock.lock().await;
-            let result = engine
+            let _turn = engine.idempotency.turn(&key).await;
+            engine
                 .create_once(config, options.start, &key, digest)
-                .await;
-            engine.idempotency.lock().await.remove(&key);
-            result
+                .await
         })
         .await
     }

@@ -53,15 +53,8 @@ impl Engine {
             let Some((key, digest)) = options.idempotency else {
                 return engine.exec_new(&handle, config, Vec::new()).await;
             };
-            let lock = engine
-                .idempotency
-                .lock()
-                .await
-                .entry(key.clone())
-                .or_default()
-                .clone();
-            let _guard = lock.lock().await;
-            let result = match engine.store.idempotent(&key).await? {
+            let _turn = engine.idempotency.turn(&key).await;
+            match engine.store.idempotent(&key).await? {
                 Some((request, subject)) if request == digest => engine.find_exec(&subject),
                 Some(_) => Err(EngineError::IdempotencyConflict(format!(
                     "the idempotency key '{key}' was used for another request"
@@ -77,9 +70,7 @@ impl Engine {
                         .exec_with_id(id, &handle, config, vec![remember])
                         .await
                 }
-            };
-            engine.idempotency.lock().await.remove(&key);
-            result
+            }
         })
         .await
     }

@@ -10,6 +10,7 @@ mod end;
 mod error;
 mod exec;
 mod handle;
+mod idempotency;
 mod inspect;
 mod leftovers;
 mod limits;
@@ -70,7 +71,7 @@ pub struct Engine {
     /// Follows logs.
     pub watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
-    idempotency: tokio::sync::Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    idempotency: idempotency::Keys,
     tasks: TaskTracker,
     closing: AtomicBool,
 }
@@ -103,7 +104,7 @@ impl Engine {
             seccomp,
             watcher,
             containers: RwLock::default(),
-            idempotency: tokio::sync::Mutex::default(),
+            idempotency: idempotency::Keys::default(),
             tasks: TaskTracker::new(),
             closing: AtomicBool::new(false),
         })
