@@ -120,10 +120,13 @@ bench: deps-bench release ## Benchmarks beside the floor and the peers (BENCH_AR
 	$(CARGO) build --release --locked --workspace --exclude littlebox-tests --bins
 	$(SUDO) env LITTLEBOX_BIN_DIR=$(BIN_RELEASE) $(TARGET)/release/littlebox-bench $(BENCH_ARGS)
 
-.PHONY: lint
-lint: ## Format, clippy without warnings, licences and advisories
+.PHONY: lint-code
+lint-code: ## Format, and clippy without a warning
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --profile ci --locked -- -D warnings
+
+.PHONY: lint
+lint: lint-code ## Format, clippy, licences, bans, sources, advisories
 	@if ! $(CARGO) deny --version >/dev/null 2>&1; then \
 	  echo "cargo-deny is not installed, licences and advisories unchecked: make deps-lint"; exit 0; fi; \
 	$(CARGO) deny --locked check --hide-inclusion-graph licenses bans sources; \

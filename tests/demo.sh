@@ -66,10 +66,7 @@ for kind in $kinds; do
   [ "$inside" = "$told" ] || fail "$kind: littlebox says $told, /proc/$pid/ns says $inside"
   if [ "$inside" = "$outside" ]; then verdict="the same"; else verdict="its own"; fi
   printf '%-7s %12s %12s  %s\n' "$kind" "$inside" "$outside" "$verdict"
-  case $kind in
-    user) ;; # shared with the host unless asked for: --ns user=new
-    *) [ "$inside" != "$outside" ] || fail "the container shares the host's $kind namespace" ;;
-  esac
+  [ "$inside" != "$outside" ] || fail "the container shares the host's $kind namespace"
 done
 echo "Each inode that littlebox shows is the one that ls shows."
 

@@ -30,6 +30,15 @@ pub struct CreateArgs {
     /// Give the program a terminal
     #[arg(short, long)]
     pub tty: bool,
+    /// A repeated request with the same key answers with the first one's container
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// OCI bundle: its config.json says what the container is
+    #[arg(long, value_name = "DIR", conflicts_with = "args")]
+    bundle: Option<PathBuf>,
+    /// With --bundle: an overlay over its root, which is used as it is otherwise
+    #[arg(long, requires = "bundle")]
+    overlay: bool,
     #[command(flatten, next_help_heading = "Program")]
     program: ProgramArgs,
     #[command(flatten, next_help_heading = "Files")]
@@ -40,17 +49,9 @@ pub struct CreateArgs {
     limits: LimitArgs,
     #[command(flatten, next_help_heading = "Security")]
     security: SecurityArgs,
-    /// A repeated request with the same key answers with the first one's container
-    #[arg(long, value_name = "KEY")]
-    pub idempotency_key: Option<String>,
-    /// OCI bundle: its config.json says what the container is
-    #[arg(long, value_name = "DIR", conflicts_with = "args")]
-    bundle: Option<PathBuf>,
-    /// With --bundle: an overlay over its root, which is used as it is otherwise
-    #[arg(long, requires = "bundle")]
-    overlay: bool,
     /// What the root is made from (host, dir:PATH), the program, its arguments
     #[arg(
+        help_heading = "Arguments",
         required_unless_present = "bundle",
         trailing_var_arg = true,
         value_name = "ROOTFS [COMMAND [ARG...]]"

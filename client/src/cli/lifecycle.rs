@@ -14,7 +14,7 @@ use super::{Context, many, output};
 // Containers to act on.
 #[derive(Debug, Args)]
 pub struct Containers {
-    /// Containers: names, ids or beginnings of ids
+    /// Containers: by name or id
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use lbctl::types::{ContainerPatch, IoLimit, LimitChange, Resources, ResourcesPatch};
+use lbctl::types::{ContainerPatch, IoLimit, Resources, ResourcesPatch};
 
 use super::error::Failure;
 use super::parse::{self, Pair};
@@ -143,7 +143,7 @@ pub struct UpdateArgs {
     /// Lift a limit: a name as in the API's resources, e.g. memory, cpus, io_limits
     #[arg(long, value_name = "LIMIT")]
     lift: Vec<String>,
-    /// Containers: names, ids or beginnings of ids
+    /// Containers: by name or id
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
 }
@@ -169,8 +169,7 @@ pub async fn update(ctx: &Context, args: UpdateArgs) -> Result<i32, Failure> {
 
 fn patch(args: &UpdateArgs) -> Result<ResourcesPatch, Failure> {
     let asked = args.limits.resources()?;
-    let list = |any: bool| any.then_some(());
-    let mut patch = ResourcesPatch {
+    let patch = ResourcesPatch {
         memory: asked.memory.into(),
         memory_swap: asked.memory_swap.into(),
         memory_reservation: asked.memory_reservation.into(),
@@ -184,46 +183,31 @@ fn patch(args: &UpdateArgs) -> Result<ResourcesPatch, Failure> {
         cpuset_mems: asked.cpuset_mems.into(),
         pids_limit: asked.pids_limit.into(),
         io_weight: asked.io_weight.into(),
-        io_limits: list(!asked.io_limits.is_empty())
-            .map(|()| asked.io_limits)
-            .into(),
-        hugetlb: list(!asked.hugetlb.is_empty())
-            .map(|()| asked.hugetlb)
-            .into(),
-        unified: list(!asked.unified.is_empty())
-            .map(|()| asked.unified)
-            .into(),
+        io_limits: Some(asked.io_limits).filter(|l| !l.is_empty()).into(),
+        hugetlb: Some(asked.hugetlb).filter(|l| !l.is_empty()).into(),
+        unified: Some(asked.unified).filter(|l| !l.is_empty()).into(),
     };
-    for name in &args.lift {
-        lift(&mut patch, name)?;
-    }
-    Ok(patch)
+    lift(patch, &args.lift)
 }
 
-fn lift(patch: &mut ResourcesPatch, name: &str) -> Result<(), Failure> {
-    match name.replace('-', "_").as_str() {
-        "memory" => patch.memory = LimitChange::Lift,
-        "memory_swap" => patch.memory_swap = LimitChange::Lift,
-        "memory_reservation" => patch.memory_reservation = LimitChange::Lift,
-        "memory_high" => patch.memory_high = LimitChange::Lift,
-        "memory_swappiness" => patch.memory_swappiness = LimitChange::Lift,
-        "cpus" => patch.cpus = LimitChange::Lift,
-        "cpu_quota" | "cpu_quota_us" => patch.cpu_quota_us = LimitChange::Lift,
-        "cpu_period" | "cpu_period_us" => patch.cpu_period_us = LimitChange::Lift,
-        "cpu_weight" => patch.cpu_weight = LimitChange::Lift,
-        "cpuset_cpus" => patch.cpuset_cpus = LimitChange::Lift,
-        "cpuset_mems" => patch.cpuset_mems = LimitChange::Lift,
-        "pids_limit" => patch.pids_limit = LimitChange::Lift,
-        "io_weight" => patch.io_weight = LimitChange::Lift,
-        "io_limits" => patch.io_limits = LimitChange::Lift,
-        "hugetlb" => patch.hugetlb = LimitChange::Lift,
-        "unified" => patch.unified = LimitChange::Lift,
-        other => {
-            return Err(Failure::usage(
-                format!("there is no limit '{other}'"),
-                "names are those of the API's resources, like memory, cpus, pids_limit, io_limits",
-            ));
-        }
+/// Lifts limits by their names in the API, in which `null` is what lifts one.
+fn lift(patch: ResourcesPatch, names: &[String]) -> Result<ResourcesPatch, Failure> {
+    let unknown = |name: &str| {
+        Failure::usage(
+            format!("there is no limit '{name}'"),
+            "names are those of the API's resources, like memory, cpus, pids_limit, io_limits",
+        )
+    };
+    let mut json = serde_json::json!(patch);
+    for name in names {
+        let field = match name.replace('-', "_").as_str() {
+            // As the options are called.
+            field @ ("cpu_quota" | "cpu_period") => format!("{field}_us"),
+            field => field.to_owned(),
+        };
+        let lifted = serde_json::json!({ &field: null });
+        serde_json::from_value::<ResourcesPatch>(lifted).map_err(|_| unknown(name))?;
+        json[field] = serde_json::Value::Null;
     }
-    Ok(())
+    serde_json::from_value(json).map_err(|_| unknown(&names.join(", ")))
 }

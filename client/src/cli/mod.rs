@@ -47,7 +47,8 @@ use error::Failure;
     name = "lbctl",
     version,
     max_term_width = 100,
-    after_help = "A container is named by its name, its id, or an unambiguous beginning of its id.\n\
+    after_help = "A container is named by its name, its id, or what is enough of its id: the beginning, or \
+                  the last block, which ps shows.\n\
                   Exit codes: the program's own; 125 when littlebox failed, 126 and 127 when the \
                   program could not be started, 128+n when signal n ended it."
 )]

@@ -95,6 +95,20 @@ pub struct One {
     pub id: String,
 }
 
+/// What `create`, `run` and `exec` hand to their process, and hand back of it.
+#[derive(Debug, Args)]
+pub struct Handed {
+    /// File that the PID of the process is written to
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Unix socket that the master of the terminal is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// How many descriptors from 3 on are passed on to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+}
+
 /// What `create` and `run` share.
 #[derive(Debug, Args)]
 pub struct Create {
@@ -103,15 +117,9 @@ pub struct Create {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
-    /// File that the PID of the container's process is written to
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Unix socket that the master of the container's terminal is sent to
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// How many descriptors from 3 on are passed on to the program
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
+    /// What of the process goes to the caller and comes from it.
+    #[command(flatten)]
+    pub handed: Handed,
     /// Taken for compatibility: the root is always changed by pivot_root, also on a ramdisk
     #[arg(long)]
     pub no_pivot: bool,
@@ -193,15 +201,9 @@ pub struct Exec {
     /// Return as soon as the program runs
     #[arg(short, long)]
     pub detach: bool,
-    /// File that the PID of the process is written to
-    #[arg(long, value_name = "FILE")]
-    pub pid_file: Option<PathBuf>,
-    /// Unix socket that the master of the terminal is sent to
-    #[arg(long, value_name = "SOCKET")]
-    pub console_socket: Option<PathBuf>,
-    /// How many descriptors from 3 on are passed on to the program
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub preserve_fds: u32,
+    /// What of the process goes to the caller and comes from it.
+    #[command(flatten)]
+    pub handed: Handed,
     /// In a paused container, wait until it is resumed
     #[arg(long)]
     pub ignore_paused: bool,

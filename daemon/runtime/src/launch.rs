@@ -77,7 +77,7 @@ pub fn launch(global: &Global, arguments: &Create, then: Then) -> Result<Launche
 
 fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Result<Prepared> {
     let id: Id = arguments.id.parse()?;
-    check_preserved(arguments.preserve_fds)?;
+    check_preserved(arguments.handed.preserve_fds)?;
     let bundle = Bundle::read(&arguments.bundle)?;
     let scope = if global.systemd_cgroup {
         Some(cgroup::scope(&bundle.spec, &id)?)
@@ -91,7 +91,7 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
     let run_dir = store.path_of(&id);
     let (plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, existing)?;
     let terminal = plan.process.terminal.is_some();
-    let console = arguments.console_socket.as_deref();
+    let console = arguments.handed.console_socket.as_deref();
     let console = console::socket_for(terminal, then == Then::Stay, console)?;
     Ok(Prepared {
         id,
@@ -140,7 +140,7 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
         |status: Status, pid: u32| State::new(&id, &record, status.name(), Some(pid)).json();
     let detached = Detached {
         gate: gate.as_ref().map(AsFd::as_fd),
-        preserved: arguments.preserve_fds,
+        preserved: arguments.handed.preserve_fds,
         own_keyring: !arguments.no_new_keyring,
         state: &state,
     };
@@ -206,7 +206,7 @@ fn publish(
         }
         (_, master) => master,
     };
-    if let (Some(path), Some(process)) = (&arguments.pid_file, &record.process) {
+    if let (Some(path), Some(process)) = (&arguments.handed.pid_file, &record.process) {
         pidfile::write(path, process.pid)?;
     }
     Ok(master)

@@ -8,8 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lbctl::types::{
-    ContainerConfig, ContainerId, ContainerPatch, ContainerState, KillRequest, Page, Plan,
-    StopRequest, TermSize, WaitFor, WaitResult,
+    ContainerConfig, ContainerPatch, ContainerState, KillRequest, Page, Plan, StopRequest,
+    TermSize, WaitFor, WaitResult,
 };
 
 use super::error::ApiError;
@@ -34,21 +34,12 @@ async fn shown(app: &App, handle: &Arc<Handle>, status: StatusCode) -> Result {
 /// `GET /v1/containers`.
 pub async fn list(State(app): AppState, params: Params) -> Result {
     let params = params.only(&["limit", "cursor", "filter", "fields"])?;
-    let limit = params.number("limit", 1, 1000)?.unwrap_or(100);
-    let cursor = params
-        .get("cursor")
-        .map(|c| {
-            c.parse::<ContainerId>()
-                .map_err(|_| ApiError::invalid(format!("'{c}' is no cursor")))
-        })
-        .transpose()?;
+    let (limit, cursor) = params.page()?;
     let filters = params
         .all("filter")
         .map(parse_filter)
         .collect::<Result<Vec<_>>>()?;
-    let page = app
-        .engine
-        .list(&filters, cursor, usize::try_from(limit).unwrap_or(100));
+    let page = app.engine.list(&filters, cursor, limit);
     let Some(fields) = params.get("fields") else {
         return Ok(Json(page).into_response());
     };

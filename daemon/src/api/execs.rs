@@ -21,15 +21,7 @@ pub async fn list(
     params: Params,
 ) -> Result<Json<Page<Exec>>> {
     let params = params.only(&["limit", "cursor"])?;
-    let limit = params.number("limit", 1, 1000)?.unwrap_or(100);
-    let limit = usize::try_from(limit).unwrap_or(100);
-    let cursor = params
-        .get("cursor")
-        .map(|c| {
-            c.parse::<ExecId>()
-                .map_err(|_| ApiError::invalid(format!("'{c}' is no cursor")))
-        })
-        .transpose()?;
+    let (limit, cursor) = params.page::<ExecId>()?;
     let handle = app.engine.find(&reference)?;
     let execs = handle.live().execs.clone();
     let mut rest = execs.iter().filter(|e| cursor.is_none_or(|c| e.id > c));

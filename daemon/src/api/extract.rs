@@ -1,5 +1,6 @@
 //! Parsing at the edge: query parameters, bodies, headers.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
@@ -104,6 +105,16 @@ impl Params {
                 "query parameter '{name}' is a whole number from {min} to {max}, not '{text}'"
             ))),
         }
+    }
+
+    /// Which part of a list is asked for: how many items, after which one.
+    pub fn page<Id: FromStr>(&self) -> Result<(usize, Option<Id>), ApiError> {
+        let limit = self.number("limit", 1, 1000)?.unwrap_or(100);
+        let cursor = self.get("cursor").map(|text| {
+            let refused = |_| ApiError::invalid(format!("'{text}' is no cursor"));
+            text.parse().map_err(refused)
+        });
+        Ok((usize::try_from(limit).unwrap_or(100), cursor.transpose()?))
     }
 
     /// A duration.

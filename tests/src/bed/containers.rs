@@ -18,6 +18,20 @@ impl Bed {
         self.post_json("/v1/containers", config).expect(201).json()
     }
 
+    /// No container can be made from busybox and what is asked for beside it: 400, with the pointer
+    /// to what is wrong, before anything is made.
+    #[track_caller]
+    pub fn refuses<'a>(&self, cases: impl IntoIterator<Item = (Value, &'a str)>) {
+        for (more, pointer) in cases {
+            let config = with(busybox(&["true"]), more);
+            let problem = self
+                .post_json("/v1/containers", &config)
+                .problem(400, "invalid_request");
+            assert_eq!(problem.pointer.as_deref(), Some(pointer), "{config}");
+        }
+        assert!(self.list().is_empty(), "something was made");
+    }
+
     /// Creates and starts.
     #[track_caller]
     pub fn start(&self, config: &Value) -> Container {

@@ -23,19 +23,19 @@ use crate::{log, pidfile};
 
 /// Executes another program in a running container; in the foreground returns its exit code.
 pub fn run(store: &Store, arguments: &Exec) -> Result<u8> {
-    check_preserved(arguments.preserve_fds)?;
+    check_preserved(arguments.handed.preserve_fds)?;
     let (entry, record) = find(store, &arguments.id)?;
     check_status(&entry, &record, arguments)?;
     let plan = plan(&entry, arguments)?;
     let terminal = plan.terminal.is_some();
-    let socket = arguments.console_socket.as_deref();
+    let socket = arguments.handed.console_socket.as_deref();
     let console = console::socket_for(terminal, !arguments.detach, socket)?;
     let signals = if arguments.detach {
         None
     } else {
         Some(Signals::take()?)
     };
-    let built = enter(&entry, &record, &plan, arguments.preserve_fds)?;
+    let built = enter(&entry, &record, &plan, arguments.handed.preserve_fds)?;
     for warning in &built.warnings {
         log::note(warning);
     }
@@ -45,7 +45,7 @@ pub fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     {
         console.send(&master)?;
     }
-    if let Some(path) = &arguments.pid_file {
+    if let Some(path) = &arguments.handed.pid_file {
         pidfile::write(path, built.pid)?;
     }
     match signals {
