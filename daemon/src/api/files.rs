@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Body;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use lbctl::types::Changes;
 use littlebox_helper::protocol::{Call, RootfsSource};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::error::ApiError;
 use super::extract::{Params, Path};
@@ -25,6 +26,27 @@ type Result<T = Response> = std::result::Result<T, ApiError>;
 
 /// Bytes collected before they go to the client.
 const CHUNK: usize = 64 * 1024;
+/// Archives on their way at once. Each holds one of the threads for blocking work, of which there
+/// are twice as many (`main.rs`), at the speed of its client: the others are for everybody else.
+const ARCHIVES: usize = 32;
+/// How long a request waits for one of those to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+static TURNS: Semaphore = Semaphore::const_new(ARCHIVES);
+
+/// The right to have an archive on its way.
+type Turn = SemaphorePermit<'static>;
+
+async fn turn() -> Result<Turn> {
+    match tokio::time::timeout(PATIENCE, TURNS.acquire()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(ApiError::new(
+            "resources_exhausted",
+            format!("{ARCHIVES} archives are being sent or received, the most at one time"),
+        )
+        .hint("try again when one of them has ended")),
+    }
+}
 
 /// The container's root directory: of its running process, or mounted for the purpose.
 async fn root(app: &App, handle: &Arc<Handle>) -> Result<OwnedFd> {
@@ -74,16 +96,22 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
     if params.flag("stat", false)? {
         return Ok(Json(stat).into_response());
     }
-    Ok(tar(move |out| files::pack(root.as_fd(), &path, &ids, out)))
+    let turn = turn().await?;
+    Ok(tar(turn, move |out| {
+        files::pack(root.as_fd(), &path, &ids, out)
+    }))
 }
 
 /// `GET /v1/containers/{c}/export`.
 pub async fn export(State(app): AppState, Path(reference): Path<String>, params: Params) -> Result {
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
+    let turn = turn().await?;
     let root = root(&app, &handle).await?;
     let ids = id_view(&handle);
-    Ok(tar(move |out| files::pack_all(root.as_fd(), &ids, out)))
+    Ok(tar(turn, move |out| {
+        files::pack_all(root.as_fd(), &ids, out)
+    }))
 }
 
 /// `PUT /v1/containers/{c}/files`.
@@ -107,10 +135,12 @@ pub async fn write(
         );
     }
     let handle = app.engine.find(&reference)?;
+    let turn = turn().await?;
     let root = root(&app, &handle).await?;
     let ids = id_view(&handle);
     let (sender, receiver) = mpsc::channel(8);
     let unpacking = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let input = BodyReader {
             receiver,
             rest: Bytes::new(),
@@ -170,10 +200,12 @@ async fn blocking<T: Send + 'static>(
 /// fails after the start, the connection breaks off instead of ending: a client must not take half
 /// an archive for a whole one.
 fn tar(
+    turn: Turn,
     pack: impl FnOnce(&mut BodyWriter) -> std::result::Result<(), FileError> + Send + 'static,
 ) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
     tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         let mut out = BodyWriter {
             sender,
             buffer: Vec::with_capacity(CHUNK),

@@ -224,6 +224,30 @@ fn thousands_of_aborted_streams_cost_neither_descriptors_nor_memory() {
 }
 
 #[test]
+fn clients_that_do_not_take_their_archives_hold_nobody_up() {
+    // Row 24: each archive is packed at the speed of its client, on one of 64 threads.
+    let t = Bed::new();
+    let c = id(&t.sleeper());
+    let request = format!("GET /v1/containers/{c}/export HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let stalled: Vec<_> = (0..80)
+        .map(|_| {
+            let mut stream = t.client.connect().unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    t.get(&format!("/v1/containers/{c}/export"))
+        .problem(503, "resources_exhausted");
+    assert!(t.stdout(&c).contains("ready"));
+    drop(stalled);
+    proc::until("there is room for another archive", || {
+        let path = format!("/v1/containers/{c}/files?path=/etc");
+        t.get(&path).status() == 200
+    });
+    t.finish();
+}
+
+#[test]
 fn a_body_without_an_end_is_bounded() {
     // Row 24: a request's body, and an archive's header, are read up to a bound.
     let t = Bed::new();
