@@ -287,12 +287,7 @@ impl Engine {
 
     pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
         let base = self.paths.container(id);
-        for dir in [
-            base.clone(),
-            base.join("work"),
-            base.join("log"),
-            base.join("execs"),
-        ] {
+        for dir in [base.clone(), base.join("work"), base.join("log")] {
             super::paths::make_leaf(&dir).map_err(EngineError::io("make", dir.clone()))?;
         }
         // The upper directory's mode becomes that of the container's `/`.

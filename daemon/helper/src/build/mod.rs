@@ -144,11 +144,13 @@ pub struct ExecBuilt {
     pub warnings: Vec<String>,
 }
 
-/// Reads once what every container needs to know of the host (cgroup hierarchies, inodes of the
-/// host's namespaces). The zygote calls this before it forks helpers, which inherit it.
+/// Reads and makes once what every container needs of the host (cgroup hierarchies, inodes of the
+/// host's namespaces, a `/dev/null`). The zygote calls this before it forks helpers, which inherit
+/// it.
 pub fn prepare() {
     crate::cgroup::Layout::detect();
     namespaces::host_inodes();
+    stdio::prepare();
 }
 
 /// Builds the container of `plan` and starts its program. `fds` are the descriptors that lay

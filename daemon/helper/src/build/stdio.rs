@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, open};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
@@ -11,6 +12,7 @@ use super::Stdio;
 use super::devices::{host_node, is_device};
 use super::paths::{Links, open_in};
 use crate::fault::{Fault, OrFault};
+use crate::protocol::Defence;
 
 /// The program's ends.
 #[derive(Debug)]
@@ -96,10 +98,32 @@ fn is_pipe_or_socket(fd: &OwnedFd) -> Result<bool, Fault> {
 /// The host's `/dev/null` for reading, for a container that has none. Through a read-only mount:
 /// with its descriptor root in a container could else change the host's node (`chmod 0 /dev/stdin`).
 fn null_input() -> Result<OwnedFd, Fault> {
-    let path = Path::new("/dev/null");
-    let node = host_node(path, FileType::CharacterDevice, (1, 3))?;
+    let made;
+    let node = match NULL.get() {
+        Some(node) if Defence::ReadOnlyDevices.stands() => node,
+        _ => {
+            made = null_node()?;
+            &made
+        }
+    };
     let name = format!("/proc/self/fd/{}", node.as_raw_fd());
-    open(&name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", path.display())
+    open(&name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", "/dev/null")
+}
+
+/// The mount that [`null_input`] opens, made once by the zygote. Closing one costs an RCU grace
+/// period, which would be a tenth of an exec.
+static NULL: OnceLock<OwnedFd> = OnceLock::new();
+
+/// Makes what the programs of all helpers share.
+pub fn prepare() {
+    // Where it fails, the start that needs it says why.
+    if let Ok(node) = null_node() {
+        let _ = NULL.set(node);
+    }
+}
+
+fn null_node() -> Result<OwnedFd, Fault> {
+    host_node(Path::new("/dev/null"), FileType::CharacterDevice, (1, 3))
 }
 
 /// The container's own `/dev/null` in the place of the host's, seen from inside, if that is what
