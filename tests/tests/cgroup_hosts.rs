@@ -111,7 +111,8 @@ fn remove_nest(name: &str) {
                 remove(&entry.path());
             }
         }
-        std::fs::remove_dir(dir).unwrap();
+        // Busy until the last of the daemon's processes has ended, which it does not wait for.
+        proc::until("the cgroup is empty", || std::fs::remove_dir(dir).is_ok());
     }
     let mounts = littlebox_tests::oracle::cgroup_mounts();
     let nests: Vec<PathBuf> = mounts.iter().map(|m| m.join(name)).collect();

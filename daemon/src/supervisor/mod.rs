@@ -71,6 +71,9 @@ impl Supervisor {
             standby: Mutex::new(None),
         };
         supervisor.stand_by().await;
+        if let Some(forking) = supervisor.standby_forking() {
+            forking.forked().await;
+        }
         Ok(supervisor)
     }
 
@@ -182,6 +185,8 @@ impl Supervisor {
             helper = self.tell_fresh(first, fds).await?;
             answer = helper.first_reply().await;
         }
+        // The zygote may have died under the request for the one that stands by.
+        self.stand_by().await;
         let (reply, received) = answer?;
         Ok((helper.socket, reply, received))
     }
@@ -217,7 +222,8 @@ impl Supervisor {
 
     /// Has the next helper forked.
     async fn stand_by(&self) {
-        if self.standby().is_some() {
+        let stands = |standby: &Fresh| !standby.forking.was_never_forked();
+        if self.standby().as_ref().is_some_and(stands) {
             return;
         }
         match self.fork().await {
@@ -225,6 +231,10 @@ impl Supervisor {
             // The next start forks its own, or tells why it cannot.
             Err(error) => tracing::debug!(%error, "no helper stands by"),
         }
+    }
+
+    fn standby_forking(&self) -> Option<zygote::Forking> {
+        self.standby().as_ref().map(|helper| helper.forking.clone())
     }
 
     fn standby(&self) -> std::sync::MutexGuard<'_, Option<Fresh>> {

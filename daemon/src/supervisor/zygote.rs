@@ -94,12 +94,17 @@ enum Fork {
 }
 
 /// A fork in flight: tells later how the helper ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Forking {
     state: watch::Receiver<Fork>,
 }
 
 impl Forking {
+    /// Waits until there is a helper, or none will be.
+    pub async fn forked(mut self) {
+        let _ = self.state.wait_for(|fork| *fork != Fork::Asked).await;
+    }
+
     /// How the helper ended, in words. Waits shortly: the zygote's word may come after the
     /// connection's end.
     pub async fn fate(&self) -> Option<String> {
