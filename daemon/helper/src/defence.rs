@@ -21,6 +21,31 @@ pub fn weaken(defence: Option<Defence>) {
 impl Defence {
     /// Whether it stands. Always, outside of tests.
     pub fn stands(self) -> bool {
+        #[cfg(test)]
+        if tests::is_off(self) {
+            return false;
+        }
         OFF.get().copied().flatten() != Some(self)
+    }
+}
+
+/// The switch of this crate's own tests, many of which share a process: it is the thread's.
+#[cfg(test)]
+pub mod tests {
+    use std::cell::Cell;
+
+    use crate::protocol::Defence;
+
+    thread_local! {
+        static OFF: Cell<Option<Defence>> = const { Cell::new(None) };
+    }
+
+    /// Turns one defence off in this thread.
+    pub fn turn_off(defence: Option<Defence>) {
+        OFF.set(defence);
+    }
+
+    pub(super) fn is_off(defence: Defence) -> bool {
+        OFF.get() == Some(defence)
     }
 }

@@ -199,7 +199,9 @@ impl<'a> Container<'a> {
         steps.run_if(labelled, Step::SecurityLabels, |_| {
             labels::set(&plan.process.labels)
         })?;
-        steps.run(Step::MaskedPaths, |_| masks::apply(&tree, plan))?;
+        steps.run(Step::MaskedPaths, |_| {
+            masks::apply(&tree, &plan.masked_paths, &plan.readonly_paths)
+        })?;
         steps.run_if(plan.hooks.any_before_pivot(), Step::Hooks, |_| {
             self.hooks_before_pivot(report)
         })?;

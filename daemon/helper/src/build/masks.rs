@@ -1,7 +1,7 @@
 //! Paths that read empty, and paths that are read-only.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 
@@ -10,18 +10,14 @@ use super::mounts;
 use super::paths::{Links, open_in};
 use super::tree::{Tree, attach, clone_mount};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, LaunchPlan, MountAttrs};
+use crate::protocol::{Defence, MountAttrs};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
 
-/// Applies both lists. What the container does not have is skipped.
-pub fn apply(tree: &Tree, plan: &LaunchPlan) -> Result<(), Fault> {
-    plan.readonly_paths
-        .iter()
-        .try_for_each(|path| read_only(tree, path))?;
+/// Makes paths read-only and masks others. What the container does not have is skipped.
+pub fn apply(tree: &Tree, masked: &[PathBuf], readonly: &[PathBuf]) -> Result<(), Fault> {
+    readonly.iter().try_for_each(|path| read_only(tree, path))?;
     let mut masks = Masks::default();
-    plan.masked_paths
-        .iter()
-        .try_for_each(|path| masks.mask(tree, path))
+    masked.iter().try_for_each(|path| masks.mask(tree, path))
 }
 
 fn read_only(tree: &Tree, path: &Path) -> Result<(), Fault> {

@@ -36,6 +36,8 @@ mod overlay;
 mod paths;
 mod premade;
 mod program;
+#[cfg(test)]
+mod races;
 mod report;
 mod rootfs;
 mod scheduling;

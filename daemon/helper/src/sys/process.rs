@@ -112,6 +112,14 @@ pub fn unshare_cgroup_namespace() -> Result<()> {
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
 
+/// Gives this thread a mount namespace of its own (`unshare(CLONE_NEWNS)`), for tests that mount.
+#[cfg(test)]
+pub fn unshare_mount_namespace() -> Result<()> {
+    // SAFETY: unshare takes a plain flag and changes only which namespace and which working
+    // directory this thread has.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) }.into()).map(drop)
+}
+
 /// Makes a time namespace for this process' children to come (`unshare(CLONE_NEWTIME)`); it
 /// stays in its own.
 pub fn unshare_time_namespace() -> Result<()> {
