@@ -5,6 +5,7 @@
 //! | `state.json` | the [`Record`], always whole: written beside and renamed |
 //! | `config.json` | the bundle's, as it was when the container was created |
 //! | `start.sock` | where the program waits for its start; while it is there the container is `created` |
+//! | `starting.sock` | the same from when it was asked for until it runs |
 //!
 //! The directory itself is the lock: who changes a container holds flock(2) on it.
 
@@ -199,7 +200,11 @@ impl Entry {
         let still = statat(rustix::fs::CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
         let own = rustix::fs::fstat(&self.dir);
         match (still, own) {
-            (Ok(still), Ok(own)) if still.st_ino == own.st_ino => Ok(()),
+            (Ok(still), Ok(own)) if still.st_ino == own.st_ino => {
+                // Left by a start that was killed on its way: none is under way now.
+                let _ = unlinkat(&self.dir, gate::ASKED, AtFlags::empty());
+                Ok(())
+            }
             _ => Err(Error::NotFound(self.id.clone())),
         }
     }
@@ -291,16 +296,24 @@ impl Entry {
         if Cgroup::open(&record.cgroup).is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
             return Status::Paused;
         }
-        match statat(&self.dir, gate::NAME, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Status::Created,
-            Err(_) => Status::Running,
+        // Whoever asked for the start holds the lock until the program runs; one that was killed on
+        // the way leaves the name and no lock.
+        if self.has(gate::NAME) || (self.has(gate::ASKED) && self.is_locked()) {
+            Status::Created
+        } else {
+            Status::Running
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
     /// Removes the directory with what this program has put there.
     pub fn remove(&self) -> Result<()> {
         for name in [
             gate::NAME,
+            gate::ASKED,
             CONFIG,
             "config.json.new",
             "state.json.new",

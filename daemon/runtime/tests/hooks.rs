@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 
 use serde_json::{Value, json};
-use support::Bed;
+use support::{Bed, wait_until};
 
 const BEFORE_PIVOT: [&str; 3] = ["prestart", "createRuntime", "createContainer"];
 
@@ -195,4 +195,40 @@ fn a_hook_that_leaves_a_child_with_its_output_blocks_nobody() {
     let pid = fs::read_to_string(pids).unwrap().trim().parse().unwrap();
     let pid = rustix::process::Pid::from_raw(pid).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+}
+
+#[test]
+fn a_container_is_running_when_its_program_is_and_not_before() {
+    // Who signals what is `running` means the program, not what is about to become it.
+    let mut bed = Bed::new("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+    let hook = "echo >/tmp/hook; while ! test -e /tmp/go; do sleep 0.01; done";
+    bed.container_script("/bin/hook", hook);
+    bed.config["hooks"] = json!({"startContainer": [{"path": "/bin/hook", "env": ["PATH=/bin"]}]});
+    bed.create().ok();
+    let mut start = bed.command(&["start", &bed.id]).spawn().unwrap();
+    let tmp = bed.rootfs().join("tmp");
+    assert!(wait_until(|| tmp.join("hook").exists()));
+    assert_eq!(bed.status(), "created");
+    fs::write(tmp.join("go"), "").unwrap();
+    assert!(start.wait().unwrap().success());
+    assert_eq!(bed.status(), "running");
+}
+
+#[test]
+fn a_start_that_was_killed_on_its_way_ends_the_container() {
+    let mut bed = Bed::new("exec sleep 100");
+    let hook = "echo >/tmp/hook; while ! test -e /tmp/go; do sleep 0.01; done";
+    bed.container_script("/bin/hook", hook);
+    bed.config["hooks"] = json!({"startContainer": [{"path": "/bin/hook", "env": ["PATH=/bin"]}]});
+    bed.create().ok();
+    let mut start = bed.command(&["start", &bed.id]).spawn().unwrap();
+    let tmp = bed.rootfs().join("tmp");
+    assert!(wait_until(|| tmp.join("hook").exists()));
+    start.kill().unwrap();
+    start.wait().unwrap();
+    fs::write(tmp.join("go"), "").unwrap();
+    // Nobody would have heard whether its program could be executed.
+    bed.wait_for("stopped");
+    bed.delete().ok();
+    bed.assert_nothing_left();
 }

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, unlinkat};
+use rustix::fs::{AtFlags, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
@@ -20,6 +20,9 @@ use crate::protocol::{Step, StepFailure};
 /// The socket's name in its directory.
 pub const NAME: &str = "start.sock";
 
+/// Its name from when a start was asked for until the program runs, or never will.
+pub const ASKED: &str = "starting.sock";
+
 /// Makes the socket in `dir`.
 ///
 /// # Errors
@@ -31,8 +34,9 @@ pub fn make(dir: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
     Ok(socket)
 }
 
-/// Asks the program that waits behind the socket in `dir` to start, and waits until it runs. Removes
-/// the socket: nobody can ask a second time.
+/// Asks the program that waits behind the socket in `dir` to start, and waits until it runs. Renames
+/// the socket at first, so that nobody can ask a second time, and removes it at the end: as long as
+/// the program does not run, what is signalled is not the program.
 ///
 /// # Errors
 /// What kept the program from running; [`NotWaiting`] when none waits.
@@ -47,10 +51,10 @@ pub fn open(dir: BorrowedFd<'_>) -> Result<(), GateError> {
         }
     }
     // Gone already when somebody deletes the container at this very moment.
-    let _ = unlinkat(dir, NAME, AtFlags::empty());
-    let heard = Report::from(socket)
-        .listen()
-        .map_err(GateError::from_fault)?;
+    let _ = renameat(dir, NAME, dir, ASKED);
+    let heard = Report::from(socket).listen();
+    let _ = unlinkat(dir, ASKED, AtFlags::empty());
+    let heard = heard.map_err(GateError::from_fault)?;
     match heard.failure {
         Some(failure) => Err(GateError::Failed(failure)),
         None if heard.ready => Ok(()),
