@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{UserPlan, UserRef};
+use crate::protocol::{Defence, UserPlan, UserRef};
 
 /// The largest database that is read.
 const FILE_LIMIT: u64 = 1024 * 1024;
@@ -208,7 +208,11 @@ fn keep<'s>(slot: &'s mut Option<String>, path: &str) -> Result<&'s str, Fault> 
 
 fn read(path: &str) -> Result<String, Fault> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+    let mut resolve = ResolveFlags::empty();
+    if Defence::InRoot.stands() {
+        resolve = ResolveFlags::NO_MAGICLINKS;
+    }
+    let file = match openat2(CWD, path, flags, Mode::empty(), resolve) {
         Ok(file) => file,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
         Err(errno) => return Err(Fault::of("openat2", errno).at(path)),

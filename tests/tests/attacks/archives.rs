@@ -377,7 +377,7 @@ fn swap_race(t: &Bed, canary: &Canary, least: u64) -> bool {
 fn a_copy_that_races_with_a_link_stays_inside() {
     // Row 18, CVE-2018-15664, CVE-2026-41567, CVE-2026-41568.
     let t = Bed::new();
-    assert!(!swap_race(&t, &Canary::new(), 100));
+    assert!(!swap_race(&t, &Canary::new(), THOUSANDS));
     t.finish();
 }
 

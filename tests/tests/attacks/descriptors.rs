@@ -151,7 +151,7 @@ fn the_helper_cannot_be_spoiled_from_inside() {
     // Row 1, CVE-2019-5736: the program is the helper itself, which a racer tries to write to and
     // to make unusable.
     let t = Bed::new();
-    let hunt = hunt_helpers(&t, 200);
+    let hunt = hunt_helpers(&t, THOUSANDS);
     assert!(
         hunt["seen"].as_u64() > Some(0),
         "it never met a helper: {hunt}"
@@ -255,7 +255,7 @@ fn a_process_that_joins_by_exec_cannot_be_looked_into_or_traced() {
     // Row 10, CVE-2016-9962.
     let t = weak_bed();
     let canary = Canary::new();
-    let hunt = hunt_execs(&t, json!({}), &canary, 200);
+    let hunt = hunt_execs(&t, json!({}), &canary, THOUSANDS);
     assert!(
         hunt["refused"].as_u64() > Some(0),
         "it never came in time: {hunt}"
@@ -279,7 +279,7 @@ fn a_process_that_joins_by_exec_has_no_rights_but_the_containers_where_it_can_be
     let t = weak_bed();
     let canary = Canary::new();
     let host = json!({"namespaces": {"user": "host"}, "id_maps": null});
-    let hunt = hunt_execs(&t, host.clone(), &canary, 200);
+    let hunt = hunt_execs(&t, host.clone(), &canary, THOUSANDS);
     assert!(
         hunt["attached"].as_u64() > Some(0),
         "it never came in time: {hunt}"

@@ -326,20 +326,33 @@ fn whatever_bytes_a_program_prints_come_back_as_they_were() {
 
 #[test]
 fn a_log_replaced_by_a_link_is_not_written_through() {
-    // Row 27. One side: the place is one that no container reaches.
-    let t = Bed::new();
-    let canary = Canary::new();
-    let c = id(&t.create(&busybox(&["echo", "printed"])));
-    let log = t
-        .dirs
-        .state
-        .join(format!("containers/{c}/log/container.log"));
-    fs::create_dir_all(log.parent().unwrap()).unwrap();
-    symlink(canary.file(), &log).unwrap();
-    let response = t.post(&format!("/v1/containers/{c}/start"));
-    response.problem(422, "start_failed");
-    assert!(canary.is_untouched());
-    fs::remove_file(&log).unwrap();
+    // Row 27, both sides; the place is one that no container reaches.
+    let t = weak_bed();
+    for (labels, reaches) in [(json!({}), false), (without(Defence::LogNoFollow), true)] {
+        let canary = Canary::new();
+        let config = with(busybox(&["echo", "printed"]), json!({"labels": labels}));
+        let c = id(&t.create(&config));
+        let log = t
+            .dirs
+            .state
+            .join(format!("containers/{c}/log/container.log"));
+        fs::create_dir_all(log.parent().unwrap()).unwrap();
+        for target in ["file", "new"] {
+            let _none = fs::remove_file(&log);
+            symlink(canary.path().join(target), &log).unwrap();
+            if reaches {
+                continue;
+            }
+            let response = t.post(&format!("/v1/containers/{c}/start"));
+            response.problem(422, "start_failed");
+        }
+        if reaches {
+            let _ran = t.post(&format!("/v1/containers/{c}/start?wait=10s"));
+        }
+        assert_eq!(!canary.is_untouched(), reaches);
+        fs::remove_file(&log).unwrap();
+        t.remove(&c);
+    }
     t.finish();
 }
 

@@ -139,8 +139,8 @@ fn an_image_whose_proc_or_sys_is_a_link_is_refused() {
 #[test]
 fn an_image_whose_dev_is_a_link_gets_its_devices_inside() {
     // Row 8, CVE-2026-41579, CVE-2026-47766. The devices are made in a tmpfs that is held by its
-    // descriptor, so there is no single check whose absence would show.
-    let t = Bed::new();
+    // descriptor.
+    let t = weak_bed();
     let (root, canary) = (Root::new(&t), Canary::new());
     root.replace_by_link("dev", canary.path());
     root.make_dir(canary.path());
@@ -157,6 +157,11 @@ fn an_image_whose_dev_is_a_link_gets_its_devices_inside() {
         assert!(canary.is_untouched(), "{name}");
         fs::remove_dir_all(devices).unwrap();
     }
+    // The other side: by their paths they are made where the link leads on the host.
+    root.replace_by_link("dev", canary.path());
+    let weak = json!({"labels": without(Defence::DevByDescriptor), "namespaces": {"user": "host"}});
+    run_or_refusal(&t, &with(root.config(&["true"]), weak));
+    assert!(!canary.is_untouched(), "the attack is no attack");
     drop(root);
     t.finish();
 }
@@ -227,11 +232,12 @@ fn a_console_swapped_for_a_link_covers_nothing_else() {
     t.finish();
 }
 
+const TTL: &str = "/proc/sys/net/ipv4/ip_default_ttl";
+
 #[test]
 fn sysctls_go_to_the_kernel_wherever_the_images_proc_leads() {
-    // Row 7, CVE-2025-52881. One side: they are written through a procfs that is attached nowhere,
-    // so that no path of a container takes part which a test could make it follow.
-    const TTL: &str = "/proc/sys/net/ipv4/ip_default_ttl";
+    // Row 7, CVE-2025-52881. They are written through a procfs that is attached nowhere, so that no
+    // path of a container takes part: a race has nothing to win.
     let t = Bed::new();
     let root = Root::new(&t);
     let decoy = root.0.join("fake/sys/net/ipv4/ip_default_ttl");
@@ -257,6 +263,27 @@ fn sysctls_go_to_the_kernel_wherever_the_images_proc_leads() {
     assert!(started > 0, "none of {starts} starts won its race");
     assert!(swaps > starts, "{swaps} exchanges during {starts} starts");
     drop(root);
+    t.finish();
+}
+
+#[test]
+fn a_mount_over_a_sysctl_does_not_get_what_is_written_to_it() {
+    // Row 7, both sides: what is mounted over the file is a file of the host.
+    let t = weak_bed();
+    for (labels, reaches) in [(json!({}), false), (without(Defence::DetachedProc), true)] {
+        let canary = Canary::new();
+        let config = with(
+            busybox(&["true"]),
+            json!({
+                "labels": labels,
+                "namespaces": {"user": "host"},
+                "sysctls": {"net.ipv4.ip_default_ttl": "77"},
+                "mounts": [bind(&canary.file(), TTL)],
+            }),
+        );
+        assert!(run_or_refusal(&t, &config).is_some());
+        assert_eq!(!canary.is_untouched(), reaches);
+    }
     t.finish();
 }
 

@@ -43,7 +43,7 @@ fn an_id_that_does_not_fit_never_becomes_root() {
 
 #[test]
 fn a_passwd_that_is_a_pipe_a_device_a_link_or_huge_neither_hangs_nor_leaks() {
-    // Row 17, CVE-2024-9676, CVE-2026-47262. One side: without the checks the start would hang, or
+    // Row 17, CVE-2024-9676, CVE-2026-47262. One side: without these checks the start would hang, or
     // the machine's memory be gone.
     let t = Bed::new();
     let root = Root::new(&t);
@@ -79,6 +79,29 @@ fn a_passwd_that_is_a_pipe_a_device_a_link_or_huge_neither_hangs_nor_leaks() {
         fs::write(&passwd, line).unwrap();
         refused(line);
     }
+    drop(root);
+    t.finish();
+}
+
+#[test]
+fn a_passwd_through_a_descriptor_of_the_helper_is_not_read() {
+    // Row 17, CVE-2024-9676, both sides: the link leads out by a descriptor that the helper still has.
+    let t = weak_bed();
+    let canary = Canary::new();
+    let passwd = canary.path().join("passwd");
+    fs::write(&passwd, "user:x:4711:4711::/:/bin/sh\n").unwrap();
+    let root = Root::new(&t);
+    let reaches = |labels: Value| {
+        (3..64).any(|n| {
+            let link = format!("/proc/self/fd/{n}/../../../../../../..{}", passwd.display());
+            root.replace_by_link("etc/passwd", Path::new(&link));
+            let more = json!({"user": "user", "labels": labels, "namespaces": {"user": "host"}});
+            let config = with(root.config(&["id", "-u"]), more);
+            run_or_refusal(&t, &config).as_deref() == Some("4711\n")
+        })
+    };
+    assert!(!reaches(json!({})));
+    assert!(reaches(without(Defence::InRoot)), "the attack is no attack");
     drop(root);
     t.finish();
 }

@@ -10,7 +10,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::namespaces;
-use super::paths::{self, Links};
+use super::paths::{self, Dir, Links};
 use super::tree::{Tree, attach, clone_mount};
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{Defence, DevicePlan, IdMapping};
@@ -82,7 +82,13 @@ fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> 
     }
     if !refused {
         let parent = path.parent().unwrap_or(Path::new("/dev"));
-        let parent = tree.ensure_dir(parent, Links::Inside)?;
+        let parent = if Defence::DevByDescriptor.stands() {
+            tree.ensure_dir(parent, Links::Inside)?
+        } else {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let dev = openat(tree.root(), "dev", flags, Mode::empty()).fault_at("openat", "dev")?;
+            Dir::Owned(dev)
+        };
         match make_node(parent.as_fd(), device, None) {
             Err(fault) if fault.is(Errno::PERM) => {}
             result => return result.map(|()| false),

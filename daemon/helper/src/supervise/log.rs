@@ -14,8 +14,8 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use crate::protocol::{
-    Decoded, FILE_HEADER_LEN, FILE_MAGIC, LOG_PAYLOAD_LIMIT, LOG_START, LogPlan, LogStream,
-    RECORD_HEADER_LEN, decode_record, record_header, seal_header,
+    Decoded, Defence, FILE_HEADER_LEN, FILE_MAGIC, LOG_PAYLOAD_LIMIT, LOG_START, LogPlan,
+    LogStream, RECORD_HEADER_LEN, decode_record, record_header, seal_header,
 };
 
 /// A batch of records is written when it has grown to this many bytes.
@@ -385,12 +385,11 @@ fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
 /// Opens a log file for appending, and makes it when it is missing.
 fn open_log_file(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     // NONBLOCK: a FIFO in the file's place must not stop us here.
-    let flags = OFlags::RDWR
-        | OFlags::APPEND
-        | OFlags::CREATE
-        | OFlags::NOFOLLOW
-        | OFlags::NONBLOCK
-        | OFlags::CLOEXEC;
+    let mut flags =
+        OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    if Defence::LogNoFollow.stands() {
+        flags |= OFlags::NOFOLLOW;
+    }
     let file = rustix::fs::openat(dir.as_fd(), name, flags, Mode::RUSR | Mode::WUSR)?;
     let stat = rustix::fs::fstat(&file)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {

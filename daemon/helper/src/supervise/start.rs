@@ -18,6 +18,7 @@ use super::run_dir::{self, RunDir};
 use crate::build;
 use crate::cgroup::Cgroup;
 use crate::channel::{self, ChannelError, Received, Wait};
+use crate::defence;
 use crate::protocol::{
     CgroupPlan, First, FromHelper, LaunchPlan, Reply, Step, StepFailure, StepTiming,
 };
@@ -116,6 +117,7 @@ fn launch(connection: OwnedFd, plan: LaunchPlan, fds: Vec<OwnedFd>) -> Result<()
 
 /// The path socket and the log: there before the program runs, also when it prints nothing.
 fn prepare(plan: &LaunchPlan) -> Result<(RunDir, LogWriter), StepFailure> {
+    defence::weaken(plan.weaken);
     if let Some(injection) = &plan.inject
         && injection.step == Step::RunDir
     {
