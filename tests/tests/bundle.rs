@@ -267,3 +267,42 @@ fn the_command_line_runs_a_bundle() {
     );
     t.finish();
 }
+
+#[test]
+fn the_command_line_gives_a_bundles_program_the_terminal_that_it_asks_for() {
+    let t = Bed::new();
+    let dir = bundle(
+        &t,
+        "test -t 0 && test -t 1 && echo terminal; busybox stty -a | grep -o 'rows 24'; cat",
+    );
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["process"]["terminal"] = json!(true);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut pty = t.lbctl_pty(&["run", "-i", "--rm", "--bundle", dir.to_str().unwrap()]);
+    pty.until("terminal");
+    pty.until("rows 24");
+    // Raw: what is typed is echoed by the container's terminal alone, and ^D is for its program.
+    pty.send(b"typed\n\x04");
+    assert_eq!(pty.wait(), 0);
+    assert_eq!(pty.text().matches("typed").count(), 2, "{}", pty.text());
+    t.finish();
+}
+
+#[test]
+fn a_label_of_the_mounts_is_the_overlays_too() {
+    // Without SELinux the label is refused, by name, instead of being left out.
+    let t = Bed::new();
+    let mut labelled = spec(&root(&t), "true");
+    labelled["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    let config = json!({"spec": labelled, "overlay": true});
+    let response = t.post_json("/v1/containers?start=true", &config);
+    if Path::new("/sys/fs/selinux/enforce").exists() {
+        let _started = response.expect(201);
+        return t.finish();
+    }
+    let refused = response.problem(422, "start_failed");
+    assert_eq!(refused.step.as_deref(), Some("rootfs"), "{refused:?}");
+    assert!(refused.detail.contains("SELinux label"), "{refused:?}");
+    t.finish();
+}

@@ -73,6 +73,10 @@ fn refuses_limits_and_runs_without(script: &str, word: &str) {
     let _refused = t
         .send(&patch.json(&limited()))
         .problem(422, "update_failed");
+    let pause = t.post(&format!("/v1/containers/{}/pause", id(&c)));
+    let problem = pause.problem(422, "pause_failed");
+    assert!(problem.detail.contains("no control group"), "{problem:?}");
+    assert_eq!(t.inspect(&id(&c)).summary.state, ContainerState::Running);
     t.remove(&id(&c));
     t.finish();
 }

@@ -458,3 +458,25 @@ fn limits_of_a_user_namespace_are_its_own_sysctls() {
     );
     t.finish();
 }
+
+#[test]
+fn inspect_shows_the_rules_of_the_device_filter_that_count() {
+    let t = Bed::new();
+    let filter = |more: Value| {
+        let container = t.sleeper_with(more);
+        container.device_filter.expect("a filter")
+    };
+    let default = filter(json!({}));
+    assert_eq!(default.first().map(String::as_str), Some("deny a *:* rwm"));
+    assert!(
+        default.contains(&"allow c 1:3 rwm".to_owned()),
+        "{default:?}"
+    );
+    let more = filter(json!({"device_rules": ["c 10:229 rw"]}));
+    assert_eq!(more.last().map(String::as_str), Some("allow c 10:229 rw"));
+    let all = filter(json!({"privileged": true}));
+    assert_eq!(all.last().map(String::as_str), Some("allow a *:* rwm"));
+    let created = t.create(&sleeper_config());
+    assert_eq!(created.device_filter, None);
+    t.finish();
+}

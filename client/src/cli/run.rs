@@ -116,8 +116,11 @@ async fn foreground(
     args: &RunArgs,
     config: ContainerConfig,
 ) -> Result<i32, Failure> {
-    let interactive = args.create.interactive && args.create.tty;
-    check_terminal(interactive)?;
+    let asked = args.create.interactive && args.create.tty;
+    check_terminal(asked)?;
+    // A bundle says itself whether its program has a terminal; the session learns it by attaching.
+    let by_bundle = args.create.interactive && config.bundle.is_some();
+    let interactive = asked || (by_bundle && terminal::stdin_is_terminal());
     let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
     let create = start(args);
     let making = ctx.client.create_container(&config, &create);

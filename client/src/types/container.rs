@@ -97,6 +97,10 @@ pub struct Container {
     /// cgroup directories in use, by controller.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cgroups: BTreeMap<String, String>,
+    /// The rules of its device filter as last started, in order; the last one that matches decides,
+    /// and what none matches is denied. Absent without a filter, and before the first start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_filter: Option<Vec<String>>,
     /// Its user namespace, as last started or as it will be.
     pub user_namespace: UserNamespace,
     /// Of a container in a user namespace, once it was started: whether its root (`/`) and its

@@ -213,10 +213,16 @@ fn rootfs(spec: &Spec, source: RootfsSource, idmap: LayerIdmap) -> Result<Rootfs
         })?,
     };
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()) == Some(true);
+    // What is bound keeps the labels that it has.
+    let label = match source {
+        RootfsSource::Overlay { .. } => labels::mount_label(spec.linux().as_ref())?,
+        RootfsSource::Bind { .. } => None,
+    };
     Ok(RootfsPlan {
         source,
         read_only,
         propagation,
+        label,
         idmap,
     })
 }

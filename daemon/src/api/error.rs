@@ -56,6 +56,11 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
         "The body's media type is not supported",
     ),
     ("start_failed", 422, "The program could not be started"),
+    (
+        "pause_failed",
+        422,
+        "The container could not be frozen or thawed",
+    ),
     ("update_failed", 422, "The limits could not be changed"),
     ("upgrade_required", 426, "This is a WebSocket"),
     ("internal", 500, "A fault of littlebox"),
@@ -196,6 +201,7 @@ impl From<EngineError> for ApiError {
                 exit_code,
                 id,
             } => start_failed(*failure, exit_code, id),
+            EngineError::PauseFailed(failure) => pause_failed(*failure),
             EngineError::UpdateFailed(failure) => update_failed(*failure),
             EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)
                 .hint("use a fresh key for each new request"),
@@ -251,10 +257,22 @@ fn start_failed(failure: lbctl::types::Failure, exit_code: i32, id: Option<Strin
     error
 }
 
+/// There is no freezer, or it did not work.
+fn pause_failed(failure: lbctl::types::Failure) -> ApiError {
+    let error = ApiError::new("pause_failed", failure.detail.clone());
+    with_failure(error, failure)
+        .hint("the warnings of the container say why it has no control group; stop it instead")
+}
+
 /// The kernel refuses a limit of a container that runs.
 fn update_failed(failure: lbctl::types::Failure) -> ApiError {
-    let mut error = ApiError::new("update_failed", failure.detail)
+    let error = ApiError::new("update_failed", failure.detail.clone())
         .hint("the limits are as they were; the detail names the one that was refused");
+    with_failure(error, failure)
+}
+
+/// Where in the helper it failed.
+fn with_failure(mut error: ApiError, failure: lbctl::types::Failure) -> ApiError {
     let problem = &mut error.0;
     problem.step = Some(failure.step);
     problem.errno = failure.errno;

@@ -312,6 +312,7 @@ fn new_record(
         id_range: range,
         id_maps: range.map(maps_of).or_else(|| spec::given_id_maps(config)),
         idmaps: Vec::new(),
+        device_filter: None,
     }
 }
 

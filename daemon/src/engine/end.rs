@@ -7,7 +7,7 @@ use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
 use littlebox_helper::protocol::{Call, EXIT_RECORD, ExitRecord, Target, TerminalSize};
 
 use super::record::{exit_of, unknown_exit};
-use super::{Cause, Engine, EngineError, Handle, SaveExtra, event};
+use super::{Cause, Engine, EngineError, Handle, SaveExtra, describe_step, event};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
 use crate::reconcile::Adopted;
@@ -180,7 +180,13 @@ impl Engine {
                 live.helper.clone()
             };
             let helper = helper.ok_or(EngineError::Helper(HelperError::Gone))?;
-            helper.done(Call::Freeze { frozen }).await?;
+            match helper.done(Call::Freeze { frozen }).await {
+                Err(HelperError::Step(failure)) => {
+                    let failure = Box::new(describe_step(&failure, ""));
+                    return Err(EngineError::PauseFailed(failure));
+                }
+                other => other?,
+            };
             {
                 let mut live = handle.live();
                 live.transition(transition)?;

@@ -91,6 +91,9 @@ pub enum EngineError {
         /// The container or exec that was recorded, when one was.
         id: Option<String>,
     },
+    /// A container could not be frozen or thawed; it is as it was.
+    #[error("{}", .0.detail)]
+    PauseFailed(Box<Failure>),
     /// Limits of a running container could not be changed; they are as they were.
     #[error("{}", .0.detail)]
     UpdateFailed(Box<Failure>),

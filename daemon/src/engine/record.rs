@@ -83,6 +83,9 @@ pub struct Record {
     /// How its mounts were seen through them at the last start.
     #[serde(default)]
     pub idmaps: Vec<MountIdmap>,
+    /// The rules of its device filter at the last start.
+    #[serde(default)]
+    pub device_filter: Option<Vec<String>>,
 }
 
 fn nil() -> ContainerId {
@@ -144,6 +147,7 @@ impl Record {
             cgroups: self.cgroups.clone(),
             user_namespace,
             idmaps: self.idmaps.clone(),
+            device_filter: self.device_filter.clone(),
             oom_kills: self.oom_kills,
             helper_pid: self.helper.as_ref().map(|h| h.pid),
             execs,

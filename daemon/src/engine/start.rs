@@ -259,6 +259,7 @@ impl Engine {
             source,
             read_only: false,
             propagation: Default::default(),
+            label: None,
             idmap: if faults::enabled() {
                 prepared.layer_idmap
             } else {
@@ -438,6 +439,7 @@ impl Engine {
         record.helper = Some(identity(launched.helper_pid, launched.helper_start_time));
         record.restart.boot_id.clone_from(&self.boot_id);
         record.warnings.clone_from(&launched.warnings);
+        record.device_filter.clone_from(&launched.device_filter);
         record.idmaps = launched.idmaps.iter().map(mount_idmap).collect();
         record.cgroups = launched
             .cgroups

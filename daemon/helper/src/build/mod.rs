@@ -241,6 +241,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     .and_then(|(launched, stdio)| Ok((launched, check_stdio(stdio, start)?)));
     let ((mut launched, stdio), child) = child.or_end(running)?;
     launched.cgroups = cgroup.get().paths();
+    launched.device_filter = cgroup.get().device_filter(&plan.cgroup.resources);
     Ok(Built {
         launched,
         pidfd: child.pidfd,

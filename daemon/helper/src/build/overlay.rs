@@ -49,6 +49,8 @@ pub struct Overlay<'a> {
     pub work: &'a Path,
     /// Without syncs.
     pub volatile: bool,
+    /// The label of its files.
+    pub label: Option<&'a str>,
 }
 
 impl Overlay<'_> {
@@ -226,6 +228,10 @@ impl Overlay<'_> {
         set(context, "workdir", &work.name)?;
         if self.volatile {
             fsconfig_set_flag(context, "volatile").fault_at("fsconfig", "volatile")?;
+        }
+        if let Some(label) = self.label {
+            set(context, "context", label)
+                .map_err(|fault| fault.because("the root cannot have this SELinux label here"))?;
         }
         match writer {
             None => fsconfig_create(context).fault_at("fsconfig", self.upper.display())?,

@@ -88,6 +88,7 @@ impl Ground {
             },
             read_only: false,
             propagation: Propagation::Rprivate,
+            label: None,
             idmap: LayerIdmap::Auto,
         };
         let root = rootfs::make(&plan, None, &mut Vec::new()).expect("a root");

@@ -52,6 +52,7 @@ pub fn make(
                 upper,
                 work,
                 volatile: *volatile,
+                label: plan.label.as_deref(),
             };
             match ids.filter(|ids| !ids.is_identity()) {
                 Some(ids) => overlay.make_through(ids, plan.idmap, warnings),

@@ -26,6 +26,15 @@ pub fn effective(rules: &[DeviceRule]) -> &[DeviceRule] {
     &rules[rules.iter().rposition(is_for_all).unwrap_or(0)..]
 }
 
+/// The rules that count, as `allow c 1:3 rwm`.
+pub fn in_words(rules: &[DeviceRule]) -> Vec<String> {
+    let word = |allow| if allow { "allow" } else { "deny" };
+    let rules = effective(rules).iter();
+    rules
+        .map(|rule| format!("{} {rule}", word(rule.allow)))
+        .collect()
+}
+
 /// What is written into which file of a v1 devices cgroup, in order.
 ///
 /// # Errors

@@ -27,7 +27,7 @@ pub use oom::OomWatch;
 use settings::Setting;
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CgroupPlan, DeviceRule, Step, StepFailure};
+use crate::protocol::{CgroupPlan, DeviceRule, ResourcePlan, Step, StepFailure};
 use crate::sys;
 
 /// v1 controllers that are used without being asked for: memory, CPU time and I/O are counted, and
@@ -215,6 +215,13 @@ impl Cgroup {
         let opened = cgroup.dirs.iter_mut().try_for_each(CgroupDir::open);
         opened.map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
         Ok(cgroup)
+    }
+
+    /// The rules of its device filter that count, in words; `None`: there is no filter, because there
+    /// is no cgroup, or none was asked for.
+    pub fn device_filter(&self, limits: &ResourcePlan) -> Option<Vec<String>> {
+        let rules = limits.devices.as_ref().filter(|_| !self.dirs.is_empty())?;
+        Some(device_rules::in_words(rules))
     }
 
     /// Absolute directories by controller (`unified`, `memory`...).

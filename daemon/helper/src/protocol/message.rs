@@ -291,6 +291,9 @@ pub struct Launched {
     /// In a user namespace: how the root (`/`) and the binds of the plan are seen through its map.
     #[serde(default)]
     pub idmaps: Vec<MountReport>,
+    /// The rules of its device filter that count, in order (`deny a *:* rwm`); `None`: it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_filter: Option<Vec<String>>,
 }
 
 /// Whether one mount is idmapped.

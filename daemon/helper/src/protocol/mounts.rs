@@ -17,6 +17,9 @@ pub struct RootfsPlan {
     /// Propagation of the whole tree inside the container.
     #[serde(default)]
     pub propagation: Propagation,
+    /// Of an overlay: the SELinux label of all its files, the mount option `context`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Test only: takes a way that this kernel or file system would not need.
     #[serde(default)]
     pub idmap: LayerIdmap,

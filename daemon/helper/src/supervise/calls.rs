@@ -74,9 +74,8 @@ impl Supervisor {
                 Ok((Reply::Done, Vec::new()))
             }
             Call::Freeze { frozen } => {
-                let cgroup = &self.built.cgroup;
-                let result = cgroup.set_frozen(frozen);
-                result.map_err(|error| io_failure(Step::Cgroup, "freeze", &error))?;
+                let result = self.built.cgroup.set_frozen(frozen);
+                result.map_err(|error| freeze_failure(&error))?;
                 self.frozen = frozen;
                 Ok((Reply::Done, Vec::new()))
             }
@@ -253,6 +252,17 @@ fn refused(why: &str) -> StepFailure {
         path: None,
         detail: Some(why.to_owned()),
     }
+}
+
+fn freeze_failure(error: &io::Error) -> StepFailure {
+    if error.kind() == io::ErrorKind::Unsupported {
+        let why = "the container has no control group that could be frozen";
+        return StepFailure {
+            step: Step::Cgroup,
+            ..refused(why)
+        };
+    }
+    io_failure(Step::Cgroup, "freeze", error)
 }
 
 fn io_failure(step: Step, syscall: &str, error: &io::Error) -> StepFailure {

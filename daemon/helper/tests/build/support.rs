@@ -405,6 +405,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
             },
             read_only: false,
             propagation: Propagation::Rprivate,
+            label: None,
             idmap: LayerIdmap::Auto,
         },
         mounts: default_mounts(),

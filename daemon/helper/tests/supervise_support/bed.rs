@@ -90,6 +90,7 @@ impl Bed {
                 },
                 read_only: false,
                 propagation: Propagation::Rprivate,
+                label: None,
                 idmap: LayerIdmap::Auto,
             },
             mounts: vec![

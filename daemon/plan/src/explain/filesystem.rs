@@ -27,6 +27,9 @@ pub(super) fn rootfs(plan: &LaunchPlan) -> Explanation {
             if *volatile {
                 options.push_str(",volatile");
             }
+            if let Some(label) = &plan.rootfs.label {
+                options.push_str(&format!(",context=\"{label}\""));
+            }
             (
                 "The root is an overlay: the directories below stay as they are, writes go to a directory of the container's own.".into(),
                 vec![make_root, format!("mount -t overlay overlay -o {} \"$ROOT\"", quote(&options))],
