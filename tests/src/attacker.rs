@@ -208,6 +208,18 @@ pub fn for_race_time(least: u64, mut attempt: impl FnMut()) -> u64 {
     count
 }
 
+/// Does something two thousand times. A machine that is too busy for that stops after 45 seconds,
+/// and not before two hundred; how often.
+pub fn thousands(mut attempt: impl FnMut()) -> u64 {
+    let end = Instant::now() + Duration::from_secs(45);
+    let mut count = 0;
+    while count < 2000 && (count < 200 || Instant::now() < end) {
+        attempt();
+        count += 1;
+    }
+    count
+}
+
 /// Tries until an attack succeeds, for at most a minute; whether it did.
 pub fn until_success(mut attempt: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + Duration::from_secs(60);

@@ -114,9 +114,12 @@ fn a_program_named_through_a_descriptor_is_not_the_hosts() {
     t.finish();
 }
 
+/// How often something is done.
+type Repeat<'a> = &'a dyn Fn(&mut dyn FnMut()) -> u64;
+
 /// A container whose root holds a program with the helper as its interpreter, and what one that
 /// hunts for such processes had to say after so many execs of it.
-fn hunt_helpers(t: &Bed, execs: u64) -> Value {
+fn hunt_helpers(t: &Bed, repeat: Repeat) -> Value {
     let root = Root::new(t);
     let script = root.0.join("bin/evil");
     fs::write(&script, "#!/proc/self/exe\n").unwrap();
@@ -127,7 +130,7 @@ fn hunt_helpers(t: &Bed, execs: u64) -> Value {
     ));
     let c = id(&container);
     t.ready(&c);
-    for_race_time(execs, || {
+    repeat(&mut || {
         let exec = json!({"command": ["/bin/evil"]});
         let response = t.post_json(&format!("/v1/containers/{c}/execs?wait=5s"), &exec);
         assert!(
@@ -151,7 +154,7 @@ fn the_helper_cannot_be_spoiled_from_inside() {
     // Row 1, CVE-2019-5736: the program is the helper itself, which a racer tries to write to and
     // to make unusable.
     let t = Bed::new();
-    let hunt = hunt_helpers(&t, THOUSANDS);
+    let hunt = hunt_helpers(&t, &|attempt| thousands(attempt));
     assert!(
         hunt["seen"].as_u64() > Some(0),
         "it never met a helper: {hunt}"
@@ -180,7 +183,7 @@ fn a_helper_that_is_not_sealed_is_spoiled_from_inside() {
         .env("LITTLEBOX_TEST_WEAKEN", "sealed_helper")
         .build();
     let spoiled = attacker::until_success(|| {
-        hunt_helpers(&t, 50);
+        hunt_helpers(&t, &|attempt| for_race_time(50, attempt));
         fs::metadata(&helper).unwrap().permissions().mode() & 0o777 == 0
     });
     assert!(spoiled, "the attack is no attack");
@@ -222,7 +225,7 @@ fn the_hosts_null_device_cannot_be_changed_from_inside() {
 }
 
 /// Execs in a container in which a process with CAP_SYS_PTRACE looks into each that comes.
-fn hunt_execs(t: &Bed, more: Value, canary: &Canary, execs: u64) -> Value {
+fn hunt_execs(t: &Bed, more: Value, canary: &Canary, repeat: Repeat) -> Value {
     let canary = canary.file();
     let config = with(
         busybox(&["/attacker", "hunt", canary.to_str().unwrap()]),
@@ -234,7 +237,7 @@ fn hunt_execs(t: &Bed, more: Value, canary: &Canary, execs: u64) -> Value {
     let config = with(config, user_namespace(100_000));
     let c = id(&t.start(&with(config, more)));
     t.ready(&c);
-    let execs = for_race_time(execs, || {
+    let execs = repeat(&mut || {
         t.exec(&c, &["true"]);
     });
     t.post_json(
@@ -255,7 +258,7 @@ fn a_process_that_joins_by_exec_cannot_be_looked_into_or_traced() {
     // Row 10, CVE-2016-9962.
     let t = weak_bed();
     let canary = Canary::new();
-    let hunt = hunt_execs(&t, json!({}), &canary, THOUSANDS);
+    let hunt = hunt_execs(&t, json!({}), &canary, &|attempt| thousands(attempt));
     assert!(
         hunt["refused"].as_u64() > Some(0),
         "it never came in time: {hunt}"
@@ -265,7 +268,9 @@ fn a_process_that_joins_by_exec_cannot_be_looked_into_or_traced() {
     }
     let weak = json!({"labels": without(Defence::NotDumpable)});
     let caught = attacker::until_success(|| {
-        let hunt = hunt_execs(&t, weak.clone(), &canary, 20);
+        let hunt = hunt_execs(&t, weak.clone(), &canary, &|attempt| {
+            for_race_time(20, attempt)
+        });
         hunt["seen"].as_u64() > Some(0) && hunt["attached"].as_u64() > Some(0)
     });
     assert!(caught, "the attack is no attack");
@@ -279,7 +284,7 @@ fn a_process_that_joins_by_exec_has_no_rights_but_the_containers_where_it_can_be
     let t = weak_bed();
     let canary = Canary::new();
     let host = json!({"namespaces": {"user": "host"}, "id_maps": null});
-    let hunt = hunt_execs(&t, host.clone(), &canary, THOUSANDS);
+    let hunt = hunt_execs(&t, host.clone(), &canary, &|attempt| thousands(attempt));
     assert!(
         hunt["attached"].as_u64() > Some(0),
         "it never came in time: {hunt}"
@@ -287,7 +292,11 @@ fn a_process_that_joins_by_exec_has_no_rights_but_the_containers_where_it_can_be
     assert_eq!(hunt["canary"], 0, "{hunt}");
     let weak = with(host, json!({"labels": without(Defence::JoinsLast)}));
     let caught = attacker::until_success(|| {
-        hunt_execs(&t, weak.clone(), &canary, 20)["canary"].as_u64() > Some(0)
+        hunt_execs(&t, weak.clone(), &canary, &|attempt| {
+            for_race_time(20, attempt)
+        })["canary"]
+            .as_u64()
+            > Some(0)
     });
     assert!(caught, "the attack is no attack");
     t.finish();

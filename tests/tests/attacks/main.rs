@@ -24,13 +24,10 @@ mod users;
 /// What every module uses.
 mod prelude {
     pub use littlebox_helper::protocol::Defence;
-    pub use littlebox_tests::attacker::{self, Canary, Racer, Root, bind, for_race_time, without};
+    pub use littlebox_tests::attacker::{
+        self, Canary, Racer, Root, bind, for_race_time, thousands, without,
+    };
     pub use littlebox_tests::prelude::*;
-
-    /// How often an attack is tried that must fail each time, where a try takes no start of a
-    /// container. Races that are won or lost in one system call are run more often still, against the
-    /// helper's routines themselves (`daemon/helper/src/build/races.rs`).
-    pub const THOUSANDS: u64 = 2000;
 
     /// A daemon in which defences can be turned off.
     pub fn weak_bed() -> Bed {

@@ -236,8 +236,8 @@ const TTL: &str = "/proc/sys/net/ipv4/ip_default_ttl";
 
 #[test]
 fn sysctls_go_to_the_kernel_wherever_the_images_proc_leads() {
-    // Row 7, CVE-2025-52881. They are written through a procfs that is attached nowhere, so that no
-    // path of a container takes part: a race has nothing to win.
+    // Row 7, CVE-2025-52881. One side: they are written through a procfs that is attached nowhere,
+    // so that no path of a container takes part which a test could make it follow.
     let t = Bed::new();
     let root = Root::new(&t);
     let decoy = root.0.join("fake/sys/net/ipv4/ip_default_ttl");
@@ -263,27 +263,6 @@ fn sysctls_go_to_the_kernel_wherever_the_images_proc_leads() {
     assert!(started > 0, "none of {starts} starts won its race");
     assert!(swaps > starts, "{swaps} exchanges during {starts} starts");
     drop(root);
-    t.finish();
-}
-
-#[test]
-fn a_mount_over_a_sysctl_does_not_get_what_is_written_to_it() {
-    // Row 7, both sides: what is mounted over the file is a file of the host.
-    let t = weak_bed();
-    for (labels, reaches) in [(json!({}), false), (without(Defence::DetachedProc), true)] {
-        let canary = Canary::new();
-        let config = with(
-            busybox(&["true"]),
-            json!({
-                "labels": labels,
-                "namespaces": {"user": "host"},
-                "sysctls": {"net.ipv4.ip_default_ttl": "77"},
-                "mounts": [bind(&canary.file(), TTL)],
-            }),
-        );
-        assert!(run_or_refusal(&t, &config).is_some());
-        assert_eq!(!canary.is_untouched(), reaches);
-    }
     t.finish();
 }
 

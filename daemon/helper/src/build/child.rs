@@ -27,7 +27,7 @@ use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
 use crate::protocol::{
-    Defence, LaunchPlan, MountSource, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step,
+    LaunchPlan, MountSource, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step,
     StepFailure,
 };
 use crate::sys::{self, MountAttr, mount_setattr};
@@ -191,10 +191,7 @@ impl<'a> Container<'a> {
             devices::make(&tree, &plan.devices)
         })?;
         let pty = self.console(&tree, steps)?;
-        let mut proc = self.proc.take();
-        if !Defence::DetachedProc.stands() {
-            proc = tree.open(Path::new("/proc"), OFlags::PATH).ok();
-        }
+        let proc = self.proc.take();
         steps.run_if(!plan.sysctls.is_empty(), Step::Sysctls, |_| {
             sysctls::write(&plan.sysctls, self.namespaces, proc)
         })?;

@@ -31,8 +31,6 @@ pub enum Defence {
     ReadOnlyCgroup,
     /// The host's device nodes come in through read-only mounts.
     ReadOnlyDevices,
-    /// Sysctls are written through a procfs that is attached nowhere (CVE-2025-52881).
-    DetachedProc,
     /// Device nodes are made in a tmpfs that is held by its descriptor (CVE-2026-41579).
     DevByDescriptor,
     /// A log is no link.
@@ -41,7 +39,7 @@ pub enum Defence {
 
 impl Defence {
     /// Every one.
-    pub const ALL: [Defence; 13] = [
+    pub const ALL: [Defence; 12] = [
         Defence::InRoot,
         Defence::RealProc,
         Defence::MaskDevice,
@@ -52,7 +50,6 @@ impl Defence {
         Defence::Inheritable,
         Defence::ReadOnlyCgroup,
         Defence::ReadOnlyDevices,
-        Defence::DetachedProc,
         Defence::DevByDescriptor,
         Defence::LogNoFollow,
     ];
@@ -70,7 +67,6 @@ impl Defence {
             Defence::Inheritable => "inheritable",
             Defence::ReadOnlyCgroup => "read_only_cgroup",
             Defence::ReadOnlyDevices => "read_only_devices",
-            Defence::DetachedProc => "detached_proc",
             Defence::DevByDescriptor => "dev_by_descriptor",
             Defence::LogNoFollow => "log_no_follow",
         }
