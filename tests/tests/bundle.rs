@@ -285,3 +285,25 @@ fn a_label_of_the_mounts_is_the_overlays_too() {
     assert!(refused.detail.contains("SELinux label"), "{refused:?}");
     t.finish();
 }
+#[test]
+fn the_command_line_gives_a_bundles_program_the_terminal_that_it_asks_for() {
+    let t = Bed::new();
+    let dir = bundle(
+        &t,
+        "test -t 0 && test -t 1 && echo is-a-tty; busybox stty -a | grep -o 'rows 24'; cat",
+    );
+    let path = dir.join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    config["process"]["terminal"] = json!(true);
+    let pts = json!({"destination": "/dev/pts", "type": "devpts", "options": ["newinstance", "ptmxmode=0666"]});
+    config["mounts"].as_array_mut().unwrap().push(pts);
+    std::fs::write(&path, config.to_string()).unwrap();
+    let mut pty = t.lbctl_pty(&["run", "-i", "--rm", "--bundle", dir.to_str().unwrap()]);
+    pty.until("is-a-tty");
+    pty.until("rows 24");
+    // Raw: what is typed is echoed by the container's terminal alone, and ^D is for its program.
+    pty.send(b"typed\n\x04");
+    assert_eq!(pty.wait(), 0);
+    assert_eq!(pty.text().matches("typed").count(), 2, "{}", pty.text());
+    t.finish();
+}
