@@ -80,7 +80,7 @@ impl Cgroup {
         // A v2 file is there only when the controller is on in all directories above.
         if dir.hierarchy.is_unified() {
             enable_above(&dir.hierarchy, &self.path, &setting.controller).map_err(|fault| {
-                let why = fault.detail.clone().unwrap_or_default();
+                let why = fault.sentence();
                 fault.because(format!("{}: {why}", setting.field))
             })?;
             if let Some(written) = first_file(dir, setting)? {
