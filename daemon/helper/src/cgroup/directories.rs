@@ -168,7 +168,9 @@ pub(super) fn enable_above(
 
 fn not_enabled(fault: Fault, dir: &Path, controller: &str) -> Fault {
     let dir = dir.display();
-    if fault.is(Errno::BUSY) {
+    // With a threaded controller switched on already (pids, cpu) its processes make it a thread root,
+    // and the kernel says EOPNOTSUPP instead of EBUSY.
+    if fault.is(Errno::BUSY) || fault.is(Errno::OPNOTSUPP) {
         return fault.because(format!(
             "the {controller} controller cannot be had below {dir}, because that control group has \
              processes of its own (cgroups(7), \"no internal processes\"): move them into one \
