@@ -247,7 +247,7 @@ pub fn read_fd(fd: &OwnedFd) -> String {
 /// What a container can leave behind.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Leftovers {
-    mounts: String,
+    mounts: BTreeSet<String>,
     cgroups: BTreeSet<PathBuf>,
     fds: usize,
     children: String,
@@ -260,7 +260,7 @@ impl Leftovers {
             walk(&hierarchy.mount().join("littlebox-test"), &mut cgroups);
         }
         Leftovers {
-            mounts: fs::read_to_string("/proc/self/mountinfo").unwrap(),
+            mounts: mounts(),
             cgroups,
             fds: fs::read_dir("/proc/self/fd").unwrap().count(),
             children: fs::read_to_string("/proc/thread-self/children").unwrap_or_default(),
@@ -268,7 +268,7 @@ impl Leftovers {
     }
 
     pub fn assert_same(&self, before: &Leftovers, id: &str) {
-        assert_eq!(self.mounts, before.mounts);
+        assert_no_new_mounts(&self.mounts, &before.mounts);
         assert_eq!(self.fds, before.fds);
         assert_eq!(self.children, before.children);
         let ours = |cgroups: &BTreeSet<PathBuf>| {
@@ -280,6 +280,22 @@ impl Leftovers {
         };
         assert_eq!(ours(&self.cgroups), Vec::<PathBuf>::new());
     }
+}
+
+fn mounts() -> BTreeSet<String> {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    table.lines().map(str::to_owned).collect()
+}
+
+/// Other tests mount and unmount in the same namespace: what is theirs goes, what was left stays.
+fn assert_no_new_mounts(after: &BTreeSet<String>, before: &BTreeSet<String>) {
+    let mut new: BTreeSet<String> = after - before;
+    let end = Instant::now() + Duration::from_secs(20);
+    while !new.is_empty() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+        new = &new & &mounts();
+    }
+    assert_eq!(new, BTreeSet::new(), "mounts were left");
 }
 
 fn walk(path: &Path, found: &mut BTreeSet<PathBuf>) {
