@@ -1,5 +1,7 @@
 //! Requests that are wrong: each has its status, its code, its pointer, and a sentence.
 
+use std::io::{Read, Write};
+
 use littlebox_tests::prelude::*;
 
 #[test]
@@ -142,6 +144,21 @@ fn a_body_over_the_limit_is_413() {
     );
     t.post_json("/v1/containers", &config)
         .problem(413, "body_too_large");
+    // Whoever writes everything before reading anything has the answer as well.
+    let body = vec![b' '; 4 << 20];
+    for _ in 0..20 {
+        let mut client = t.client.connect().unwrap();
+        write!(
+            client,
+            "POST /v1/containers HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        )
+        .unwrap();
+        client.write_all(&body).unwrap();
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 413");
+    }
     t.finish();
 }
 

@@ -3,9 +3,11 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use axum::body::BodyDataStream;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
@@ -14,6 +16,9 @@ use crate::time::parse_duration;
 
 /// The most bytes a JSON body may have.
 pub const BODY_LIMIT: usize = 1024 * 1024;
+/// The most that is read of a body over the limit, and for how long.
+const DISCARD_LIMIT: usize = 16 * BODY_LIMIT;
+const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// The path's parameters. Bytes that are no UTF-8 are no reference to anything.
 #[derive(Debug)]
@@ -194,29 +199,44 @@ async fn read(request: Request, optional: bool) -> Result<(bytes::Bytes, String)
 
 async fn collect(request: Request) -> Result<(bytes::Bytes, String), ApiError> {
     let (method, path) = (request.method().clone(), request.uri().clone());
-    let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT)
-        .await
-        .map_err(|e| {
-            use std::error::Error;
-            let too_large = e.source().is_some_and(|s| {
-                s.downcast_ref::<http_body_util::LengthLimitError>()
-                    .is_some()
-            });
-            if too_large {
-                ApiError::new(
-                    "body_too_large",
-                    format!("the body has more than {BODY_LIMIT} bytes"),
-                )
-            } else {
-                ApiError::invalid(format!("the body could not be read: {e}"))
-            }
-        })?;
+    let bytes = whole(request.into_body().into_data_stream()).await?;
     let digest = digest(&[
         method.as_str().as_bytes(),
         path.to_string().as_bytes(),
         &bytes,
     ]);
     Ok((bytes, digest))
+}
+
+/// The whole body, up to its limit.
+async fn whole(mut body: BodyDataStream) -> Result<bytes::Bytes, ApiError> {
+    let mut bytes = bytes::BytesMut::new();
+    while let Some(piece) = body.next().await {
+        let piece =
+            piece.map_err(|e| ApiError::invalid(format!("the body could not be read: {e}")))?;
+        if bytes.len() + piece.len() > BODY_LIMIT {
+            // A client that still writes when the connection is closed finds it reset, and not the
+            // answer (RFC 9112, 9.6).
+            let _ = tokio::time::timeout(DISCARD_TIME, discard(body)).await;
+            return Err(ApiError::new(
+                "body_too_large",
+                format!("the body has more than {BODY_LIMIT} bytes"),
+            ));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads what is left of a body that is too large, unless it is far too large.
+async fn discard(mut body: BodyDataStream) {
+    let mut left = DISCARD_LIMIT;
+    while let Some(Ok(piece)) = body.next().await {
+        left = left.saturating_sub(piece.len());
+        if left == 0 {
+            return;
+        }
+    }
 }
 
 /// A digest that tells requests apart. Not a cryptographic one: a client can only confuse its own
