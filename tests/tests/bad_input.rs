@@ -146,18 +146,25 @@ fn a_body_over_the_limit_is_413() {
         .problem(413, "body_too_large");
     // Whoever writes everything before reading anything has the answer as well.
     let body = vec![b' '; 4 << 20];
-    for _ in 0..20 {
-        let mut client = t.client.connect().unwrap();
-        write!(
-            client,
-            "POST /v1/containers HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            body.len()
-        )
-        .unwrap();
-        client.write_all(&body).unwrap();
-        let mut answer = [0; 12];
-        client.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer, b"HTTP/1.1 413");
+    for (method, path, status) in [
+        ("POST", "/v1/containers", "413"),
+        ("PUT", "/v1/containers/nobody/files?path=/", "415"),
+        ("POST", "/v1/nowhere", "404"),
+    ] {
+        for _ in 0..10 {
+            let mut client = t.client.connect().unwrap();
+            write!(
+                client,
+                "{method} {path} HTTP/1.1\r\nHost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            )
+            .unwrap();
+            client.write_all(&body).unwrap();
+            let mut answer = [0; 12];
+            client.read_exact(&mut answer).unwrap();
+            let answer = std::str::from_utf8(&answer).unwrap();
+            assert_eq!(answer, format!("HTTP/1.1 {status}"), "{path}");
+        }
     }
     t.finish();
 }

@@ -16,9 +16,6 @@ use crate::time::parse_duration;
 
 /// The most bytes a JSON body may have.
 pub const BODY_LIMIT: usize = 1024 * 1024;
-/// The most that is read of a body over the limit, and for how long.
-const DISCARD_LIMIT: usize = 16 * BODY_LIMIT;
-const DISCARD_TIME: Duration = Duration::from_secs(2);
 
 /// The path's parameters. Bytes that are no UTF-8 are no reference to anything.
 #[derive(Debug)]
@@ -215,9 +212,6 @@ async fn whole(mut body: BodyDataStream) -> Result<bytes::Bytes, ApiError> {
         let piece =
             piece.map_err(|e| ApiError::invalid(format!("the body could not be read: {e}")))?;
         if bytes.len() + piece.len() > BODY_LIMIT {
-            // A client that still writes when the connection is closed finds it reset, and not the
-            // answer (RFC 9112, 9.6).
-            let _ = tokio::time::timeout(DISCARD_TIME, discard(body)).await;
             return Err(ApiError::new(
                 "body_too_large",
                 format!("the body has more than {BODY_LIMIT} bytes"),
@@ -226,17 +220,6 @@ async fn whole(mut body: BodyDataStream) -> Result<bytes::Bytes, ApiError> {
         bytes.extend_from_slice(&piece);
     }
     Ok(bytes.freeze())
-}
-
-/// Reads what is left of a body that is too large, unless it is far too large.
-async fn discard(mut body: BodyDataStream) {
-    let mut left = DISCARD_LIMIT;
-    while let Some(Ok(piece)) = body.next().await {
-        left = left.saturating_sub(piece.len());
-        if left == 0 {
-            return;
-        }
-    }
 }
 
 /// A digest that tells requests apart. Not a cryptographic one: a client can only confuse its own

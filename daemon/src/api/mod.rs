@@ -10,6 +10,7 @@ mod files;
 mod guard;
 mod logs;
 mod namespaces;
+mod rest_of_body;
 mod stats;
 mod stream;
 mod strict;
@@ -122,6 +123,7 @@ pub fn router(app: Arc<App>) -> Router {
             },
         ))
         .layer(RequestBodyTimeoutLayer::new(BODY_PATIENCE))
+        .layer(axum::middleware::from_fn(rest_of_body::read))
         .layer(axum::middleware::from_fn(guard::finish))
         .layer(PropagateRequestIdLayer::x_request_id())
         .layer(SetRequestIdLayer::x_request_id(MakeRequestUuid))
