@@ -119,6 +119,11 @@ build-ci: ## What the tests run: release code paths without the link-time cost, 
 	$(call build_auditor)
 	install -m 0755 $(TARGET)/ci/littleboxd $(BIN_CI)/
 
+TORTURE_ARGS ?=
+.PHONY: torture
+torture: deps-test build-ci ## Every system call of every operation made to fail, and killed at (hours; TORTURE_ARGS="start --seed 7 --sample 500")
+	$(SUDO) env LITTLEBOX_BIN_DIR=$(BIN_CI) RUST_BACKTRACE=0 $(TARGET)/ci/littlebox-inject campaign $(TORTURE_ARGS)
+
 # Debian's packages of the engines start their services; the tests use daemons of their own.
 .PHONY: test-engines
 test-engines: deps-engines build-ci ## Podman, containerd and Docker with littlebox-runtime (needs root; installs them)

@@ -14,9 +14,10 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::engine::paths::Paths;
 use crate::idpool::{self, IdPool};
+use crate::peers::Peers;
 use crate::store::{NewEvent, Store, Write};
 use crate::supervisor::{HelperBinary, Supervisor};
-use crate::{procfs, reconcile, server, shutdown, supervisor, time};
+use crate::{procfs, reconcile, server, shutdown, supervisor, time, vital};
 
 /// What systemd handed over, taken from the environment before there are threads.
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
         containers = found.containers,
         adopted = found.adopted,
         ended = found.ended,
+        unclear = found.unclear,
         swept = found.swept,
         ms = began.elapsed().as_millis(),
         "reconciled"
@@ -57,13 +59,15 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
     });
     tell(&engine, "daemon.started");
     let drain = Duration::from_secs(config.drain_timeout_s);
-    let serving = tokio::spawn(server::serve(
+    let server = server::serve(
         listener,
         api::router(app),
+        Peers::new(config.id_pool.clone(), config.max_connections),
         config.max_connections,
         closing.clone(),
         drain,
-    ));
+    );
+    let serving = vital::spawn("server", server);
     ready(&config, began);
     signals.wait().await;
     let with_machine = shutdown::machine_goes_down().await;
@@ -87,7 +91,9 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
     reconcile::remove_empty_instance(&engine).await;
     engine.ids.close();
     // A last write that waits for everything before it.
-    let _ = engine.store.commit(Vec::new(), true).await;
+    if let Err(error) = engine.store.close().await {
+        tracing::warn!(%error, "the last commit failed");
+    }
     if !activated {
         let _ = std::fs::remove_file(&config.socket);
     }
@@ -109,31 +115,33 @@ fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
         .append(true)
         .open(&path)
         .with_context(|| format!("cannot open {}", path.display()))?;
-    flock(file.as_fd(), FlockOperation::NonBlockingLockExclusive).with_context(|| {
-        format!(
-            "another daemon uses the state directory {}",
-            state.display()
-        )
-    })?;
+    let operation = FlockOperation::NonBlockingLockExclusive;
+    let locked = rustix::io::retry_on_intr(|| flock(file.as_fd(), operation));
+    let context = match locked {
+        Err(rustix::io::Errno::WOULDBLOCK) => "another daemon uses",
+        _ => "cannot lock",
+    };
+    locked.with_context(|| format!("{context} the state directory {}", state.display()))?;
     Ok(file)
 }
 
 async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let seccomp = config.seccomp_compiler()?;
-    let paths = Paths::create(&config.state_dir, &config.run_dir, &config.cgroup_parent)
-        .context("cannot make the state and run directories")?;
+    let paths = Paths::create(config).context("cannot make the state and run directories")?;
     let binary = HelperBinary::load(&config.helper)
         .with_context(|| format!("cannot load the helper {}", config.helper.display()))?
         .at_home_in(helpers_home(config)?);
     let supervisor = Supervisor::start(binary)
         .await
         .with_context(|| format!("cannot start the helper {}", config.helper.display()))?;
-    let store = Store::open(&paths.database(), config.event_retention)
+    let boot_id = procfs::boot_id().context("cannot read the boot id")?;
+    let store = Store::open(&paths.database(), config.event_retention, &boot_id)
         .await
         .with_context(|| format!("cannot open the database {}", paths.database().display()))?;
-    let boot_id = procfs::boot_id().context("cannot read the boot id")?;
-    let watcher = crate::logs::Watcher::new().context("cannot watch files (inotify)")?;
+    let watcher = crate::logs::Watcher::new();
     let ids = id_pool(config, &paths)?;
+    ids.announce(&paths.run)
+        .context("cannot write to the registry of id ranges")?;
     Ok(Engine::new(
         store, supervisor, paths, ids, boot_id, seccomp, watcher,
     ))
@@ -203,6 +211,9 @@ fn ready(config: &Config, began: Instant) {
 struct Signals {
     term: Signal,
     int: Signal,
+    /// Ends a program that does not handle it (signal(7)): an administrator who sends it to have the
+    /// configuration read again must not end the daemon.
+    hangup: Signal,
 }
 
 impl Signals {
@@ -210,13 +221,20 @@ impl Signals {
         Ok(Self {
             term: signal(SignalKind::terminate()).context("SIGTERM")?,
             int: signal(SignalKind::interrupt()).context("SIGINT")?,
+            hangup: signal(SignalKind::hangup()).context("SIGHUP")?,
         })
     }
 
     async fn wait(&mut self) {
-        tokio::select! {
-            _ = self.term.recv() => {}
-            _ = self.int.recv() => {}
+        loop {
+            tokio::select! {
+                _ = self.term.recv() => return,
+                _ = self.int.recv() => return,
+                _ = self.hangup.recv() => tracing::warn!(
+                    "SIGHUP is ignored: the configuration is read at the start, so restart the \
+                     daemon to change it; containers go on"
+                ),
+            }
         }
     }
 }

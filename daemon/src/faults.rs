@@ -14,12 +14,25 @@ static ENABLED: LazyLock<bool> =
 static WEAKENED: LazyLock<Option<String>> =
     LazyLock::new(|| std::env::var("LITTLEBOX_TEST_WEAKEN").ok());
 
-/// `LITTLEBOX_TEST_CRASH=POINT[:N]`: the name and how many passes are left.
-static CRASH: LazyLock<Option<(String, AtomicI64)>> = LazyLock::new(|| {
-    let value = std::env::var("LITTLEBOX_TEST_CRASH").ok()?;
+/// The name of a point and how many passes are left.
+type Pass = Option<(String, AtomicI64)>;
+
+/// `LITTLEBOX_TEST_CRASH=POINT[:N]`: where the daemon aborts.
+static CRASH: LazyLock<Pass> = LazyLock::new(|| pass("LITTLEBOX_TEST_CRASH"));
+
+/// `LITTLEBOX_TEST_PANIC=POINT[:N]`: where a task of the daemon panics.
+static PANIC: LazyLock<Pass> = LazyLock::new(|| pass("LITTLEBOX_TEST_PANIC"));
+
+fn pass(variable: &str) -> Pass {
+    let value = std::env::var(variable).ok()?;
     let (point, n) = value.split_once(':').unwrap_or((&value, "1"));
     Some((point.to_owned(), AtomicI64::new(n.parse().ok()?)))
-});
+}
+
+fn is_due(pass: &Pass, name: &str) -> bool {
+    pass.as_ref()
+        .is_some_and(|(wanted, left)| wanted == name && left.fetch_sub(1, Ordering::Relaxed) == 1)
+}
 
 /// Whether test faults are on at all.
 pub fn enabled() -> bool {
@@ -33,6 +46,8 @@ pub enum Defence {
     SealedHelper,
     /// Paths of copies are resolved inside the container's root (CVE-2018-15664).
     FilesInRoot,
+    /// Requests from inside of containers are refused.
+    OutsidePeers,
 }
 
 impl Defence {
@@ -40,6 +55,7 @@ impl Defence {
         match self {
             Defence::SealedHelper => "sealed_helper",
             Defence::FilesInRoot => "files_in_root",
+            Defence::OutsidePeers => "outside_peers",
         }
     }
 
@@ -54,10 +70,8 @@ pub fn point(name: &str) {
     if !enabled() {
         return;
     }
-    if let Some((wanted, left)) = CRASH.as_ref()
-        && wanted == name
-        && left.fetch_sub(1, Ordering::Relaxed) == 1
-    {
+    assert!(!is_due(&PANIC, name), "test: a panic at {name}");
+    if is_due(&CRASH, name) {
         tracing::error!(point = name, "test: the daemon aborts here");
         std::process::abort();
     }

@@ -8,6 +8,7 @@
 //! name. A claim whose daemon has no database any more is stale and may be taken over.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ffi::{CString, OsStr};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -16,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use lbctl::types::ContainerId;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, open, readlinkat, symlinkat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, open, readlinkat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -131,6 +132,53 @@ impl IdPool {
         })
     }
 
+    /// Tells the other daemons of this machine of this one and its run directory, which their
+    /// containers are not to see either. It stays told as long as there is a database.
+    pub fn announce(&self, run: &Path) -> io::Result<()> {
+        let _locked = self.lock()?;
+        match mkdirat(&self.registry, DAEMONS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let daemons = self.daemons()?;
+        for (name, target) in links(&daemons)? {
+            let is_run = name.to_bytes().ends_with(RUN.as_bytes());
+            if target == self.owner || !is_run && !is_alive(&target) {
+                let run = [name.to_bytes(), RUN.as_bytes()].concat();
+                let _ = unlinkat(&daemons, run, AtFlags::empty());
+                unlinkat(&daemons, name, AtFlags::empty())?;
+            }
+        }
+        let name = format!("{:08x}", hash(&self.owner));
+        let run_name = format!("{name}{RUN}");
+        // Of another daemon with the same hash: it announces itself at its next start.
+        let _ = unlinkat(&daemons, &run_name, AtFlags::empty());
+        let _ = unlinkat(&daemons, &name, AtFlags::empty());
+        symlinkat(run, &daemons, run_name)?;
+        Ok(symlinkat(&self.owner, &daemons, name)?)
+    }
+
+    /// The state and run directories of every daemon of this machine that has announced itself.
+    pub fn neighbours(&self) -> Vec<PathBuf> {
+        let found = self.daemons().and_then(|daemons| links(&daemons));
+        let found = found.inspect_err(|error| tracing::warn!(%error, "cannot read the registry"));
+        found
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(_, target)| target)
+            .collect()
+    }
+
+    fn daemons(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(rustix::fs::openat(
+            &self.registry,
+            DAEMONS,
+            flags,
+            Mode::empty(),
+        )?)
+    }
+
     /// The configuration.
     pub fn config(&self) -> &PoolConfig {
         &self.config
@@ -141,6 +189,11 @@ impl IdPool {
         let ranges = self.ranges();
         let owners: std::collections::HashSet<_> = ranges.used.values().collect();
         owners.len()
+    }
+
+    /// Whose a host id is.
+    pub fn owner(&self, host_id: u32) -> Option<ContainerId> {
+        self.ranges().used.get(&(host_id / UNIT)).copied()
     }
 
     fn ranges(&self) -> MutexGuard<'_, Ranges> {
@@ -341,6 +394,23 @@ impl IdPool {
         // What cannot be removed is found by the next sweep.
         let _ = unlinkat(&self.registry, unit.to_string(), AtFlags::empty());
     }
+}
+
+/// In the registry: a link to each daemon's state directory.
+const DAEMONS: &str = "daemons";
+/// End of the name of the link to its run directory.
+const RUN: &str = ".run";
+
+/// The links of a directory, and where they lead.
+fn links(dir: &OwnedFd) -> io::Result<Vec<(CString, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let name = entry?.file_name().to_owned();
+        if let Ok(target) = readlinkat(dir, &name, Vec::new()) {
+            found.push((name, PathBuf::from(OsStr::from_bytes(target.as_bytes()))));
+        }
+    }
+    Ok(found)
 }
 
 enum Claim {

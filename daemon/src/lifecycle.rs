@@ -40,20 +40,6 @@ pub enum Transition {
 }
 
 impl Transition {
-    /// The word a user would use for it.
-    pub fn verb(self) -> &'static str {
-        match self {
-            Transition::Start => "start",
-            Transition::Launched => "mark as running",
-            Transition::LaunchFailed => "mark as failed",
-            Transition::Freeze => "pause",
-            Transition::Thaw => "resume",
-            Transition::Stop => "stop",
-            Transition::Ended => "mark as exited",
-            Transition::Remove => "remove",
-        }
-    }
-
     /// All of them.
     pub const ALL: [Transition; 8] = [
         Transition::Start,
@@ -69,12 +55,38 @@ impl Transition {
 
 /// A transition that the table does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("cannot {} a container that is {state}", transition.verb())]
+#[error("{}", refusal(*state, *transition))]
 pub struct Illegal {
     /// Where the container is.
     pub state: ContainerState,
     /// What was asked for.
     pub transition: Transition,
+}
+
+/// Why a transition is refused, as the end of a sentence that begins with the container.
+fn refusal(state: ContainerState, transition: Transition) -> &'static str {
+    use ContainerState as S;
+    use Transition as T;
+    match (state, transition) {
+        (S::Paused, T::Freeze) => "is already paused",
+        (S::Running, T::Thaw) => "is not paused",
+        (S::Running, T::Start) => "is already running",
+        (state, _) => in_words(state),
+    }
+}
+
+/// A state, as the end of a sentence that begins with the container.
+pub fn in_words(state: ContainerState) -> &'static str {
+    match state {
+        ContainerState::Created => "has not been started",
+        ContainerState::Starting => "is starting",
+        ContainerState::Running => "is running",
+        ContainerState::Paused => "is paused",
+        ContainerState::Stopping => "is stopping",
+        ContainerState::Exited => "has exited",
+        ContainerState::Failed => "failed to start",
+        ContainerState::Removing => "is being removed",
+    }
 }
 
 /// The table. Pure; the only place where states follow each other.
@@ -153,9 +165,23 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_state_and_the_wish() {
-        let e = next(ContainerState::Running, Transition::Start).unwrap_err();
-        assert_eq!(e.to_string(), "cannot start a container that is running");
+    fn a_refusal_names_the_state() {
+        for (state, transition, said) in [
+            (
+                ContainerState::Running,
+                Transition::Start,
+                "is already running",
+            ),
+            (
+                ContainerState::Paused,
+                Transition::Freeze,
+                "is already paused",
+            ),
+            (ContainerState::Exited, Transition::Freeze, "has exited"),
+            (ContainerState::Running, Transition::Remove, "is running"),
+        ] {
+            assert_eq!(next(state, transition).unwrap_err().to_string(), said);
+        }
     }
 
     proptest! {

@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::api::Peer;
 use crate::config::Config;
+use crate::peers::{Peer, Peers};
 
 /// How long a client may take for a request's head, and keep an idle connection open.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -66,6 +66,7 @@ fn set_owner(path: &Path, config: &Config) -> anyhow::Result<()> {
 pub async fn serve(
     listener: UnixListener,
     router: Router,
+    peers: Arc<Peers>,
     max_connections: usize,
     closing: CancellationToken,
     drain: Duration,
@@ -84,10 +85,15 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connection(stream, router.clone(), closing.clone());
+                let peer = peers.identify(&stream);
+                let Some(place) = peers.admit(peer) else {
+                    tracing::debug!(?peer, "a peer has its share of the connections already");
+                    continue;
+                };
+                let connection = connection(stream, peer, router.clone(), closing.clone());
                 tasks.spawn(async move {
                     connection.await;
-                    drop(slot);
+                    drop((slot, place));
                 });
             }
             Err(error) => pause_after(&error).await,
@@ -106,8 +112,12 @@ async fn pause_after(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-async fn connection(stream: UnixStream, router: Router, closing: CancellationToken) {
-    let peer = peer(&stream);
+async fn connection(
+    stream: UnixStream,
+    peer: Option<Peer>,
+    router: Router,
+    closing: CancellationToken,
+) {
     let service = router.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
@@ -130,14 +140,4 @@ async fn connection(stream: UnixStream, router: Router, closing: CancellationTok
     if let Err(error) = result {
         tracing::debug!(%error, "a connection ended early");
     }
-}
-
-fn peer(stream: &UnixStream) -> Option<Peer> {
-    let credentials =
-        nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::PeerCredentials).ok()?;
-    Some(Peer {
-        pid: credentials.pid(),
-        uid: credentials.uid(),
-        gid: credentials.gid(),
-    })
 }

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use lbctl::types::{ContainerConfig, ContainerId};
 use libfuzzer_sys::fuzz_target;
+use littlebox_helper::cgroup::Layout;
 use littlebox_helper::protocol::{LogPlan, NamespaceKind, RootfsSource};
 use littlebox_plan::Envelope;
 use littlebox_plan::seccomp::Compiler;
@@ -50,6 +51,6 @@ fuzz_target!(|data: &[u8]| {
     envelope.joins = NamespaceKind::ALL.into_iter().zip(0..).collect();
     if let Ok(plan) = littlebox_plan::launch_plan(&prepared.spec, envelope) {
         assert!(!plan.process.args.is_empty());
-        assert!(!littlebox_plan::explain::explain(&plan).is_empty());
+        assert!(!littlebox_plan::explain::explain(&plan, Layout::detect()).is_empty());
     }
 });

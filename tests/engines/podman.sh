@@ -67,7 +67,9 @@ podman run -d --pod pod --name a $image sleep 1000 >/dev/null
 net=$(podman exec a readlink /proc/self/ns/net)
 is "containers of a pod share the network" "$net" "$(podman run --rm --pod pod $image readlink /proc/self/ns/net)"
 is "and the host name" pod "$(podman exec a cat /proc/sys/kernel/hostname)"
-podman pod rm --force --time 0 pod >/dev/null
+# Podman removes the pod's control group at once, also while its own monitors are still on their way
+# out of it ("directory not empty").
+wait_for podman pod rm --force --ignore --time 0 pod
 
 nothing_left "$work/state"
 exit $((failures > 0))

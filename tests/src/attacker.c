@@ -3,16 +3,21 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/nsfs.h>
+#include <mqueue.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t ended;
@@ -93,9 +98,37 @@ static int exchange(const char *a, const char *b) {
     return 0;
 }
 
+/* Makes so many directories inside one another. */
+static int dig(const char *top, long levels) {
+    if (mkdir(top, 0755) < 0 || chdir(top) < 0)
+        return told(-1);
+    for (; levels > 0; levels--)
+        if (mkdir("d", 0755) < 0 || chdir("d") < 0)
+            return told(-1);
+    return told(0);
+}
+
+/* Makes so many names in one directory. */
+static int fill(const char *top, long names) {
+    char name[32];
+    if (mkdir(top, 0755) < 0 || chdir(top) < 0)
+        return told(-1);
+    for (; names > 0; names--) {
+        snprintf(name, sizeof name, "name-%ld", names);
+        if (symlink("x", name) < 0)
+            return told(-1);
+    }
+    return told(0);
+}
+
 struct hunt {
     unsigned long processes, refused, seen, attached, written, changed, canary;
 };
+
+/* Whether a program is the engine's: the one of the OCI command line is a mount of its own, "/". */
+static int is_engines(const char *exe) {
+    return strstr(exe, "helper") || !strcmp(exe, "/");
+}
 
 /* One look at a process that is on its way into this container. */
 static int look(int pid, const char *canary, struct hunt *hunt) {
@@ -108,7 +141,7 @@ static int look(int pid, const char *canary, struct hunt *hunt) {
         return errno != ENOENT && errno != ESRCH;
     }
     exe[len] = 0;
-    if (!strstr(exe, "helper"))
+    if (!is_engines(exe))
         return 0;
     hunt->seen++;
     int fd = open(path, O_PATH);
@@ -118,7 +151,7 @@ static int look(int pid, const char *canary, struct hunt *hunt) {
         /* The execve may have come in between: the program is not what is hunted. */
         len = readlink(magic, exe, sizeof exe - 1);
         exe[len < 0 ? 0 : len] = 0;
-        if (strstr(exe, "helper")) {
+        if (is_engines(exe)) {
             int writable = open(magic, O_WRONLY);
             if (writable >= 0) {
                 hunt->written += write(writable, "x", 1) == 1;
@@ -188,6 +221,72 @@ static int hunt(const char *canary) {
     return 0;
 }
 
+static int take_inotify(void) {
+    return inotify_init1(IN_CLOEXEC) >= 0;
+}
+
+static int take_queue(const char *name) {
+    struct mq_attr attr = {.mq_maxmsg = 10, .mq_msgsize = 8192};
+    return mq_open(name, O_CREAT | O_RDWR, 0600, &attr) >= 0;
+}
+
+static int take_timer(void) {
+    timer_t timer;
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR1};
+    return timer_create(CLOCK_MONOTONIC, &event, &timer) == 0;
+}
+
+/* Takes what the kernel counts per user, at most so many of each (0: all), and keeps it. */
+static int hoard(unsigned long most) {
+    unsigned long instances = 0, queues = 0, timers = 0;
+    char name[32];
+    while ((!most || instances < most) && take_inotify())
+        instances++;
+    for (; !most || queues < most; queues++) {
+        snprintf(name, sizeof name, "/hoard%lu", queues);
+        if (!take_queue(name))
+            break;
+    }
+    while ((!most || timers < most) && take_timer())
+        timers++;
+    printf("{\"inotify\": %lu, \"queues\": %lu, \"timers\": %lu}\nready\n", instances, queues,
+           timers);
+    fflush(stdout);
+    while (!ended)
+        pause();
+    return 0;
+}
+
+/* Takes one of each, with these limits of its own (0: as they are); prints what it could have. */
+static int need(rlim_t queue_bytes, rlim_t pending) {
+    struct rlimit queues = {queue_bytes, queue_bytes}, signals = {pending, pending};
+    if ((queue_bytes && setrlimit(RLIMIT_MSGQUEUE, &queues) < 0) ||
+        (pending && setrlimit(RLIMIT_SIGPENDING, &signals) < 0)) {
+        perror("setrlimit");
+        return 1;
+    }
+    char name[64];
+    snprintf(name, sizeof name, "/lbt-need-%d", getpid());
+    if (take_inotify())
+        printf("inotify ");
+    if (take_queue(name))
+        printf("queue ");
+    mq_unlink(name);
+    puts(take_timer() ? "timer" : "");
+    return 0;
+}
+
+/* The host id of who has made a user namespace: whose account its counts are charged to. */
+static int owner(const char *path) {
+    uid_t uid;
+    if (ioctl(open(path, O_RDONLY), NS_GET_OWNER_UID, &uid) < 0) {
+        perror(path);
+        return 1;
+    }
+    printf("%u\n", uid);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     signal(SIGTERM, end);
     if (argc == 2 && !strcmp(argv[1], "fds"))
@@ -202,8 +301,18 @@ int main(int argc, char **argv) {
         return paste();
     if (argc == 4 && !strcmp(argv[1], "exchange"))
         return exchange(argv[2], argv[3]);
+    if (argc == 4 && !strcmp(argv[1], "dig"))
+        return dig(argv[2], atol(argv[3]));
+    if (argc == 4 && !strcmp(argv[1], "fill"))
+        return fill(argv[2], atol(argv[3]));
     if (argc == 3 && !strcmp(argv[1], "hunt"))
         return hunt(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "hoard"))
+        return hoard(strtoul(argv[2], 0, 10));
+    if (argc == 4 && !strcmp(argv[1], "need"))
+        return need(strtoul(argv[2], 0, 10), strtoul(argv[3], 0, 10));
+    if (argc == 3 && !strcmp(argv[1], "owner"))
+        return owner(argv[2]);
     fputs("unknown command\n", stderr);
     return 2;
 }

@@ -16,6 +16,7 @@ pub mod oracle;
 pub mod proc;
 pub mod pty;
 pub mod roots;
+pub mod surroundings;
 mod validate;
 pub mod ws;
 

@@ -105,6 +105,12 @@ impl Pty {
         !modes.intersects(LocalModes::ICANON | LocalModes::ECHO)
     }
 
+    /// The exit code of a program that has ended.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().unwrap()?;
+        Some(status.code().unwrap_or(-1))
+    }
+
     /// Waits for the end of the program: its exit code.
     #[track_caller]
     pub fn wait(&mut self) -> i32 {

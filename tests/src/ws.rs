@@ -30,7 +30,7 @@ pub struct Ws {
     pub stdout: Vec<u8>,
     /// All of stderr so far.
     pub stderr: Vec<u8>,
-    /// Position told by the first frame.
+    /// The position that was told last, by the first frame or a later one.
     pub position: u64,
     /// Whether the program has a terminal.
     pub terminal: bool,
@@ -136,8 +136,12 @@ impl Ws {
                 Message::Binary(bytes) => return self.output(&bytes),
                 Message::Text(text) => {
                     crate::validate::frame(&text);
-                    let control = serde_json::from_str(&text)
+                    let control: ServerControl = serde_json::from_str(&text)
                         .unwrap_or_else(|e| panic!("control frame {text}: {e}"));
+                    if let ServerControl::Position { position } = control {
+                        self.position = position;
+                        continue;
+                    }
                     return Frame::Control(Box::new(control));
                 }
                 Message::Close(_) => return Frame::Closed,

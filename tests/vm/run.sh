@@ -40,6 +40,8 @@ cp --sparse=always "$target/$debian/root.img" "$work/root.img"
 # A disk of its own for limits on block devices.
 truncate -s 256M "$work/spare.img"
 
+stood_still() { grep -aqs 'systemd\[1\]: Freezing execution' "$work/console.$1"; }
+
 # boot N: runs the machine until it ends: 0 when it ended by itself.
 boot() {
   : >"$work/results.$1"
@@ -57,6 +59,10 @@ boot() {
     -device virtio-blk-pci,drive=spare,serial=spare \
     -serial "file:$work/console.$1" -serial "file:$work/results.$1" </dev/null 9>&- &
   qemu=$!
+  # systemd gives its generators ninety seconds, and without them stands still for good.
+  while sleep 5 && kill -0 "$qemu" 2>/dev/null; do
+    if stood_still "$1"; then kill "$qemu"; fi
+  done 9>&- &
   tail -n +1 -f --pid="$qemu" "$work/results.$1" 2>/dev/null | sed -u '/^#/d; s/\r$//' 9>&- &
   local shown=$! status=0
   wait "$qemu" || status=$?
@@ -79,8 +85,9 @@ while true; do
     reboot) n=$((n + 1)); continue ;;
     done) break ;;
   esac
-  if [ -z "$again" ] && [ ! -s "$work/results.$n" ] && grep -q 'Kernel panic' "$work/console.$n"; then
-    echo "the guest's kernel panicked at boot (known of emulation): booting again, once"
+  if [ -z "$again" ] && [ ! -s "$work/results.$n" ] &&
+    { stood_still "$n" || grep -aq 'Kernel panic' "$work/console.$n"; }; then
+    echo "the guest's kernel panicked at boot, or systemd stood still (known of emulation): booting again, once"
     again=yes
     continue
   fi

@@ -8,6 +8,8 @@
 //! | directory | is a directory | in it, by its own name; with `SRC/.` its contents |
 //! | directory | is not there | made, with the contents |
 //! | directory | is a file | refused |
+//!
+//! A destination that is a symbolic link is followed, as cp(1) does.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -16,6 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use lbctl::client::{BodyStream, ClientError};
+use rustix::fs::{FileType, Mode, OFlags};
 use tokio::sync::mpsc;
 
 use super::archive::{self, Packing, Unpacking};
@@ -25,7 +28,7 @@ use super::{Context, show};
 // `lbctl cp`.
 #[derive(Debug, Args)]
 pub struct CpArgs {
-    /// Keep owners, and set-user-id and set-group-id bits
+    /// Preserve owners, setuid and setgid bits, and extended attributes
     #[arg(short, long)]
     archive: bool,
     /// CONTAINER:PATH, PATH, or - for a tar archive on stdin
@@ -135,11 +138,11 @@ fn place(
     }
     if source_is_directory && there == There::Other {
         return Err(format!(
-            "'{destination}' is a file, and a directory was to be copied there"
+            "cannot copy a directory onto the file '{destination}'"
         ));
     }
     if !source_is_directory && destination.ends_with('/') {
-        return Err(format!("'{destination}' is no directory"));
+        return Err(format!("not a directory: '{destination}'"));
     }
     let trimmed = destination.trim_end_matches("/.").trim_end_matches('/');
     let (directory, name) = match trimmed.rsplit_once('/') {
@@ -148,7 +151,7 @@ fn place(
         None => (".", trimmed),
     };
     if name.is_empty() || name == "." || name == ".." {
-        return Err(format!("'{destination}' is no directory"));
+        return Err(format!("not a directory: '{destination}'"));
     }
     Ok(Place {
         directory: directory.to_owned(),
@@ -165,6 +168,8 @@ async fn download(
 ) -> Result<(), Failure> {
     let stat = ctx.client.stat_file(container, from).await?;
     let contents = wants_contents(from);
+    let followed = follow(to).map_err(Failure::io(format!("cannot copy to '{to}'")))?;
+    let to = followed.as_str();
     let there = match std::fs::metadata(to) {
         Ok(metadata) if metadata.is_dir() => There::Directory,
         Ok(_) => There::Other,
@@ -192,6 +197,25 @@ async fn download(
     Ok(())
 }
 
+/// The most links that are followed, as the kernel does (path_resolution(7)).
+const LINKS: usize = 40;
+
+/// Where a path leads when its last part is a link, also to what is not there yet.
+fn follow(path: &str) -> io::Result<String> {
+    let mut path = PathBuf::from(path);
+    for _ in 0..LINKS {
+        match path.read_link() {
+            Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+            // No link, or nothing there.
+            Err(_) => {
+                let text = path.into_os_string().into_string();
+                return text.map_err(|_| io::Error::other("the link leads to a name of bytes"));
+            }
+        }
+    }
+    Err(io::Error::other("too many links"))
+}
+
 /// Sends a stream to a reader on another thread, which may stop reading.
 async fn send_all(mut stream: BodyStream, sender: mpsc::Sender<Bytes>) -> Result<(), Failure> {
     while let Some(data) = stream.next().await? {
@@ -210,43 +234,72 @@ async fn upload(
     keep: bool,
 ) -> Result<(), Failure> {
     let contents = wants_contents(from);
+    let cannot = || format!("cannot copy '{from}'");
     // With a slash at its end a link is followed: that is how paths work.
-    let metadata =
-        std::fs::symlink_metadata(from).map_err(Failure::io(format!("cannot copy '{from}'")))?;
-    let there = what_is_there(ctx, container, to).await?;
-    let place = place(to, there, metadata.is_dir(), contents).map_err(|e| Failure::usage(e, ""))?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let source = rustix::fs::open(from, flags, Mode::empty())
+        .map_err(|e| Failure::io(cannot())(e.into()))?;
+    let stat = rustix::fs::fstat(&source).map_err(|e| Failure::io(cannot())(e.into()))?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let (to, there) = destination(ctx, container, to).await?;
+    let place = place(&to, there, is_directory, contents).map_err(|e| Failure::usage(e, ""))?;
     let name = match place.rename {
         Some(name) => OsString::from(name),
         None => own_name(Path::new(from))?,
     };
     let packing = Packing {
-        source: PathBuf::from(from),
+        source,
         name,
         keep_owners: keep,
     };
-    let body = from_thread(move |out| archive::pack(&packing, out));
+    let body = from_thread(move |out| {
+        for left_out in archive::pack(packing, out)? {
+            eprintln!("lbctl: left out: {}", super::sanitize::text(&left_out));
+        }
+        Ok(())
+    });
     Ok(ctx
         .client
         .put_files(container, &place.directory, body)
         .await?)
 }
 
-/// What lies at a container path, behind a symbolic link too when it leads to a directory.
-async fn what_is_there(ctx: &Context, container: &str, path: &str) -> Result<There, Failure> {
-    let inside = format!("{}/.", path.trim_end_matches('/'));
-    match ctx.client.stat_file(container, path).await {
-        Ok(stat) if stat.kind == "directory" => Ok(There::Directory),
-        Ok(stat) if stat.kind == "symlink" => {
-            let behind = ctx.client.stat_file(container, &inside).await;
-            Ok(if behind.is_ok_and(|s| s.kind == "directory") {
-                There::Directory
-            } else {
-                There::Other
-            })
+/// Where a container path leads, and what lies there. A link to a directory stays as it is:
+/// the daemon follows it inside the container.
+async fn destination(
+    ctx: &Context,
+    container: &str,
+    path: &str,
+) -> Result<(String, There), Failure> {
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let stat = match ctx.client.stat_file(container, &path).await {
+            Ok(stat) => stat,
+            Err(ClientError::Problem(p)) if p.code == "path_not_found" => {
+                return Ok((path, There::Nothing));
+            }
+            Err(e) => return Err(e.into()),
+        };
+        let target = match (stat.kind.as_str(), stat.link_target) {
+            ("directory", _) => return Ok((path, There::Directory)),
+            ("symlink", Some(target)) => target,
+            _ => return Ok((path, There::Other)),
+        };
+        let inside = format!("{}/.", path.trim_end_matches('/'));
+        let behind = ctx.client.stat_file(container, &inside).await;
+        if behind.is_ok_and(|stat| stat.kind == "directory") {
+            return Ok((path, There::Directory));
         }
-        Ok(_) => Ok(There::Other),
-        Err(ClientError::Problem(p)) if p.code == "path_not_found" => Ok(There::Nothing),
-        Err(e) => Err(e.into()),
+        path = beside(&path, &target);
+    }
+    Err(Failure::usage(format!("'{path}': too many links"), ""))
+}
+
+/// What a link in a directory leads to, for the container to resolve.
+fn beside(link: &str, target: &str) -> String {
+    match link.trim_end_matches('/').rsplit_once('/') {
+        Some((directory, _)) if !target.starts_with('/') => format!("{directory}/{target}"),
+        _ => target.to_owned(),
     }
 }
 

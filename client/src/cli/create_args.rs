@@ -1,6 +1,7 @@
 //! The flags of `run` and `create`, and the configuration they make.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -18,25 +19,25 @@ use super::{mounts, terminal};
 // What a container is to be.
 #[derive(Debug, Args)]
 pub struct CreateArgs {
-    /// Name; made up when absent
+    /// Container name (generated if omitted)
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
-    /// Remove the container when its program has ended
+    /// Remove the container when it exits
     #[arg(long)]
     pub rm: bool,
     /// Keep stdin open
     #[arg(short, long)]
     pub interactive: bool,
-    /// Give the program a terminal
+    /// Allocate a terminal
     #[arg(short, long)]
     pub tty: bool,
-    /// A repeated request with the same key answers with the first one's container
+    /// Return the container of an earlier request with the same key, if there is one
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// OCI bundle: its config.json says what the container is
+    /// Run an OCI bundle: its config.json describes the container
     #[arg(long, value_name = "DIR", conflicts_with = "args")]
     bundle: Option<PathBuf>,
-    /// With --bundle: an overlay over its root, which is used as it is otherwise
+    /// With --bundle: put an overlay over its root instead of writing into it
     #[arg(long, requires = "bundle")]
     overlay: bool,
     #[command(flatten, next_help_heading = "Program")]
@@ -49,7 +50,7 @@ pub struct CreateArgs {
     limits: LimitArgs,
     #[command(flatten, next_help_heading = "Security")]
     security: SecurityArgs,
-    /// What the root is made from (host, dir:PATH), the program, its arguments
+    /// Root filesystem (host or dir:PATH), command and arguments
     #[arg(
         help_heading = "Arguments",
         required_unless_present = "bundle",
@@ -61,59 +62,60 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 struct ProgramArgs {
-    /// Environment variable; without a value the one that lbctl has
+    /// Set an environment variable; without =V, taken from lbctl's environment
     #[arg(short, long, value_name = "K[=V]")]
     env: Vec<MaybePair>,
-    /// File with an environment variable per line
+    /// Read environment variables from a file, one per line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
-    /// Working directory inside
+    /// Working directory inside the container
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// USER[:GROUP], names or numbers
+    /// Run as USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Further group
+    /// Add a supplementary group
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
-    /// Octal file mode creation mask
+    /// File mode creation mask, octal
     #[arg(long, value_name = "MASK")]
     umask: Option<String>,
-    /// Put a small init in front of the program that reaps orphans and forwards signals
+    /// Run a small init as PID 1 that reaps orphans and forwards signals
     #[arg(long)]
     init: bool,
-    /// Label
+    /// Set a label
     #[arg(short, long, value_name = "K[=V]")]
     label: Vec<MaybePair>,
-    /// Signal that asks the program to end
+    /// Signal that asks the program to exit
     #[arg(long, value_name = "SIGNAL")]
     stop_signal: Option<String>,
-    /// Seconds between that signal and SIGKILL
+    /// Seconds between the stop signal and SIGKILL
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
-    /// Start it again when it has ended: no, on-failure[:MAX], always, unless-stopped
+    /// Restart policy: no, on-failure[:MAX], always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<RestartPolicy>,
-    /// max-size=SIZE per log file, max-files=N rotated ones
+    /// Limit the log: max-size=SIZE per file, max-files=N rotated files
     #[arg(long, value_name = "K=V")]
     log_opt: Vec<Pair>,
 }
 
 #[derive(Debug, Args)]
 struct FileArgs {
-    /// Bind mount; options ro, create (the source), noidmap (owners as on the host), rslave, ...
+    /// Bind-mount SRC at DST; options: ro, create (the source), noidmap (owners as on the host), rslave, ...
     #[arg(short, long, value_name = "SRC:DST[:OPTIONS]", value_parser = mounts::volume)]
     volume: Vec<MountConfig>,
-    /// Mount: type=bind,source=S,target=T[,readonly] or type=tmpfs,target=T[,tmpfs-size=64m]
+    /// Add a mount: type=bind,source=S,target=T[,readonly] or type=tmpfs,target=T[,tmpfs-size=64m]; CSV: a
+    /// field with a comma is quoted as a whole
     #[arg(long, value_name = "K=V,...", value_parser = mounts::mount)]
     mount: Vec<MountConfig>,
-    /// Fresh tmpfs; options size=64m, mode=1777, ...
+    /// Mount an empty tmpfs; options: size=64m, mode=1777, ...
     #[arg(long, value_name = "DST[:OPTIONS]", value_parser = mounts::tmpfs)]
     tmpfs: Vec<MountConfig>,
-    /// Read-only root
+    /// Make the root filesystem read-only
     #[arg(long)]
     read_only: bool,
-    /// Mount propagation of the root: rprivate, rslave, ...
+    /// Mount propagation of the root filesystem: rprivate, rslave, ...
     #[arg(long, value_name = "MODE")]
     propagation: Option<String>,
 }
@@ -123,18 +125,18 @@ struct NamespaceArgs {
     /// Network: none, host, container:NAME
     #[arg(long, alias = "net", value_name = "NETWORK", value_parser = parse::network)]
     network: Option<String>,
-    /// Namespace: TYPE one of mnt uts ipc net pid user cgroup time, SOURCE one of new, host,
-    /// container:NAME, pid:N
+    /// Choose a namespace: TYPE is mnt, uts, ipc, net, pid, user, cgroup or time; SOURCE is new, host,
+    /// container:NAME or pid:N
     #[arg(long, value_name = "TYPE=SOURCE", value_parser = parse::namespace)]
     ns: Vec<(String, String)>,
     /// User namespace: auto (ids of its own, the default), host (the default with --privileged),
     /// container:NAME, pid:N
     #[arg(long, value_name = "SOURCE", value_parser = parse::userns)]
     userns: Option<String>,
-    /// A line of the user id map, instead of ids of the daemon's pool
+    /// Add a line to the user id map, instead of using ids of the daemon's pool
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
     uidmap: Vec<IdMap>,
-    /// A line of the group id map
+    /// Add a line to the group id map
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
     gidmap: Vec<IdMap>,
     /// Host name
@@ -143,10 +145,10 @@ struct NamespaceArgs {
     /// NIS domain name
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
-    /// What a clock is ahead of the host's, in seconds; CLOCK is monotonic or boottime
+    /// Offset of a clock from the host's, in seconds; CLOCK is monotonic or boottime
     #[arg(long, value_name = "CLOCK=SECONDS", value_parser = parse::time_offset)]
     time_offset: Vec<(String, TimeOffset)>,
-    /// Namespaced kernel parameter
+    /// Set a namespaced kernel parameter
     #[arg(long, value_name = "K=V")]
     sysctl: Vec<Pair>,
 }
@@ -155,10 +157,10 @@ struct NamespaceArgs {
 struct LimitArgs {
     #[command(flatten)]
     resources: ResourceArgs,
-    /// Resource limit, e.g. nofile=1024:4096
+    /// Set a resource limit, e.g. nofile=1024:4096
     #[arg(long, value_name = "NAME=SOFT[:HARD]", value_parser = parse::ulimit)]
     ulimit: Vec<(String, Rlimit)>,
-    /// Who the OOM killer takes first, -1000 to 1000
+    /// Preference of the OOM killer, -1000 (never) to 1000 (first)
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,
 }
@@ -171,17 +173,17 @@ struct SecurityArgs {
     /// Drop a capability, or ALL
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
-    /// Whether setuid files give no privileges; true when absent
+    /// Whether setuid programs gain no privileges (default: true)
     #[arg(long, value_name = "BOOL")]
     no_new_privileges: Option<bool>,
     /// All capabilities, every device of the host, no seccomp filter, nothing masked, /sys writable,
     /// the host's user namespace
     #[arg(long)]
     privileged: bool,
-    /// Device of the host, or a directory of them; PERMISSIONS are of r, w and m
+    /// Give access to a host device, or to a directory of them; PERMISSIONS: any of r, w, m
     #[arg(long, value_name = "SRC[:DST][:PERMISSIONS]", value_parser = parse::device)]
     device: Vec<DeviceConfig>,
-    /// Device that may be used once there is a node, e.g. 'c 10:* rwm'
+    /// Allow a device by type and number, e.g. 'c 10:* rwm'
     #[arg(long, value_name = "RULE")]
     device_cgroup_rule: Vec<String>,
     /// apparmor=PROFILE, label=PART:VALUE|disable, mask=PATH, no-new-privileges[=BOOL],
@@ -271,15 +273,16 @@ impl CreateArgs {
         if self.bundle.is_some() {
             return Ok((String::new(), Vec::new()));
         }
-        let (rootfs, command) = self.args.split_first().ok_or_else(|| {
-            Failure::usage("a root filesystem is missing", "write host, or dir:PATH")
-        })?;
+        let (rootfs, command) = self
+            .args
+            .split_first()
+            .ok_or_else(|| Failure::usage("no root filesystem given", "use host or dir:PATH"))?;
         let command = match command {
             [] if self.interactive && self.tty => vec!["/bin/sh".to_owned()],
             [] => {
                 return Err(Failure::usage(
-                    "a command is missing",
-                    "write it after the root filesystem; with -it it may be left out for /bin/sh",
+                    "no command given",
+                    "put it after the root filesystem; with -it the default is /bin/sh",
                 ));
             }
             command => command.to_vec(),
@@ -305,7 +308,8 @@ fn absolute_rootfs(rootfs: &str) -> Result<String, Failure> {
     Ok(format!("dir:{}", absolute.display()))
 }
 
-/// Files first, flags over them. A name alone takes our own value, or nothing when we have none.
+/// Files first, then flags; a later entry replaces an earlier one of the same name. A name without a
+/// value takes lbctl's own, and is unset when there is none.
 pub fn environment(
     files: &[PathBuf],
     flags: &[MaybePair],
@@ -319,11 +323,27 @@ pub fn environment(
         pairs.extend(parsed);
     }
     pairs.extend_from_slice(flags);
-    let value = |pair: MaybePair| {
-        let value = pair.value.or_else(|| std::env::var(&pair.key).ok())?;
-        Some((pair.key, value))
-    };
-    Ok(pairs.into_iter().filter_map(value).collect())
+    let mut env = BTreeMap::new();
+    for MaybePair { key, value } in pairs {
+        let value = value.map_or_else(|| inherited(&key), |value| Ok(Some(value)))?;
+        match value {
+            Some(value) => env.insert(key, value),
+            None => env.remove(&key),
+        };
+    }
+    Ok(env)
+}
+
+/// A variable of lbctl's own environment.
+fn inherited(name: &str) -> Result<Option<String>, Failure> {
+    match std::env::var(name) {
+        Ok(value) => Ok(Some(value)),
+        Err(VarError::NotPresent) => Ok(None),
+        Err(VarError::NotUnicode(_)) => Err(Failure::usage(
+            format!("the value of '{name}' in lbctl's environment is not UTF-8"),
+            "the API takes text only: convert the value, or set it inside the container",
+        )),
+    }
 }
 
 fn labels(flags: &[MaybePair]) -> BTreeMap<String, String> {
@@ -342,8 +362,8 @@ impl ProgramArgs {
                 "max-files" | "max-file" => value
                     .parse()
                     .map(|n| log.max_files = Some(n))
-                    .map_err(|_| format!("'{value}' is no number")),
-                _ => Err("there are max-size and max-files".to_owned()),
+                    .map_err(|_| format!("not a number: '{value}'")),
+                _ => Err("unknown option; use max-size or max-files".to_owned()),
             };
             result.map_err(|e| Failure::usage(format!("--log-opt {key}: {e}"), ""))?;
         }

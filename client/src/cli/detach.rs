@@ -22,7 +22,7 @@ impl FromStr for DetachKeys {
 }
 
 fn key(text: &str) -> Result<u8, String> {
-    let wrong = || format!("'{text}' is no key: write a character, or ctrl- and one of a-z@[\\]^_");
+    let wrong = || format!("unknown key '{text}'; use a character, or ctrl- and one of a-z@[\\]^_");
     let lower = text.to_ascii_lowercase();
     match (
         lower.strip_prefix("ctrl-").map(str::as_bytes),

@@ -118,7 +118,7 @@ impl Failure {
         };
         let problem = lbctl::types::Problem {
             kind: format!("urn:littlebox:problem:{code}"),
-            title: "lbctl could not do it".to_owned(),
+            title: "Client error".to_owned(),
             detail: self.chain(),
             code: code.to_owned(),
             hint: self.hint(),

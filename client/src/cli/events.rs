@@ -14,13 +14,13 @@ use super::{Context, output, sanitize};
 // `lbctl events`.
 #[derive(Debug, Args)]
 pub struct EventsArgs {
-    /// Those after this sequence number; 0 for all
+    /// Start after this sequence number; 0 for all
     #[arg(long, alias = "since", value_name = "SEQ")]
     since_seq: Option<u64>,
-    /// kind=container.started, container=NAME
+    /// Filter: kind=container.started, container=NAME
     #[arg(short, long, value_name = "K=V")]
     filter: Vec<String>,
-    /// End at the newest instead of waiting for more
+    /// Exit after the newest event instead of waiting for more
     #[arg(long)]
     no_follow: bool,
 }

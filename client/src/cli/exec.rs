@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::{AttachFrom, LogOptions};
-use lbctl::types::{CapabilityChange, ExecConfig};
+use lbctl::types::{CapabilityChange, ContainerState, ExecConfig};
 
 use super::create_args::environment;
 use super::detach::{self, DetachKeys, Scanner};
 use super::error::Failure;
 use super::many;
 use super::parse::MaybePair;
-use super::run::{check_terminal, end_of_pipe, exit_code, uninterrupted};
-use super::session::{End, Options, Session, Target, send_signal};
+use super::run::{check_terminal, end_of_pipe, exit_code, interactive};
+use super::session::{End, Options, Session, Target};
 use super::signals::Signals;
 use super::time::parse_duration;
 use super::{Context, output, terminal};
@@ -20,28 +20,28 @@ use super::{Context, output, terminal};
 // `lbctl exec`.
 #[derive(Debug, Args)]
 pub struct ExecArgs {
-    /// Do not wait for the program: print the exec's id and end
+    /// Run in the background and print the exec's id
     #[arg(short, long)]
     detach: bool,
     /// Keep stdin open
     #[arg(short, long)]
     interactive: bool,
-    /// Give the program a terminal
+    /// Allocate a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Environment variable; without a value the one that lbctl has
+    /// Set an environment variable; without =V, taken from lbctl's environment
     #[arg(short, long, value_name = "K[=V]")]
     env: Vec<MaybePair>,
-    /// File with an environment variable per line
+    /// Read environment variables from a file, one per line
     #[arg(long, value_name = "FILE")]
     env_file: Vec<std::path::PathBuf>,
-    /// Working directory inside
+    /// Working directory inside the container
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
-    /// USER[:GROUP], names or numbers
+    /// Run as USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Kill it after this time
+    /// Kill the program after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Add a capability, or ALL
@@ -50,16 +50,16 @@ pub struct ExecArgs {
     /// Drop a capability, or ALL
     #[arg(long, value_name = "CAP")]
     cap_drop: Vec<String>,
-    /// All capabilities
+    /// Grant all capabilities
     #[arg(long)]
     privileged: bool,
-    /// Keys that leave a program with a terminal; empty for none
+    /// Key sequence that detaches from a terminal; empty for none
     #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT)]
     detach_keys: DetachKeys,
-    /// A repeated request with the same key answers with the first one's exec
+    /// Return the exec of an earlier request with the same key, if there is one
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
-    /// Where to run it, the program, its arguments
+    /// Container, command and arguments
     #[arg(required = true, num_args = 2.., trailing_var_arg = true,
           value_name = "CONTAINER COMMAND [ARG...]")]
     args: Vec<String>,
@@ -111,28 +111,29 @@ pub async fn exec(ctx: &Context, args: ExecArgs) -> Result<i32, Failure> {
     check_terminal(interactive)?;
     let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
     let making = ctx.client.create_exec(container, &config, None, key);
-    let (exec, early) = match uninterrupted(making, &mut signals).await {
-        Ok((result, early)) => (result?, early),
+    let mut early = None;
+    let exec = match signals.uninterrupted(&mut early, making).await {
+        Ok(made) => made?,
         Err(sig) => return Ok(sig.exit_code()),
     };
     let target = Target::Exec(exec.id.to_string());
-    if let Some(sig) = early {
-        // A program that has ended needs it no more.
-        let _ = send_signal(&ctx.client, &target, sig.name).await;
-    }
     let options = Options {
         from: AttachFrom::Start,
         stdin: args.interactive,
         interactive,
         keys: Scanner::new(args.detach_keys),
         proxy_signals: true,
+        early,
         size: config.terminal_size,
     };
     let end = Session::new(&ctx.client, target.clone(), options, &mut signals)
         .run()
         .await?;
     if matches!(end, End::BrokenPipe) {
-        end_of_pipe(ctx, &target).await;
+        tokio::select! {
+            () = end_of_pipe(ctx, &target) => {}
+            _ = signals.told_to_end() => {}
+        }
     }
     Ok(exit_code(&end))
 }
@@ -140,16 +141,16 @@ pub async fn exec(ctx: &Context, args: ExecArgs) -> Result<i32, Failure> {
 // `lbctl attach`.
 #[derive(Debug, Args)]
 pub struct AttachArgs {
-    /// Show the output so far first
+    /// Show earlier output first
     #[arg(long)]
     logs: bool,
     /// Do not forward stdin
     #[arg(long)]
     no_stdin: bool,
-    /// Forward signals to a program without a terminal
+    /// Forward signals to a program that has no terminal
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     sig_proxy: bool,
-    /// Keys that leave a program with a terminal; empty for none
+    /// Key sequence that detaches from a terminal; empty for none
     #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT)]
     detach_keys: DetachKeys,
     /// Container
@@ -159,9 +160,11 @@ pub struct AttachArgs {
 /// Joins a running program.
 pub async fn attach(ctx: &Context, args: AttachArgs) -> Result<i32, Failure> {
     let container = ctx.client.container(&args.container).await?;
+    if container.summary.state == ContainerState::Created {
+        return Err(not_started(&args.container, container.config.stdin));
+    }
     let stdin = container.config.stdin && !args.no_stdin;
-    let interactive = stdin && container.config.terminal;
-    check_terminal(interactive)?;
+    let interactive = interactive(&container.config, stdin)?;
     let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
     let options = Options {
         from: if args.logs {
@@ -173,6 +176,7 @@ pub async fn attach(ctx: &Context, args: AttachArgs) -> Result<i32, Failure> {
         interactive,
         keys: Scanner::new(args.detach_keys),
         proxy_signals: args.sig_proxy,
+        early: None,
         size: None,
     };
     let target = Target::Container(container.summary.id.to_string());
@@ -182,16 +186,25 @@ pub async fn attach(ctx: &Context, args: AttachArgs) -> Result<i32, Failure> {
     Ok(exit_code(&end))
 }
 
+/// There is no program to join, and nobody to end one that never begins.
+fn not_started(name: &str, stdin: bool) -> Failure {
+    let flag = if stdin { "-i" } else { "-a" };
+    Failure::usage(
+        format!("container '{name}' has not been started"),
+        &format!("start it and attach: lbctl start {flag} {name}"),
+    )
+}
+
 // `lbctl start`.
 #[derive(Debug, Args)]
 pub struct StartArgs {
-    /// Stay with the program, as run does
+    /// Attach, as run does
     #[arg(short, long)]
     attach: bool,
-    /// Forward stdin, and stay with the program
+    /// Attach, and forward stdin
     #[arg(short, long)]
     interactive: bool,
-    /// Keys that leave a program with a terminal; empty for none
+    /// Key sequence that detaches from a terminal; empty for none
     #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT)]
     detach_keys: DetachKeys,
     /// Containers
@@ -213,7 +226,10 @@ pub async fn start(ctx: &Context, args: StartArgs) -> Result<i32, Failure> {
         return many::each_container(ctx, &args.containers, start).await;
     }
     let [name] = &args.containers[..] else {
-        return Err(Failure::usage("only one container can be attached to", ""));
+        return Err(Failure::usage(
+            "cannot attach to more than one container",
+            "",
+        ));
     };
     start_and_stay(ctx, name, &args).await
 }
@@ -221,9 +237,7 @@ pub async fn start(ctx: &Context, args: StartArgs) -> Result<i32, Failure> {
 async fn start_and_stay(ctx: &Context, name: &str, args: &StartArgs) -> Result<i32, Failure> {
     let container = ctx.client.container(name).await?;
     let stdin = args.interactive && container.config.stdin;
-    let interactive = stdin && container.config.terminal;
-    check_terminal(interactive)?;
-    let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
+    let interactive = interactive(&container.config, stdin)?;
     // The output of earlier runs stands before this one's in the log.
     let last_line = LogOptions {
         tail: Some(1),
@@ -234,22 +248,21 @@ async fn start_and_stay(ctx: &Context, name: &str, args: &StartArgs) -> Result<i
     while let Some(line) = lines.next().await? {
         position = line.position;
     }
+    let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
     let starting = ctx.client.start_container(name, None);
-    let (started, early) = match uninterrupted(starting, &mut signals).await {
-        Ok((result, early)) => (result?, early),
+    let mut early = None;
+    let started = match signals.uninterrupted(&mut early, starting).await {
+        Ok(started) => started?,
         Err(sig) => return Ok(sig.exit_code()),
     };
     let target = Target::Container(started.summary.id.to_string());
-    if let Some(sig) = early {
-        // A program that has ended needs it no more.
-        let _ = send_signal(&ctx.client, &target, sig.name).await;
-    }
     let options = Options {
         from: AttachFrom::Position(position),
         stdin,
         interactive,
         keys: Scanner::new(args.detach_keys.clone()),
         proxy_signals: true,
+        early,
         size: None,
     };
     let end = Session::new(&ctx.client, target, options, &mut signals)

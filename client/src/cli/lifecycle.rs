@@ -14,7 +14,7 @@ use super::{Context, many, output};
 // Containers to act on.
 #[derive(Debug, Args)]
 pub struct Containers {
-    /// Containers: by name or id
+    /// Containers, by name or id
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
 }
@@ -22,7 +22,7 @@ pub struct Containers {
 // `lbctl stop` and `lbctl restart`.
 #[derive(Debug, Args)]
 pub struct StopArgs {
-    /// Signal that asks the program to end
+    /// Signal that asks the program to exit
     #[arg(short, long, value_name = "SIGNAL")]
     signal: Option<String>,
     /// Seconds between that signal and SIGKILL; 0 kills at once
@@ -72,10 +72,10 @@ pub async fn restart(ctx: &Context, args: StopArgs) -> Result<i32, Failure> {
 // `lbctl kill`.
 #[derive(Debug, Args)]
 pub struct KillArgs {
-    /// Name or number
+    /// Signal, by name or number
     #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
     signal: String,
-    /// Signal every process in the container, not only its first
+    /// Signal every process in the container, not only PID 1
     #[arg(short, long)]
     all: bool,
     #[command(flatten)]
@@ -94,13 +94,13 @@ pub async fn kill(ctx: &Context, args: KillArgs) -> Result<i32, Failure> {
     .await
 }
 
-/// Freezes containers.
+/// Pauses containers.
 pub async fn pause(ctx: &Context, args: Containers) -> Result<i32, Failure> {
     let pause = async |name: &str| ctx.client.pause_container(name).await;
     many::each_container(ctx, &args.names, pause).await
 }
 
-/// Lets frozen containers go on.
+/// Resumes paused containers.
 pub async fn resume(ctx: &Context, args: Containers) -> Result<i32, Failure> {
     let resume = async |name: &str| ctx.client.resume_container(name).await;
     many::each_container(ctx, &args.names, resume).await
@@ -109,7 +109,7 @@ pub async fn resume(ctx: &Context, args: Containers) -> Result<i32, Failure> {
 // `lbctl rm`.
 #[derive(Debug, Args)]
 pub struct RmArgs {
-    /// Remove it also while it runs: its processes are killed
+    /// Kill and remove running containers too
     #[arg(short, long)]
     force: bool,
     #[command(flatten)]
@@ -132,7 +132,7 @@ pub async fn rm(ctx: &Context, args: RmArgs) -> Result<i32, Failure> {
 pub struct RenameArgs {
     /// Container
     container: String,
-    /// Its new name
+    /// New name
     name: Name,
 }
 
@@ -167,11 +167,11 @@ pub struct WaitArgs {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Condition {
-    /// The program has ended
+    /// The container has exited
     Exited,
-    /// The program runs or has run
+    /// The container is running, or has run
     Running,
-    /// The container was removed
+    /// The container has been removed
     Removed,
 }
 
@@ -196,7 +196,7 @@ pub async fn wait(ctx: &Context, args: WaitArgs) -> Result<i32, Failure> {
         |name, result: WaitResult| {
             if !result.satisfied {
                 late = true;
-                eprintln!("lbctl: {}: the time was up", super::sanitize::text(name));
+                eprintln!("lbctl: {}: timed out", super::sanitize::text(name));
             }
             if ctx.json {
                 output::json(&result)

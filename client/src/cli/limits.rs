@@ -11,32 +11,32 @@ use super::{Context, many};
 
 #[derive(Debug, Args)]
 pub struct ResourceArgs {
-    /// Memory, e.g. 512m
+    /// Memory limit, e.g. 512m
     #[arg(short, long, value_name = "SIZE", value_parser = parse::size)]
     memory: Option<u64>,
-    /// Memory and swap together; -1 for unlimited swap
+    /// Limit of memory and swap together; -1 for unlimited swap
     #[arg(long, value_name = "SIZE", value_parser = parse::size_or_unlimited,
           allow_hyphen_values = true)]
     memory_swap: Option<i64>,
-    /// Memory kept when the machine runs short
+    /// Memory protected from reclaim when the host runs short
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     memory_reservation: Option<u64>,
-    /// Memory above which the container is slowed down (cgroup v2)
+    /// Memory above which the container is throttled (cgroup v2)
     #[arg(long, value_name = "SIZE", value_parser = parse::size)]
     memory_high: Option<u64>,
     /// How readily memory is swapped, 0 to 100 (cgroup v1)
     #[arg(long, value_name = "N")]
     memory_swappiness: Option<u64>,
-    /// CPUs, e.g. 1.5
+    /// CPU limit, e.g. 1.5
     #[arg(long, value_name = "N", value_parser = parse::cpus)]
     cpus: Option<f64>,
-    /// Microseconds of CPU time per period, instead of --cpus
+    /// CPU time per period in microseconds, instead of --cpus
     #[arg(long, value_name = "US")]
     cpu_quota: Option<u64>,
-    /// Microseconds of a period; 100000 when absent
+    /// Length of a period in microseconds (default: 100000)
     #[arg(long, value_name = "US")]
     cpu_period: Option<u64>,
-    /// Share of the CPU against others, 1 to 10000; 100 is normal
+    /// CPU weight relative to others, 1 to 10000 (default: 100)
     #[arg(long, value_name = "N")]
     cpu_weight: Option<u64>,
     /// CPUs to run on, e.g. 0-3,7
@@ -45,28 +45,28 @@ pub struct ResourceArgs {
     /// Memory nodes to use
     #[arg(long, value_name = "LIST")]
     cpuset_mems: Option<String>,
-    /// Processes and threads; -1 for no limit
+    /// Limit of processes and threads; -1 for no limit
     #[arg(long, value_name = "N", value_parser = parse::pids, allow_hyphen_values = true)]
     pids_limit: Option<i64>,
-    /// Share of block devices against others, 1 to 10000; 100 is normal
+    /// I/O weight relative to others, 1 to 10000 (default: 100)
     #[arg(long, value_name = "N")]
     io_weight: Option<u64>,
-    /// Bytes read per second, e.g. /dev/sda:10m
+    /// Limit bytes read per second, e.g. /dev/sda:10m
     #[arg(long, value_name = "DEVICE:SIZE", value_parser = parse::rate_of_bytes)]
     device_read_bps: Vec<(String, u64)>,
-    /// Bytes written per second
+    /// Limit bytes written per second
     #[arg(long, value_name = "DEVICE:SIZE", value_parser = parse::rate_of_bytes)]
     device_write_bps: Vec<(String, u64)>,
-    /// Reads per second
+    /// Limit reads per second
     #[arg(long, value_name = "DEVICE:N", value_parser = parse::rate)]
     device_read_iops: Vec<(String, u64)>,
-    /// Writes per second
+    /// Limit writes per second
     #[arg(long, value_name = "DEVICE:N", value_parser = parse::rate)]
     device_write_iops: Vec<(String, u64)>,
-    /// Bytes of huge pages of a size, e.g. 2MB=64m
+    /// Limit huge pages of a size, e.g. 2MB=64m
     #[arg(long, value_name = "PAGESIZE=SIZE")]
     hugetlb: Vec<Pair>,
-    /// File of the container's cgroup, e.g. memory.oom.group=1 (cgroup v2)
+    /// Write a file of the container's cgroup, e.g. memory.oom.group=1 (cgroup v2)
     #[arg(long, value_name = "FILE=VALUE")]
     cgroup_conf: Vec<Pair>,
 }
@@ -140,10 +140,10 @@ impl ResourceArgs {
 pub struct UpdateArgs {
     #[command(flatten)]
     limits: ResourceArgs,
-    /// Lift a limit: a name as in the API's resources, e.g. memory, cpus, io_limits
+    /// Remove a limit, by its name in the API's resources, e.g. memory, cpus, io_limits
     #[arg(long, value_name = "LIMIT")]
     lift: Vec<String>,
-    /// Containers: by name or id
+    /// Containers, by name or id
     #[arg(required = true, value_name = "CONTAINER")]
     names: Vec<String>,
 }
@@ -194,7 +194,7 @@ fn patch(args: &UpdateArgs) -> Result<ResourcesPatch, Failure> {
 fn lift(patch: ResourcesPatch, names: &[String]) -> Result<ResourcesPatch, Failure> {
     let unknown = |name: &str| {
         Failure::usage(
-            format!("there is no limit '{name}'"),
+            format!("unknown limit '{name}'"),
             "names are those of the API's resources, like memory, cpus, pids_limit, io_limits",
         )
     };

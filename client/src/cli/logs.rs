@@ -14,28 +14,28 @@ use super::{Context, output, sanitize};
 // `lbctl logs`.
 #[derive(Debug, Args)]
 pub struct LogsArgs {
-    /// Wait for more until the container ends
+    /// Follow the output until the container exits
     #[arg(short, long)]
     follow: bool,
-    /// Only the last so many lines; "all" for all
+    /// Show the last N lines, or "all"
     #[arg(short = 'n', long, value_name = "N", value_parser = tail)]
     tail: Option<Tail>,
-    /// Only from this time on: RFC 3339, unix seconds, or a duration back like 10m
+    /// Show output since this time: RFC 3339, unix seconds, or a duration ago like 10m
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Only up to this time
+    /// Show output up to this time
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
-    /// The time before each line
+    /// Prefix each line with its time
     #[arg(short, long)]
     timestamps: bool,
-    /// Send control characters to a terminal as they are
+    /// Print control characters to a terminal unescaped
     #[arg(long)]
     raw: bool,
-    /// Leave out standard output
+    /// Omit standard output
     #[arg(long)]
     no_stdout: bool,
-    /// Leave out standard error
+    /// Omit standard error
     #[arg(long)]
     no_stderr: bool,
     /// Container
@@ -51,7 +51,7 @@ fn tail(text: &str) -> Result<Tail, String> {
         n => n
             .parse()
             .map(|n| Tail(Some(n)))
-            .map_err(|_| format!("'{n}' is no number")),
+            .map_err(|_| format!("not a number: '{n}'")),
     }
 }
 

@@ -41,7 +41,7 @@ use lbctl::client::{Client, DEFAULT_SOCKET};
 
 use error::Failure;
 
-/// littlebox: containers
+/// Manage littlebox containers
 #[derive(Debug, Parser)]
 #[command(
     name = "lbctl",
@@ -53,7 +53,7 @@ use error::Failure;
                   program could not be started, 128+n when signal n ended it."
 )]
 pub struct Cli {
-    /// Where littleboxd listens
+    /// Socket of littleboxd
     #[arg(
         long,
         global = true,
@@ -62,7 +62,7 @@ pub struct Cli {
         default_value = DEFAULT_SOCKET
     )]
     socket: PathBuf,
-    /// Print what the API answers; errors as problem documents
+    /// Print JSON as the API returns it, and errors as problem documents
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -74,68 +74,68 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 #[command(defer = true)]
 enum Command {
-    /// Make a container, start it, and stay with its program
+    /// Create and run a container
     #[command(override_usage = "lbctl run [OPTIONS] ROOTFS [COMMAND [ARG...]]")]
     Run(Box<run::RunArgs>),
-    /// Make a container, to be started later
+    /// Create a container without starting it
     #[command(override_usage = "lbctl create [OPTIONS] ROOTFS [COMMAND [ARG...]]")]
     Create(Box<run::CreateOnlyArgs>),
     /// Start containers
     Start(exec::StartArgs),
-    /// Ask programs to end; kill them when they do not
+    /// Stop containers: ask the program to exit, kill it after a grace period
     Stop(lifecycle::StopArgs),
-    /// Stop and start containers
+    /// Restart containers
     Restart(lifecycle::StopArgs),
-    /// Signal containers
+    /// Send a signal to containers
     Kill(lifecycle::KillArgs),
-    /// Freeze containers
+    /// Pause containers
     Pause(lifecycle::Containers),
-    /// Let frozen containers go on
+    /// Resume paused containers
     #[command(visible_alias = "unpause")]
     Resume(lifecycle::Containers),
-    /// Change limits, of containers that run at once
+    /// Change limits; running containers change at once
     Update(Box<limits::UpdateArgs>),
     /// Remove containers
     Rm(lifecycle::RmArgs),
-    /// Give a container another name
+    /// Rename a container
     Rename(lifecycle::RenameArgs),
     /// List containers
     #[command(visible_alias = "ls")]
     Ps(ps::PsArgs),
-    /// Print all about containers, as JSON
+    /// Show containers in full, as JSON
     Inspect(show::InspectArgs),
-    /// Run a program inside a running container
+    /// Run a command in a running container
     #[command(override_usage = "lbctl exec [OPTIONS] CONTAINER COMMAND [ARG...]")]
     Exec(Box<exec::ExecArgs>),
-    /// Join a running program
+    /// Attach to a running container
     Attach(exec::AttachArgs),
     /// Print a container's output
     Logs(logs::LogsArgs),
-    /// Show what containers use
+    /// Show resource usage
     Stats(stats::StatsArgs),
-    /// Show a container's processes
+    /// List a container's processes
     Top(show::OneContainer),
-    /// Wait until containers end, and print their exit codes
+    /// Wait until containers exit, and print their exit codes
     Wait(lifecycle::WaitArgs),
-    /// Copy files between here and a container
+    /// Copy files between the host and a container
     Cp(cp::CpArgs),
-    /// Show what a container changed in its root
+    /// Show what changed in a container's root filesystem
     Diff(show::OneContainer),
-    /// Write a container's root as a tar archive
+    /// Export a container's root filesystem as a tar archive
     Export(show::ExportArgs),
-    /// Print what happens
+    /// Print events
     Events(events::EventsArgs),
-    /// Show namespaces: of the machine, of a container, or what two differ in
+    /// Show namespaces: of the host, of a container, or how two differ
     Ns(ns::NsArgs),
-    /// Show the steps by which a container was built, with timings
+    /// Show the steps that built a container, with timings
     Plan(show::OneContainer),
-    /// Show the daemon
+    /// Show daemon information
     System(system::SystemArgs),
     /// Show the versions of lbctl and littleboxd
     Version,
-    /// Print a completion script for a shell
+    /// Print a shell completion script
     Completion(system::CompletionArgs),
-    /// Write manual pages
+    /// Write man pages
     #[command(hide = true)]
     Man(system::ManArgs),
 }

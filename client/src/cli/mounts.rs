@@ -55,15 +55,14 @@ fn is_propagation(option: &str) -> bool {
 pub fn volume(text: &str) -> Result<MountConfig, String> {
     let mut parts = text.splitn(3, ':');
     let (Some(source), Some(destination)) = (parts.next(), parts.next()) else {
-        return Err("write SOURCE:DESTINATION[:OPTIONS], both paths".to_owned());
+        return Err("use SOURCE:DESTINATION[:OPTIONS]".to_owned());
     };
     if source.is_empty() || destination.is_empty() {
         return Err("neither SOURCE nor DESTINATION may be empty".to_owned());
     }
     if !source.contains('/') && source != "." && source != ".." {
         return Err(format!(
-            "'{source}' would be the name of a volume, which are not there yet; for a directory \
-             write ./{source}"
+            "named volumes are not supported yet; for the directory '{source}' write ./{source}"
         ));
     }
     let mut mount = new(MountKind::Bind, Some(absolute(source)?), destination);
@@ -81,7 +80,7 @@ pub fn volume(text: &str) -> Result<MountConfig, String> {
             "rbind" => mount.recursive = Some(true),
             option if is_propagation(option) => mount.propagation = Some(option.to_owned()),
             option if common_option(&mut mount, option) => {}
-            _ => return Err(format!("'{option}' is no option of a volume")),
+            _ => return Err(format!("unknown volume option '{option}'")),
         }
     }
     Ok(mount)
@@ -96,23 +95,26 @@ pub fn tmpfs(text: &str) -> Result<MountConfig, String> {
             Some(("size", size)) => mount.size = Some(parse::size(size)?),
             Some(("mode", mode)) => mount.mode = Some(mode.to_owned()),
             None if common_option(&mut mount, option) => {}
-            _ => return Err(format!("'{option}' is no option of a tmpfs")),
+            _ => return Err(format!("unknown tmpfs option '{option}'")),
         }
     }
     Ok(mount)
 }
 
-/// `type=bind,source=S,target=T,...` or `type=tmpfs,target=T,...`.
+/// `type=bind,source=S,target=T,...` or `type=tmpfs,target=T,...`, as CSV.
 pub fn mount(text: &str) -> Result<MountConfig, String> {
     let mut kind = None;
     let mut source = None;
     let mut target = None;
     let mut rest = Vec::new();
-    for part in text.split(',').filter(|p| !p.is_empty()) {
+    let fields = parse::csv(text)?;
+    for part in fields.iter().map(String::as_str).filter(|p| !p.is_empty()) {
         match part.split_once('=') {
             Some(("type", "bind")) => kind = Some(MountKind::Bind),
             Some(("type", "tmpfs")) => kind = Some(MountKind::Tmpfs),
-            Some(("type", other)) => return Err(format!("'{other}' is neither bind nor tmpfs")),
+            Some(("type", other)) => {
+                return Err(format!("unknown mount type '{other}'; use bind or tmpfs"));
+            }
             Some(("source" | "src", path)) => source = Some(path),
             Some(("target" | "destination" | "dst", path)) => target = Some(path),
             _ => rest.push(part),
@@ -139,7 +141,7 @@ fn mount_option(mount: &mut MountConfig, part: &str) -> Result<(), String> {
     let truth = || match value {
         "true" | "1" => Ok(true),
         "false" | "0" => Ok(false),
-        _ => Err(format!("'{key}' is true or false, not '{value}'")),
+        _ => Err(format!("'{key}' must be true or false, not '{value}'")),
     };
     match key {
         "readonly" | "ro" => mount.read_only = truth()?,
@@ -153,7 +155,7 @@ fn mount_option(mount: &mut MountConfig, part: &str) -> Result<(), String> {
         "tmpfs-size" | "size" if !bind => mount.size = Some(parse::size(value)?),
         "tmpfs-mode" | "mode" if !bind => mount.mode = Some(value.to_owned()),
         _ if !part.contains('=') && common_option(mount, key) => {}
-        _ => return Err(format!("'{part}' is no option of this mount")),
+        _ => return Err(format!("unknown mount option '{part}'")),
     }
     Ok(())
 }
@@ -196,6 +198,9 @@ mod tests {
         assert!(m.read_only && m.recursive == Some(false));
         let m = mount("type=bind,src=/a,dst=/b,idmap=false").unwrap();
         assert_eq!(m.idmap, Some(false));
+        let m = mount(r#"type=bind,"src=/a,b ""c""",dst=/b,ro"#).unwrap();
+        assert_eq!(m.source.as_deref(), Some("/a,b \"c\""));
+        assert!(m.read_only);
         let m = mount("type=tmpfs,target=/t,tmpfs-size=1g,tmpfs-mode=1777").unwrap();
         assert_eq!((m.size, m.mode.as_deref()), (Some(1 << 30), Some("1777")));
         for bad in [

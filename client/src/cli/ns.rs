@@ -21,10 +21,10 @@ pub struct NsArgs {
 
 #[derive(Debug, Subcommand)]
 enum NsCommand {
-    /// List the machine's namespaces
+    /// List the host's namespaces
     #[command(visible_alias = "ls")]
     List {
-        /// Only of this type: mnt uts ipc net pid user cgroup time
+        /// Only this type: mnt, uts, ipc, net, pid, user, cgroup or time
         #[arg(short, long = "type", value_name = "TYPE")]
         kind: Option<String>,
     },
@@ -33,9 +33,9 @@ enum NsCommand {
         /// Container
         container: String,
     },
-    /// Show the machine's namespaces as a tree
+    /// Show the host's namespaces as a tree
     Tree {
-        /// Below what: owner (the owning user namespace) or parent (of pid and user)
+        /// Group by owner (the owning user namespace) or parent (pid and user)
         #[arg(long, value_name = "owner|parent")]
         by: Option<String>,
     },

@@ -16,7 +16,7 @@ pub struct Pair {
 impl FromStr for Pair {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        let (key, value) = s.split_once('=').ok_or("write KEY=VALUE")?;
+        let (key, value) = s.split_once('=').ok_or("use KEY=VALUE")?;
         if key.is_empty() {
             return Err("the key before '=' is empty".to_owned());
         }
@@ -55,7 +55,7 @@ impl FromStr for MaybePair {
 
 /// A size in bytes: `512m`, `1.5GiB`, `1048576`; units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("'{text}' is no size like 1048576, 512m or 1.5g");
+    let wrong = || format!("not a size: '{text}'; write for example 512m");
     let unit_at = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -98,28 +98,28 @@ pub fn size_or_unlimited(text: &str) -> Result<i64, String> {
 
 /// `DEVICE:SIZE`, a rate in bytes per second; a device may itself be `MAJOR:MINOR`.
 pub fn rate_of_bytes(text: &str) -> Result<(String, u64), String> {
-    let (device, rate) = text.rsplit_once(':').ok_or("write DEVICE:SIZE")?;
+    let (device, rate) = text.rsplit_once(':').ok_or("use DEVICE:SIZE")?;
     Ok((device.to_owned(), size(rate)?))
 }
 
 /// `DEVICE:N`, operations per second.
 pub fn rate(text: &str) -> Result<(String, u64), String> {
-    let (device, rate) = text.rsplit_once(':').ok_or("write DEVICE:N")?;
+    let (device, rate) = text.rsplit_once(':').ok_or("use DEVICE:N")?;
     let rate = rate
         .parse()
-        .map_err(|_| format!("'{rate}' is no number of operations"))?;
+        .map_err(|_| format!("not a number: '{rate}'"))?;
     Ok((device.to_owned(), rate))
 }
 
-/// A number of CPUs above 0.
+/// A number of CPUs, at least 0.01.
 pub fn cpus(text: &str) -> Result<f64, String> {
     let n: f64 = text
         .parse()
-        .map_err(|_| format!("'{text}' is no number of CPUs like 1.5"))?;
-    if n.is_finite() && n > 0.0 {
+        .map_err(|_| format!("not a number: '{text}'; write for example 1.5"))?;
+    if n.is_finite() && n >= 0.01 {
         Ok(n)
     } else {
-        Err("at least a little CPU is needed".into())
+        Err("must be at least 0.01".into())
     }
 }
 
@@ -127,9 +127,7 @@ pub fn cpus(text: &str) -> Result<f64, String> {
 pub fn pids(text: &str) -> Result<i64, String> {
     match text.parse() {
         Ok(n) if n == -1 || n > 0 => Ok(n),
-        _ => Err(format!(
-            "'{text}' is no number of processes, or -1 for no limit"
-        )),
+        _ => Err("use a positive number, or -1 for no limit".to_owned()),
     }
 }
 
@@ -142,14 +140,14 @@ pub fn ulimit(text: &str) -> Result<(String, Rlimit), String> {
         n => n
             .parse()
             .map(Some)
-            .map_err(|_| format!("'{n}' is no limit, and not 'unlimited'")),
+            .map_err(|_| format!("not a limit: '{n}'; use a number or unlimited")),
     };
     let rlimit = Rlimit {
         soft: limit(soft)?,
         hard: limit(hard)?,
     };
     if rlimit.soft.unwrap_or(u64::MAX) > rlimit.hard.unwrap_or(u64::MAX) {
-        return Err(format!("the soft limit of {key} is above the hard one"));
+        return Err(format!("the soft limit of {key} exceeds the hard limit"));
     }
     Ok((key.to_ascii_lowercase(), rlimit))
 }
@@ -158,7 +156,7 @@ pub fn ulimit(text: &str) -> Result<(String, Rlimit), String> {
 pub fn id_map(text: &str) -> Result<IdMap, String> {
     let numbers: Vec<u32> = text
         .split(':')
-        .map(|n| n.parse().map_err(|_| format!("'{n}' is no id")))
+        .map(|n| n.parse().map_err(|_| format!("not an id: '{n}'")))
         .collect::<Result<_, _>>()?;
     match numbers[..] {
         [container_id, host_id, size] => Ok(IdMap {
@@ -166,7 +164,7 @@ pub fn id_map(text: &str) -> Result<IdMap, String> {
             host_id,
             size,
         }),
-        _ => Err("write CONTAINER:HOST:SIZE, for example 0:100000:65536".to_owned()),
+        _ => Err("use CONTAINER:HOST:SIZE, for example 0:100000:65536".to_owned()),
     }
 }
 
@@ -179,7 +177,7 @@ pub fn namespace(text: &str) -> Result<(String, String), String> {
         kind @ ("uts" | "ipc" | "pid" | "user" | "cgroup" | "time") => kind,
         _ => {
             return Err(format!(
-                "'{key}' is none of mnt, uts, ipc, net, pid, user, cgroup, time"
+                "unknown namespace type '{key}'; use mnt, uts, ipc, net, pid, user, cgroup or time"
             ));
         }
     };
@@ -189,7 +187,7 @@ pub fn namespace(text: &str) -> Result<(String, String), String> {
             .any(|p| value.len() > p.len() && value.starts_with(p));
     if !known {
         return Err(format!(
-            "'{value}' is none of new, host, container:NAME, pid:N"
+            "unknown namespace source '{value}'; use new, host, container:NAME or pid:N"
         ));
     }
     Ok((kind.to_owned(), value))
@@ -201,7 +199,7 @@ pub fn network(text: &str) -> Result<String, String> {
         "none" => Ok("new".to_owned()),
         other => namespace(&format!("net={other}"))
             .map(|(_, source)| source)
-            .map_err(|_| format!("'{other}' is none of none, host, container:NAME")),
+            .map_err(|_| format!("unknown network '{other}'; use none, host or container:NAME")),
     }
 }
 
@@ -211,13 +209,18 @@ pub fn userns(text: &str) -> Result<String, String> {
         "auto" => Ok("new".to_owned()),
         other => namespace(&format!("user={other}"))
             .map(|(_, source)| source)
-            .map_err(|_| format!("'{other}' is none of auto, host, container:NAME, pid:N")),
+            .map_err(|_| {
+                format!("unknown user namespace '{other}'; use auto, host, container:NAME or pid:N")
+            }),
     }
 }
 
-/// The lines of an `--env-file`: `K=V`, or `K` for the value that we have; `#` starts a comment.
+/// The lines of an `--env-file`: `K=V`, or `K` for the value that we have; `#` starts a comment. A byte
+/// order mark, which some editors put first, is no part of the first name.
 pub fn env_file(text: &str) -> Result<Vec<MaybePair>, String> {
-    text.lines()
+    text.strip_prefix('\u{feff}')
+        .unwrap_or(text)
+        .lines()
         .enumerate()
         .filter(|(_, line)| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
         .map(|(i, line)| {
@@ -228,13 +231,56 @@ pub fn env_file(text: &str) -> Result<Vec<MaybePair>, String> {
         .collect()
 }
 
+/// The fields of a line of CSV (RFC 4180): in a field that is quoted as a whole a comma is an ordinary
+/// character, and a quote is written twice.
+pub fn csv(line: &str) -> Result<Vec<String>, String> {
+    let misplaced = || {
+        "quote a field as a whole: type=bind,\"source=/a,b\",target=/c (a quote in it is written twice)"
+            .to_owned()
+    };
+    let mut fields = Vec::new();
+    let mut rest = Some(line);
+    while let Some(text) = rest {
+        let (field, after) = match text.strip_prefix('"') {
+            Some(text) => quoted(text).ok_or_else(misplaced)?,
+            None => {
+                let (field, after) = text.split_at(text.find(',').unwrap_or(text.len()));
+                if field.contains('"') {
+                    return Err(misplaced());
+                }
+                (field.to_owned(), after)
+            }
+        };
+        fields.push(field);
+        rest = match after.strip_prefix(',') {
+            None if !after.is_empty() => return Err(misplaced()),
+            after => after,
+        };
+    }
+    Ok(fields)
+}
+
+/// A field up to its closing quote, and what follows that.
+fn quoted(mut text: &str) -> Option<(String, &str)> {
+    let mut field = String::new();
+    loop {
+        let (part, after) = text.split_once('"')?;
+        field.push_str(part);
+        let Some(after) = after.strip_prefix('"') else {
+            return Some((field, after));
+        };
+        field.push('"');
+        text = after;
+    }
+}
+
 /// `SRC[:DST][:PERMISSIONS]`, as Docker and Podman have it.
 pub fn device(text: &str) -> Result<DeviceConfig, String> {
     let permissions = |s: &str| {
         let known = s.bytes().all(|b| b"rwm".contains(&b));
         (!s.is_empty() && known).then(|| s.to_owned())
     };
-    let wrong = || format!("'{text}' is no device; write SRC, SRC:DST or SRC:DST:PERMISSIONS");
+    let wrong = || format!("not a device: '{text}'; use SRC, SRC:DST or SRC:DST:PERMISSIONS");
     let parts: Vec<&str> = text.split(':').collect();
     let (path, inside, allowed) = match parts[..] {
         [path] => (path, None, None),
@@ -261,13 +307,14 @@ pub fn device(text: &str) -> Result<DeviceConfig, String> {
 
 /// `monotonic=SECONDS` or `boottime=SECONDS`, with a fraction and a sign where they are wanted.
 pub fn time_offset(text: &str) -> Result<(String, TimeOffset), String> {
-    let (clock, seconds) = text.split_once('=').ok_or("write CLOCK=SECONDS")?;
+    let (clock, seconds) = text.split_once('=').ok_or("use CLOCK=SECONDS")?;
     if !matches!(clock, "monotonic" | "boottime") {
         return Err(format!(
-            "'{clock}' is not a clock of a time namespace; monotonic and boottime are"
+            "unknown clock '{clock}'; use monotonic or boottime"
         ));
     }
-    let wrong = || format!("'{seconds}' is no number of seconds like 3600, -10 or 0.5");
+    let wrong =
+        || format!("not a number of seconds: '{seconds}'; write for example 3600, -10 or 0.5");
     let (sign, digits) = match seconds.strip_prefix('-') {
         Some(digits) => (-1, digits),
         None => (1, seconds),
@@ -442,6 +489,31 @@ mod tests {
             env_file("A=1\n=2\n"),
             Err("line 2: the name is empty".into())
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_name() {
+        let pairs = env_file("\u{feff}A=1\r\nB=2\r\n").unwrap();
+        let shown: Vec<_> = pairs.iter().map(|p| p.key.as_str()).collect();
+        assert_eq!(shown, ["A", "B"]);
+        assert_eq!(pairs[1].value.as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn a_quoted_field_of_csv_may_have_commas_and_quotes() {
+        for (line, fields) in [
+            ("a,b=c", &["a", "b=c"][..]),
+            ("", &[""]),
+            ("a,,b,", &["a", "", "b", ""]),
+            (r#""a,b",c"#, &["a,b", "c"]),
+            (r#"a,"b ""c"", d""#, &["a", "b \"c\", d"]),
+            (r#""""#, &[""]),
+        ] {
+            assert_eq!(csv(line).unwrap(), fields, "{line}");
+        }
+        for bad in [r#"a="b,c""#, r#""a"#, r#""a"b,c"#, r#"a","b"#] {
+            assert!(csv(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -24,19 +24,19 @@ const FAILURES_ASKED: usize = 32;
 // `lbctl ps`.
 #[derive(Debug, Args)]
 pub struct PsArgs {
-    /// All, not only those that live
+    /// Include containers that are not running
     #[arg(short, long)]
     all: bool,
-    /// Ids only
+    /// Print ids only
     #[arg(short, long)]
     quiet: bool,
-    /// state=running, name=PART, label=K[=V], id=PREFIX; several must all hold
+    /// Filter: state=running, name=PART, label=K[=V], id=PREFIX; all must match
     #[arg(short, long, value_name = "K=V")]
     filter: Vec<String>,
-    /// The last so many that were created, whatever their state
+    /// Show the N newest containers, in any state
     #[arg(short = 'n', long, value_name = "N")]
     last: Option<usize>,
-    /// Whole ids and commands, also on a narrow terminal
+    /// Do not shorten ids and commands
     #[arg(long)]
     no_trunc: bool,
 }

@@ -10,7 +10,7 @@ use super::create_args::CreateArgs;
 use super::detach::{self, DetachKeys, Scanner};
 use super::error::{BROKEN_PIPE_CODE, Failure};
 use super::session::{End, Options, Session, Target, send_signal};
-use super::signals::{Caught, Sig, Signals};
+use super::signals::Signals;
 use super::{Context, output, plan, terminal};
 
 /// How long a removal may take before `run --rm` ends without it.
@@ -21,16 +21,16 @@ const PIPE_GRACE: Duration = Duration::from_secs(1);
 // `lbctl run`.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Do not wait for the program: print the container's id and end
+    /// Run in the background and print the container's id
     #[arg(short, long)]
     detach: bool,
-    /// Keys that leave a program with a terminal; empty for none
+    /// Key sequence that detaches from a terminal; empty for none
     #[arg(long, value_name = "KEYS", default_value = detach::DEFAULT)]
     detach_keys: DetachKeys,
-    /// Forward signals to a program without a terminal
+    /// Forward signals to a program that has no terminal
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     sig_proxy: bool,
-    /// Make nothing: print the steps by which the container would be built
+    /// Create nothing; print the steps that would build the container
     #[arg(long)]
     explain: bool,
     #[command(flatten)]
@@ -116,49 +116,56 @@ async fn foreground(
     args: &RunArgs,
     config: ContainerConfig,
 ) -> Result<i32, Failure> {
-    let asked = args.create.interactive && args.create.tty;
-    check_terminal(asked)?;
-    // A bundle says itself whether its program has a terminal; the session learns it by attaching.
-    let by_bundle = args.create.interactive && config.bundle.is_some();
-    let interactive = asked || (by_bundle && terminal::stdin_is_terminal());
+    let interactive = interactive(&config, config.stdin)?;
     let mut signals = Signals::install().map_err(Failure::io("cannot catch signals"))?;
     let create = start(args);
     let making = ctx.client.create_container(&config, &create);
-    let (container, early) = match uninterrupted(making, &mut signals).await {
-        Ok((result, early)) => (result?, early),
+    let mut early = None;
+    let container = match signals.uninterrupted(&mut early, making).await {
+        Ok(made) => made?,
         Err(sig) => return Ok(sig.exit_code()),
     };
     warn(&container);
     let target = Target::Container(container.summary.id.to_string());
-    if let Some(sig) = early {
-        // It came before there was anybody to hear it. A program that has ended needs it no more.
-        let _ = send_signal(&ctx.client, &target, sig.name).await;
-    }
     let options = Options {
         from: AttachFrom::Start,
         stdin: args.create.interactive,
         interactive,
         keys: Scanner::new(args.detach_keys.clone()),
         proxy_signals: args.sig_proxy,
+        early,
         size: config.terminal_size,
     };
     let end = Session::new(&ctx.client, target.clone(), options, &mut signals)
         .run()
         .await?;
-    if matches!(end, End::BrokenPipe) {
-        end_of_pipe(ctx, &target).await;
-    }
-    if args.create.rm && matches!(end, End::Exit(_) | End::BrokenPipe) {
-        // So that a script finds it gone. That it ended is known already.
-        let Target::Container(id) = &target else {
-            return Ok(exit_code(&end));
-        };
-        let _ = ctx
-            .client
-            .wait_container(id, WaitFor::Removed, Some(REMOVAL))
-            .await;
+    let afterwards = async {
+        if matches!(end, End::BrokenPipe) {
+            end_of_pipe(ctx, &target).await;
+        }
+        if args.create.rm && matches!(end, End::Exit(_) | End::BrokenPipe) {
+            // So that a script finds it gone. That it ended is known already.
+            let id = container.summary.id.to_string();
+            let gone = ctx
+                .client
+                .wait_container(&id, WaitFor::Removed, Some(REMOVAL));
+            let _ = gone.await;
+        }
+    };
+    tokio::select! {
+        () = afterwards => {}
+        _ = signals.told_to_end() => {}
     }
     Ok(exit_code(&end))
+}
+
+/// Whether a session is to use raw mode if its program has a terminal. A bundle or a spec says that
+/// itself; the session learns it by attaching.
+pub fn interactive(config: &ContainerConfig, stdin: bool) -> Result<bool, Failure> {
+    let asked = stdin && config.terminal;
+    check_terminal(asked)?;
+    let by_spec = stdin && (config.bundle.is_some() || config.spec.is_some());
+    Ok(asked || (by_spec && terminal::stdin_is_terminal()))
 }
 
 /// A terminal can be given only to who has one.
@@ -166,31 +173,10 @@ pub fn check_terminal(interactive: bool) -> Result<(), Failure> {
     if interactive && !terminal::stdin_is_terminal() {
         return Err(Failure::usage(
             "standard input is not a terminal",
-            "leave out -t to pipe data into the program",
+            "omit -t to pipe data into the program",
         ));
     }
     Ok(())
-}
-
-/// Lets a request that makes something come to its end: one signal is kept for what it makes, a
-/// second one gives up.
-pub async fn uninterrupted<T>(
-    request: impl Future<Output = Result<T, ClientError>>,
-    signals: &mut Signals,
-) -> Result<(Result<T, ClientError>, Option<Sig>), Sig> {
-    let mut request = std::pin::pin!(request);
-    let mut early = None;
-    loop {
-        tokio::select! {
-            biased;
-            result = &mut request => return Ok((result, early)),
-            caught = signals.next() => match (caught, early) {
-                (Caught::Resized, _) => {}
-                (Caught::Signal(sig), None) => early = Some(sig),
-                (Caught::Signal(sig), Some(_)) => return Err(sig),
-            },
-        }
-    }
 }
 
 /// Whoever read the output has gone. A program of this machine would be ended by SIGPIPE as soon
@@ -230,24 +216,24 @@ pub fn exit_code(end: &End) -> i32 {
 /// The program's exit code; what it does not tell goes to stderr.
 fn exit_status(exit: &Exit) -> i32 {
     if exit.oom_killed {
-        eprintln!("lbctl: memory ran out: the kernel killed a process of the container");
+        eprintln!("lbctl: out of memory: the kernel killed a process of the container");
     }
     if exit.timed_out {
-        eprintln!("lbctl: the time was up: the program was killed");
+        eprintln!("lbctl: timed out; program killed");
     }
     if exit.lost_output_bytes > 0 {
         eprintln!(
-            "lbctl: {} bytes of output could not be kept",
+            "lbctl: {} bytes of output were lost",
             exit.lost_output_bytes
         );
     }
     if exit.output_truncated {
-        eprintln!("lbctl: a process that the program left behind held its output open: cut off");
+        eprintln!("lbctl: output cut off: a process that the program left behind held it open");
     }
     match (&exit.status, exit.status.shell_code()) {
         (_, Some(code)) => code,
         (ExitStatus::Unknown { detail }, None) => {
-            eprintln!("lbctl: how the program ended is unknown: {detail}");
+            eprintln!("lbctl: exit status unknown: {detail}");
             125
         }
         (_, None) => 125,

@@ -83,7 +83,7 @@ fn seccomp(value: &str) -> Result<Seccomp, String> {
                 .map_err(|e| format!("cannot read the seccomp profile {file}: {e}"))?;
             serde_json::from_str(&text)
                 .map(Seccomp::Profile)
-                .map_err(|e| format!("the seccomp profile {file} is no JSON object: {e}"))
+                .map_err(|e| format!("the seccomp profile {file} is not a JSON object: {e}"))
         }
     }
 }
@@ -107,7 +107,7 @@ fn label(value: &str) -> Result<SecurityOpt, String> {
         Some(("level", value)) => (LabelPart::Level, value),
         _ => {
             return Err(format!(
-                "'{value}' is no part of a label; write disable, user:U, role:R, type:T or level:L"
+                "unknown label '{value}'; use disable, user:U, role:R, type:T or level:L"
             ));
         }
     };

@@ -32,7 +32,7 @@ const LAST_WORD: Duration = Duration::from_secs(1);
 /// How long a control waits for stdin that the program does not read, before it takes the way
 /// round by a request of its own.
 const CONTROL_PATIENCE: Duration = Duration::from_millis(100);
-/// So many SIGINT or SIGTERM, and the program is killed.
+/// So many SIGINT or SIGTERM, and the program is killed. With one more we end whatever it does.
 const KILL_AFTER: u32 = 3;
 
 /// What the session is with.
@@ -57,6 +57,8 @@ pub struct Options {
     pub keys: Scanner,
     /// Forward signals.
     pub proxy_signals: bool,
+    /// A signal that came before there was anybody to hear it.
+    pub early: Option<Sig>,
     /// The terminal size that the program was started with.
     pub size: Option<TermSize>,
 }
@@ -82,9 +84,9 @@ pub struct Session<'a> {
     signals: &'a mut Signals,
     stdin: Stdin,
     output: [Output; 2],
-    /// Position of the first byte of output, once attached.
-    start: Option<u64>,
-    /// Bytes of stdout and stderr written since `start`.
+    /// A position in the output, once attached: where we began, or the last one that we were told.
+    start: u64,
+    /// Bytes of stdout and stderr written from `start` on.
     written: [u64; 2],
     raw: Option<RawMode>,
     endings: u32,
@@ -111,7 +113,7 @@ impl<'a> Session<'a> {
             signals,
             stdin: Stdin::new(),
             output: [Output::stdout(), Output::stderr()],
-            start: None,
+            start: 0,
             written: [0; 2],
             raw: None,
             endings: 0,
@@ -124,8 +126,13 @@ impl<'a> Session<'a> {
             stdin: self.options.stdin,
             from: self.options.from,
         };
-        let mut attached = attach(self.client, &self.target, options).await?;
-        self.start = Some(attached.position);
+        let attaching = attach(self.client, &self.target, options);
+        let early = &mut self.options.early;
+        let mut attached = match self.signals.uninterrupted(early, attaching).await {
+            Ok(attached) => attached?,
+            Err(sig) => return Ok(End::Signal(sig)),
+        };
+        self.start = attached.position;
         let mut skip = [0; 2];
         loop {
             if self.options.interactive && attached.terminal && self.raw.is_none() {
@@ -139,8 +146,8 @@ impl<'a> Session<'a> {
                 Ok(attached) => attached,
                 Err(end) => return Ok(end),
             };
-            // Positions are the daemon's own: take everything again from the start and drop what
-            // was shown already.
+            // Positions are the daemon's own: take everything again from the last one that it told, and
+            // drop what was shown already.
             skip = self.written;
         }
     }
@@ -148,7 +155,7 @@ impl<'a> Session<'a> {
     /// Attaches again, or learns how it ended meanwhile.
     async fn reconnect(&mut self, error: ClientError) -> Result<Result<Attached, End>, Failure> {
         let deadline = Instant::now() + RECONNECT_FOR;
-        let from = AttachFrom::Position(self.start.unwrap_or_default());
+        let from = AttachFrom::Position(self.start);
         let options = AttachOptions {
             stdin: self.options.stdin,
             from,
@@ -160,7 +167,7 @@ impl<'a> Session<'a> {
             };
             let attempted = tokio::select! {
                 attempted = attempt => attempted,
-                sig = told_to_end(self.signals) => return Ok(Err(End::Signal(sig))),
+                sig = self.signals.told_to_end() => return Ok(Err(End::Signal(sig))),
             };
             match attempted {
                 Ok(attached) => return Ok(Ok(attached)),
@@ -175,9 +182,9 @@ impl<'a> Session<'a> {
                     return Err(error.into());
                 }
                 Err(e) => {
-                    return match self.ended_meanwhile().await {
-                        Some(exit) => Ok(Err(End::Exit(exit))),
-                        None => Err(e.into()),
+                    return match timeout(RECONNECT_FOR, self.ended_meanwhile()).await {
+                        Ok(Some(exit)) => Ok(Err(End::Exit(exit))),
+                        Ok(None) | Err(_) => Err(e.into()),
                     };
                 }
             }
@@ -210,6 +217,7 @@ impl<'a> Session<'a> {
         let mut reader = Reader {
             stream,
             output: &mut self.output,
+            start: &mut self.start,
             written: &mut self.written,
             skip,
         };
@@ -225,6 +233,7 @@ impl<'a> Session<'a> {
             size: self.options.size,
             signals: self.signals,
             proxy_signals: self.options.proxy_signals,
+            early: self.options.early.take(),
             endings: &mut self.endings,
         };
         let (read, write) = (pin!(reader.run()), pin!(writer.run()));
@@ -240,6 +249,7 @@ impl<'a> Session<'a> {
 struct Reader<'s> {
     stream: AttachStream,
     output: &'s mut [Output; 2],
+    start: &'s mut u64,
     written: &'s mut [u64; 2],
     /// Bytes that were written before the stream broke.
     skip: [u64; 2],
@@ -264,6 +274,11 @@ impl Reader<'_> {
                         } else {
                             Err(error.into())
                         };
+                    }
+                    ServerControl::Position { position } => {
+                        *self.start = position;
+                        // What is still to be skipped was written, and lies behind it.
+                        *self.written = self.skip;
                     }
                     ServerControl::Lagged { bytes } => {
                         self.skip = [0; 2];
@@ -313,6 +328,7 @@ struct Writer<'s> {
     size: Option<TermSize>,
     signals: &'s mut Signals,
     proxy_signals: bool,
+    early: Option<Sig>,
     endings: &'s mut u32,
 }
 
@@ -326,6 +342,11 @@ impl Writer<'_> {
     /// Ends only when the user or a signal says so: a broken connection is the reader's to tell.
     async fn run(&mut self) -> End {
         self.resize().await;
+        if let Some(sig) = self.early.take() {
+            *self.endings += u32::from(sig.asks_to_end());
+            let signal = sig.name.to_owned();
+            self.control(&ClientControl::Signal { signal }).await;
+        }
         loop {
             let event = tokio::select! {
                 biased;
@@ -396,6 +417,10 @@ impl Writer<'_> {
             return Some(End::Signal(sig));
         }
         *self.endings += u32::from(sig.asks_to_end());
+        if *self.endings > KILL_AFTER {
+            eprintln!("lbctl: the program has not ended yet; it goes on without us");
+            return Some(End::Signal(sig));
+        }
         // A PID 1 without a handler is not ended by any other signal: pid_namespaces(7).
         let kill = sig.asks_to_end() && *self.endings >= KILL_AFTER;
         let name = if kill { "SIGKILL" } else { sig.name };
@@ -485,16 +510,5 @@ pub async fn send_signal(
             client.kill_container(id, &request).await
         }
         Target::Exec(id) => client.signal_exec(id, signal).await,
-    }
-}
-
-/// Waits for a signal that tells us to end.
-async fn told_to_end(signals: &mut Signals) -> Sig {
-    loop {
-        if let Caught::Signal(sig) = signals.next().await
-            && (sig.asks_to_end() || sig.is_hangup())
-        {
-            return sig;
-        }
     }
 }

@@ -96,7 +96,7 @@ pub async fn diff(ctx: &Context, args: OneContainer) -> Result<i32, Failure> {
 // `lbctl export`.
 #[derive(Debug, Args)]
 pub struct ExportArgs {
-    /// Write to a file instead of stdout
+    /// Write to this file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Container

@@ -65,6 +65,38 @@ impl Signals {
         })
     }
 
+    /// The next one that tells us to end.
+    pub async fn told_to_end(&mut self) -> Sig {
+        loop {
+            if let Caught::Signal(sig) = self.next().await
+                && (sig.asks_to_end() || sig.is_hangup())
+            {
+                return sig;
+            }
+        }
+    }
+
+    /// Lets a request that makes something come to its end: one signal is kept in `early`, for what
+    /// it makes; a second one gives up.
+    pub async fn uninterrupted<T>(
+        &mut self,
+        early: &mut Option<Sig>,
+        request: impl Future<Output = T>,
+    ) -> Result<T, Sig> {
+        let mut request = std::pin::pin!(request);
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut request => return Ok(result),
+                caught = self.next() => match (caught, &early) {
+                    (Caught::Resized, _) => {}
+                    (Caught::Signal(sig), None) => *early = Some(sig),
+                    (Caught::Signal(sig), Some(_)) => return Err(sig),
+                },
+            }
+        }
+    }
+
     /// The next one. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Caught {
         let (kind, name) = tokio::select! {

@@ -17,13 +17,13 @@ use super::{Context, output};
 // `lbctl stats`.
 #[derive(Debug, Args)]
 pub struct StatsArgs {
-    /// Measure once
+    /// Print one measurement and exit
     #[arg(long)]
     no_stream: bool,
     /// Time between measurements
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_duration)]
     interval: Duration,
-    /// Containers; all that run when absent
+    /// Containers (default: all that run)
     #[arg(value_name = "CONTAINER")]
     containers: Vec<String>,
 }

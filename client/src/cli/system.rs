@@ -19,9 +19,9 @@ pub struct SystemArgs {
 
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum SystemCommand {
-    /// The daemon, its directories and counts
+    /// Show the daemon, its directories and counts
     Info,
-    /// Whether the daemon's parts are well; the exit code is 1 when one is not
+    /// Show the health of the daemon's parts; exits with 1 if one is degraded
     Health,
 }
 
@@ -117,7 +117,7 @@ pub async fn version(ctx: &Context) -> Result<i32, Failure> {
 // `lbctl completion`.
 #[derive(Debug, Args)]
 pub struct CompletionArgs {
-    /// For which shell
+    /// Shell
     shell: CompletionShell,
 }
 
@@ -146,7 +146,7 @@ pub fn completion(args: &CompletionArgs) -> Result<i32, Failure> {
 // `lbctl man`.
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// Existing directory to write to
+    /// Directory to write to; must exist
     dir: PathBuf,
 }
 

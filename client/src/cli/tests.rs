@@ -104,6 +104,27 @@ fn environment_without_a_value_is_our_own_or_nothing() {
 }
 
 #[test]
+fn of_two_values_of_a_variable_the_later_one_holds() {
+    let c = config(&[
+        "-e",
+        "A=1",
+        "-e",
+        "A=2",
+        "-e",
+        "B=1",
+        "-e",
+        "NO_SUCH_VARIABLE_OF_OURS=1",
+        "-e",
+        "NO_SUCH_VARIABLE_OF_OURS",
+        "host",
+        "true",
+    ]);
+    assert_eq!(c.env["A"], "2");
+    // A name alone, and we have no such variable: unset, as it came last.
+    assert!(!c.env.contains_key("NO_SUCH_VARIABLE_OF_OURS"));
+}
+
+#[test]
 fn flags_win_over_environment_files() {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), "A=file\nB=file\n").unwrap();

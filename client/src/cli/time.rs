@@ -48,7 +48,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         .then(|| number.parse::<f64>().ok())
         .flatten()
         .and_then(|n| Duration::try_from_secs_f64(n * factor).ok())
-        .ok_or_else(|| format!("'{text}' is no duration like 30s, 500ms, 2m or 1h"))
+        .ok_or_else(|| format!("not a duration: '{text}'; write for example 30s, 500ms, 2m or 1h"))
 }
 
 /// Nanoseconds as milliseconds with three digits.

@@ -95,7 +95,7 @@ impl Call {
     /// Adds a header; the value must be visible ASCII.
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Result<Self, ClientError> {
         let value = HeaderValue::from_str(value)
-            .map_err(|_| ClientError::Build(format!("'{value}' is no value for {name}")))?;
+            .map_err(|_| ClientError::Build(format!("not a valid {name} header: '{value}'")))?;
         self.headers.push((name, value));
         Ok(self)
     }

@@ -113,6 +113,10 @@ pub struct Container {
     /// PID of the helper while the container runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub helper_pid: Option<u32>,
+    /// Why the helper cannot be asked, while it cannot: the container is then shown as it was last
+    /// known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper: Option<HelperCondition>,
     /// Execs that run or whose result can still be read.
     #[serde(default)]
     pub execs: Vec<ExecId>,
@@ -122,6 +126,16 @@ pub struct Container {
     /// Where its log is kept, a host path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_path: Option<String>,
+}
+
+/// Why a helper cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HelperCondition {
+    /// It does not answer in time.
+    Silent,
+    /// It speaks another version's protocol.
+    Foreign,
 }
 
 /// The user namespace of a container.

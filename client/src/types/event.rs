@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Contiguous from 1; also the `id:` of a server-sent event.
+    /// Contiguous from 1, but for a jump after a power cut and for events that are no longer kept; also the `id:` of a server-sent event.
     pub seq: u64,
     /// RFC 3339.
     pub at: String,

@@ -70,7 +70,7 @@ impl FromStr for RestartPolicy {
         .into_iter()
         .find(|m| m.name() == mode)
         .ok_or_else(|| {
-            format!("'{mode}' is none of no, on-failure[:MAX], always, unless-stopped")
+            format!("unknown restart policy '{mode}'; use no, on-failure[:MAX], always or unless-stopped")
         })?;
         let max_retries = match max {
             None => None,
@@ -79,7 +79,7 @@ impl FromStr for RestartPolicy {
             }
             Some(max) => match max.parse() {
                 Ok(n) if n > 0 => Some(n),
-                _ => return Err(format!("'{max}' is no number of restarts above 0")),
+                _ => return Err(format!("not a positive number of restarts: '{max}'")),
             },
         };
         Ok(Self {

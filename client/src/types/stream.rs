@@ -59,6 +59,11 @@ pub enum ServerControl {
         /// Position in the output from which this stream starts; pass it as `?from=` to resume.
         position: u64,
     },
+    /// All output before this position was sent; pass it as `?from=` to resume. Told now and then.
+    Position {
+        /// As in `attached`.
+        position: u64,
+    },
     /// The program ended and its output is complete.
     Exit(Exit),
     /// Output was lost because it had been rotated away before it could be sent.

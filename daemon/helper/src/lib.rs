@@ -6,6 +6,15 @@ pub mod protocol;
 pub mod build;
 #[cfg(feature = "engine")]
 pub mod cgroup;
+/// Of the control groups what an explanation of a plan needs too: which hierarchies there are, and
+/// which file takes which limit. Nothing here writes.
+#[cfg(not(feature = "engine"))]
+pub mod cgroup {
+    mod layout;
+    pub mod settings;
+
+    pub use layout::{DEFAULT_V2, Hierarchy, Layout};
+}
 #[cfg(feature = "engine")]
 pub mod channel;
 #[cfg(feature = "engine")]

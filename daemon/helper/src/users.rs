@@ -6,16 +6,20 @@
 //! checks (CVE-2024-40635).
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
+use crate::build::Warnings;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{Defence, UserPlan, UserRef};
 
-/// The largest database that is read.
-const FILE_LIMIT: u64 = 1024 * 1024;
+/// As much of a database is read. Lines are looked at one by one, so this costs time and no memory.
+const FILE_LIMIT: u64 = 16 * 1024 * 1024;
+/// A longer line is no entry.
+const LINE_LIMIT: u64 = 64 * 1024;
 
 /// Who a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,23 +34,30 @@ pub struct Identity {
     pub home: Option<String>,
 }
 
-/// Looks a user up. Files that are missing are empty: enough for numeric ids. What is not needed
-/// is not read.
+/// Looks a user up. Files that are missing are empty: enough for numeric ids, which need no database
+/// that can be read either. What is not needed is not read.
 ///
 /// As with Docker, `/etc/group` gives supplementary groups only where the primary group was not
 /// named: whoever names a group wants exactly that.
-pub fn look_up(plan: &UserPlan, needs_home: bool) -> Result<Identity, Fault> {
-    let mut databases = Databases::default();
+pub fn look_up(
+    plan: &UserPlan,
+    needs_home: bool,
+    warnings: &mut Warnings,
+) -> Result<Identity, Fault> {
+    let databases = Databases::default();
+    let is_number = matches!(plan.user, UserRef::Id(_));
     let user = match &plan.user {
         UserRef::Id(uid) if plan.group.is_some() && !needs_home => User::numeric(*uid),
-        UserRef::Id(uid) => databases
-            .by_id(*uid)?
+        UserRef::Id(uid) => unless_unreadable(databases.by_id(*uid), is_number, warnings)?
             .unwrap_or_else(|| User::numeric(*uid)),
         UserRef::Name(name) => databases.by_name(name)?,
     };
     let (gid, mut groups) = match &plan.group {
         Some(group) => (databases.group(group)?, Vec::new()),
-        None => (user.gid, databases.groups_of(user.name.as_deref())?),
+        None => {
+            let groups = databases.groups_of(user.name.as_deref());
+            (user.gid, unless_unreadable(groups, is_number, warnings)?)
+        }
     };
     for group in &plan.additional_groups {
         groups.push(databases.group(group)?);
@@ -63,6 +74,23 @@ pub fn look_up(plan: &UserPlan, needs_home: bool) -> Result<Identity, Fault> {
         groups,
         home: user.home,
     })
+}
+
+/// A database that cannot be read says nothing of a numeric user, with a warning.
+fn unless_unreadable<T: Default>(
+    found: Result<T, Fault>,
+    is_number: bool,
+    warnings: &mut Warnings,
+) -> Result<T, Fault> {
+    match found {
+        Err(fault) if is_number => {
+            let file = fault.path.as_deref().unwrap_or("the user database");
+            let why = fault.detail.as_deref().unwrap_or("it cannot be read");
+            warnings.push(format!("{file} is not used: {why}"));
+            Ok(T::default())
+        }
+        found => found,
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,74 +150,70 @@ impl Group<'_> {
     }
 }
 
-/// The two files, read when first needed.
-#[derive(Debug, Default)]
+/// Where the two files are.
+#[derive(Debug)]
 struct Databases {
-    passwd: Option<String>,
-    group: Option<String>,
+    passwd: PathBuf,
+    group: PathBuf,
+}
+
+impl Default for Databases {
+    fn default() -> Self {
+        Self {
+            passwd: PathBuf::from("/etc/passwd"),
+            group: PathBuf::from("/etc/group"),
+        }
+    }
 }
 
 impl Databases {
-    fn passwd(&mut self) -> Result<&str, Fault> {
-        keep(&mut self.passwd, "/etc/passwd")
+    fn by_id(&self, uid: u32) -> Result<Option<User>, Fault> {
+        first(&self.passwd, |line| {
+            User::parse(line).filter(|user| user.uid == uid)
+        })
     }
 
-    fn groups(&mut self) -> Result<&str, Fault> {
-        keep(&mut self.group, "/etc/group")
-    }
-
-    fn by_id(&mut self, uid: u32) -> Result<Option<User>, Fault> {
-        Ok(self
-            .passwd()?
-            .lines()
-            .filter_map(User::parse)
-            .find(|user| user.uid == uid))
-    }
-
-    fn by_name(&mut self, name: &str) -> Result<User, Fault> {
-        let has_name = |user: &User| user.name.as_deref() == Some(name);
-        if let Some(user) = self
-            .passwd()?
-            .lines()
-            .filter_map(User::parse)
-            .find(has_name)
-        {
+    fn by_name(&self, name: &str) -> Result<User, Fault> {
+        let named = first(&self.passwd, |line| {
+            User::parse(line).filter(|user| user.name.as_deref() == Some(name))
+        })?;
+        if let Some(user) = named {
             return Ok(user);
         }
         let uid = numeric(name, "user", "/etc/passwd")?;
         Ok(self.by_id(uid)?.unwrap_or_else(|| User::numeric(uid)))
     }
 
-    fn group(&mut self, group: &UserRef) -> Result<u32, Fault> {
+    fn group(&self, group: &UserRef) -> Result<u32, Fault> {
         let name = match group {
             UserRef::Id(gid) => return Ok(*gid),
             UserRef::Name(name) => name,
         };
-        let has_name = |group: &Group<'_>| group.name == name;
-        match self
-            .groups()?
-            .lines()
-            .filter_map(Group::parse)
-            .find(has_name)
-        {
-            Some(group) => Ok(group.gid),
-            None => numeric(name, "group", "/etc/group"),
-        }
+        let gid = first(&self.group, |line| {
+            let group = Group::parse(line).filter(|group| group.name == name)?;
+            Some(group.gid)
+        })?;
+        gid.map_or_else(|| numeric(name, "group", "/etc/group"), Ok)
     }
 
-    fn groups_of(&mut self, name: Option<&str>) -> Result<Vec<u32>, Fault> {
+    fn groups_of(&self, name: Option<&str>) -> Result<Vec<u32>, Fault> {
+        let mut gids = Vec::new();
         let Some(name) = name else {
-            return Ok(Vec::new());
+            return Ok(gids);
         };
-        let is_member = |group: &Group<'_>| group.members.split(',').any(|member| member == name);
-        let groups = self
-            .groups()?
-            .lines()
-            .filter_map(Group::parse)
-            .filter(is_member);
-        Ok(groups.map(|group| group.gid).collect())
+        first(&self.group, |line| {
+            let group = Group::parse(line)?;
+            if gids.len() < GROUPS_LIMIT && group.members.split(',').any(|member| member == name) {
+                gids.push(group.gid);
+            }
+            None::<()>
+        })?;
+        Ok(gids)
     }
 }
+
+/// More groups setgroups(2) does not take (`NGROUPS_MAX`).
+const GROUPS_LIMIT: usize = 65_536;
 
 /// A name that the database does not have may still be a number.
 fn numeric(name: &str, what: &str, file: &str) -> Result<u32, Fault> {
@@ -199,14 +223,38 @@ fn numeric(name: &str, what: &str, file: &str) -> Result<u32, Fault> {
     })
 }
 
-fn keep<'s>(slot: &'s mut Option<String>, path: &str) -> Result<&'s str, Fault> {
-    match slot {
-        Some(text) => Ok(text),
-        None => Ok(slot.insert(read(path)?)),
+/// The first line of a database that means something.
+fn first<T>(path: &Path, mut pick: impl FnMut(&str) -> Option<T>) -> Result<Option<T>, Fault> {
+    let Some(file) = open(path)? else {
+        return Ok(None);
+    };
+    // The size that stat(2) gives is the image's claim.
+    let mut reader = BufReader::new(file.take(FILE_LIMIT));
+    let mut line = Vec::new();
+    let mut is_start = true;
+    loop {
+        line.clear();
+        let read = (&mut reader).take(LINE_LIMIT).read_until(b'\n', &mut line);
+        if read.fault_at("read", path.display())? == 0 {
+            break;
+        }
+        let is_end = line.ends_with(b"\n") || (line.len() as u64) < LINE_LIMIT;
+        if is_start && is_end {
+            let text = String::from_utf8_lossy(&line);
+            if let Some(found) = pick(text.trim_end_matches(['\n', '\r'])) {
+                return Ok(Some(found));
+            }
+        }
+        is_start = is_end;
     }
+    if reader.get_ref().limit() == 0 {
+        return Err(Fault::refused("the user database is larger than 16 MiB").at(path.display()));
+    }
+    Ok(None)
 }
 
-fn read(path: &str) -> Result<String, Fault> {
+/// `None`: there is none.
+fn open(path: &Path) -> Result<Option<File>, Fault> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut resolve = ResolveFlags::empty();
     if Defence::InRoot.stands() {
@@ -214,44 +262,65 @@ fn read(path: &str) -> Result<String, Fault> {
     }
     let file = match openat2(CWD, path, flags, Mode::empty(), resolve) {
         Ok(file) => file,
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
-        Err(errno) => return Err(Fault::of("openat2", errno).at(path)),
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(errno) => return Err(Fault::of("openat2", errno).at(path.display())),
     };
-    if FileType::from_raw_mode(fstat(&file).fault_at("fstat", path)?.st_mode)
-        != FileType::RegularFile
-    {
-        return Err(Fault::refused("the user database is not a regular file").at(path));
+    let mode = fstat(&file).fault_at("fstat", path.display())?.st_mode;
+    if FileType::from_raw_mode(mode) != FileType::RegularFile {
+        return Err(Fault::refused("the user database is not a regular file").at(path.display()));
     }
-    let mut bytes = Vec::new();
-    // One byte more tells that it is too large; the size that stat(2) gives is the image's claim.
-    File::from(file)
-        .take(FILE_LIMIT + 1)
-        .read_to_end(&mut bytes)
-        .fault_at("read", path)?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        return Err(Fault::refused("the user database is larger than 1 MiB").at(path));
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(Some(File::from(file)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn databases() -> Databases {
-        Databases {
-            passwd: Some(
-                "root:x:0:0:root:/root:/bin/sh\nbad line\nanna:x:1000:100::/home/anna:/bin/sh\n\
-                 wrap:x:4294967296:0::/:\n"
-                    .to_owned(),
-            ),
-            group: Some("root:x:0:\nusers:x:100:\nwheel:x:10:root,anna\n:x:7:anna\n".to_owned()),
-        }
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nbad line\n\
+                          anna:x:1000:100::/home/anna:/bin/sh\nwrap:x:4294967296:0::/:\n";
+    const GROUP: &str = "root:x:0:\nusers:x:100:\nwheel:x:10:root,anna\n:x:7:anna\n";
+
+    /// Databases of these texts, and the directory that keeps them.
+    fn made(passwd: &str, group: &str) -> (tempfile::TempDir, Databases) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let put = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).expect("writable");
+            path
+        };
+        let databases = Databases {
+            passwd: put("passwd", passwd),
+            group: put("group", group),
+        };
+        (dir, databases)
+    }
+
+    #[test]
+    fn an_entry_behind_a_million_others_and_an_endless_line_is_found() {
+        let others: String = (0..60_000).map(|n| format!("u{n}:x:5:5::/:\n")).collect();
+        let endless = "e".repeat(300_000);
+        let text = format!("{others}{endless}:x:7:7::/:\n{PASSWD}");
+        assert!(text.len() > 1024 * 1024);
+        let (_dir, databases) = made(&text, GROUP);
+        assert_eq!(databases.by_name("anna").expect("anna exists").uid, 1000);
+        assert_eq!(databases.by_id(7).expect("readable"), None);
+    }
+
+    #[test]
+    fn a_database_without_end_stops_names_and_not_numbers() {
+        let (_dir, databases) = made("", "");
+        let file = std::fs::File::create(&databases.passwd).expect("writable");
+        file.set_len(1 << 30).expect("sparse");
+        assert!(databases.by_name("anna").is_err());
+        let mut warnings = Warnings::new();
+        let found = unless_unreadable(databases.by_id(7), true, &mut warnings);
+        assert_eq!(found.expect("tolerated"), None);
+        assert!(warnings[0].contains("larger than 16 MiB"), "{warnings:?}");
     }
 
     #[test]
     fn a_name_gives_ids_and_memberships() {
-        let mut databases = databases();
+        let (_dir, databases) = made(PASSWD, GROUP);
         let anna = databases.by_name("anna").expect("anna exists");
         assert_eq!((anna.uid, anna.gid), (1000, 100));
         assert_eq!(anna.home.as_deref(), Some("/home/anna"));
@@ -260,27 +329,26 @@ mod tests {
 
     #[test]
     fn a_number_needs_no_entry() {
+        let (_dir, databases) = made(PASSWD, GROUP);
         assert_eq!(
-            databases().by_name("4711").expect("numeric"),
+            databases.by_name("4711").expect("numeric"),
             User::numeric(4711)
         );
     }
 
     #[test]
     fn ids_that_do_not_fit_are_no_ids() {
-        assert!(databases().by_name("4294967296").is_err());
-        assert!(databases().by_name("-1").is_err());
-        assert!(databases().by_name("wrap").is_err());
+        let (_dir, databases) = made(PASSWD, GROUP);
+        assert!(databases.by_name("4294967296").is_err());
+        assert!(databases.by_name("-1").is_err());
+        assert!(databases.by_name("wrap").is_err());
     }
 
     #[test]
     fn an_unknown_name_is_told_with_its_file() {
-        let fault = databases().by_name("nobody-here").expect_err("unknown");
+        let (_dir, databases) = made(PASSWD, GROUP);
+        let fault = databases.by_name("nobody-here").expect_err("unknown");
         assert_eq!(fault.path.as_deref(), Some("/etc/passwd"));
-        assert!(
-            databases()
-                .group(&UserRef::Name("nope".to_owned()))
-                .is_err()
-        );
+        assert!(databases.group(&UserRef::Name("nope".to_owned())).is_err());
     }
 }

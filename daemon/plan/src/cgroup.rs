@@ -18,7 +18,7 @@ use crate::PlanError;
 pub use cpu::weight_from_shares;
 pub use devices::device_rules;
 pub use other::is_page_size;
-pub use update::difference;
+pub use update::{difference, plan_update};
 
 /// Plans the cgroup. `path` is the caller's; without it the spec's own is taken.
 pub(crate) fn plan(
@@ -56,6 +56,7 @@ pub(crate) fn plan(
         },
         existing,
         best_effort,
+        every_hierarchy: false,
     })
 }
 
@@ -75,12 +76,19 @@ fn checked_path(path: &Path) -> Result<PathBuf, PlanError> {
     }
 }
 
-/// Plans the limits alone, as an update of a running container needs them. The device filter is
-/// not one of them.
+/// Plans the limits alone, as they are to be in the end: what is not named is not limited. The
+/// device filter is not one of them.
 ///
 /// # Errors
 /// A [`PlanError`] names the first limit that is wrong or cannot be expressed.
 pub fn plan_resources(resources: &LinuxResources) -> Result<ResourcePlan, PlanError> {
+    let plan = plan_each(resources)?;
+    memory::check_pair(&plan)?;
+    Ok(plan)
+}
+
+/// The limits, each by itself.
+fn plan_each(resources: &LinuxResources) -> Result<ResourcePlan, PlanError> {
     let mut plan = ResourcePlan::default();
     if let Some(memory) = resources.memory() {
         memory::plan(memory, &mut plan)?;
@@ -102,7 +110,6 @@ pub fn plan_resources(resources: &LinuxResources) -> Result<ResourcePlan, PlanEr
     if let Some(keys) = resources.unified() {
         unified::plan(keys, &mut plan)?;
     }
-    memory::check_pair(&plan)?;
     Ok(plan)
 }
 

@@ -5,11 +5,12 @@
 //! the container's PID 1, `$TARGET` the process whose namespaces are joined. The helper itself runs
 //! no command: it makes the system calls, by descriptor, and in a way that an image cannot redirect.
 
+mod cgroups;
 mod filesystem;
-mod limits;
 mod program;
 mod shell;
 
+use littlebox_helper::cgroup::Layout;
 use littlebox_helper::protocol::{LaunchPlan, NamespaceKind, NamespacePlan, Step};
 
 use shell::quote;
@@ -28,12 +29,13 @@ pub struct ExplainedStep {
 /// A sentence and commands; `None`: the plan does not need the step.
 type Explanation = Option<(String, Vec<String>)>;
 
-/// Explains every step that this plan needs, each once, in the order of the helper's work.
-pub fn explain(plan: &LaunchPlan) -> Vec<ExplainedStep> {
+/// Explains every step that this plan needs, each once, in the order of the helper's work, for a host
+/// with these control group hierarchies.
+pub fn explain(plan: &LaunchPlan, host: &Layout) -> Vec<ExplainedStep> {
     Step::ALL
         .into_iter()
         .filter_map(|step| {
-            let (what, commands) = explain_step(step, plan)?;
+            let (what, commands) = explain_step(step, plan, host)?;
             Some(ExplainedStep {
                 step,
                 what,
@@ -43,16 +45,16 @@ pub fn explain(plan: &LaunchPlan) -> Vec<ExplainedStep> {
         .collect()
 }
 
-fn explain_step(step: Step, plan: &LaunchPlan) -> Explanation {
+fn explain_step(step: Step, plan: &LaunchPlan, host: &Layout) -> Explanation {
     match step {
         Step::Checks => say("The helper reads the plan and makes itself unreadable for others (not dumpable), so that nothing inside can trace it while it enters."),
         Step::RunDir => run_dir(plan),
-        Step::Cgroup => cgroup(plan),
+        Step::Cgroup => cgroups::create(plan, host),
         Step::Rootfs => filesystem::rootfs(plan),
         Step::Stdio => stdio(plan),
         Step::Clone => clone(plan),
         Step::IdMaps => id_maps(plan),
-        Step::CgroupAttach => cgroup_attach(plan),
+        Step::CgroupAttach => cgroups::attach(plan, host),
         Step::JoinNamespaces => join(plan),
         Step::CgroupNamespace => cgroup_namespace(plan),
         Step::Hostname => hostname(plan),
@@ -104,26 +106,6 @@ fn run_dir(plan: &LaunchPlan) -> Explanation {
             quote(&plan.run_dir.to_string_lossy())
         )],
     ))
-}
-
-/// The limits as files of a v2 cgroup; on v1 the helper writes their older forms.
-fn cgroup(plan: &LaunchPlan) -> Explanation {
-    let path = plan.cgroup.path.as_ref()?;
-    let dir = format!("/sys/fs/cgroup{}", path.display());
-    let limits = &plan.cgroup.resources;
-    let mut commands = vec![format!("mkdir -p {}", quote(&dir))];
-    commands.extend(limits::files(limits).into_iter().map(|(file, value)| {
-        format!(
-            "echo {} > {}",
-            quote(&value),
-            quote(&format!("{dir}/{file}"))
-        )
-    }));
-    let mut what = "A control group of the container's own is made and its limits are written, before anything runs in it.".to_owned();
-    if let Some(rules) = &limits.devices {
-        what.push_str(&limits::devices(rules));
-    }
-    Some((what, commands))
 }
 
 fn stdio(plan: &LaunchPlan) -> Explanation {
@@ -207,15 +189,6 @@ fn id_maps(plan: &LaunchPlan) -> Explanation {
     Some((
         "The user namespace learns which of its ids are which on the host.".into(),
         commands.into(),
-    ))
-}
-
-fn cgroup_attach(plan: &LaunchPlan) -> Explanation {
-    let path = plan.cgroup.path.as_ref()?;
-    let file = format!("/sys/fs/cgroup{}/cgroup.procs", path.display());
-    Some((
-        "The first process goes into its control group, where the clone3 call could not make it there.".into(),
-        vec![format!("echo $PID > {}", quote(&file))],
     ))
 }
 

@@ -95,9 +95,13 @@ fn one(hook: &Hook, at: &str) -> Result<HookPlan, PlanError> {
             ));
         }
     };
-    let env = strings(hook.env(), "env")?;
+    let env = match hook.env() {
+        Some(_) => Some(strings(hook.env(), "env")?),
+        None => None,
+    };
     if let Some(i) = env
         .iter()
+        .flatten()
         .position(|e| e.find('=').is_none_or(|at| at == 0))
     {
         return Err(PlanError::new(

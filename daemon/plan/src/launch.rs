@@ -51,6 +51,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     let user_namespace = namespaces.contains_key(&NamespaceKind::User);
     let mut mounts = mount::plan(
         spec.mounts().as_deref().unwrap_or_default(),
+        &envelope.rootfs,
         user_namespace,
         &envelope.idmap_where_possible,
     )?;
@@ -79,6 +80,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     };
     let mut process = process::plan(process, about, "/process")?;
     process.scheduling.personality = scheduling::personality(linux)?;
+    process.scheduling.memory_policy = scheduling::memory_policy(linux)?;
     let plan = LaunchPlan {
         version: PROTOCOL_VERSION,
         id: envelope.id,
@@ -270,7 +272,8 @@ const DEFAULT_DEVICES: [(&str, u32, u32); 6] = [
 ];
 
 /// The default nodes and the spec's; a spec's node of the same path comes instead of a default one.
-/// In a `/dev` that is not the plan's own tmpfs no nodes are made.
+/// In a `/dev` that is not the plan's own tmpfs no nodes are made; elsewhere they are, wherever they
+/// are asked for.
 fn devices(linux: Option<&Linux>, dev_is_fresh: bool) -> Result<Vec<DevicePlan>, PlanError> {
     let listed = linux
         .and_then(|l| l.devices().as_deref())
@@ -281,7 +284,8 @@ fn devices(linux: Option<&Linux>, dev_is_fresh: bool) -> Result<Vec<DevicePlan>,
         .map(|(i, d)| device(d, i))
         .collect::<Result<Vec<_>, _>>()?;
     if !dev_is_fresh {
-        return Ok(Vec::new());
+        let elsewhere = asked.into_iter().filter(|d| !d.path.starts_with("/dev"));
+        return Ok(elsewhere.collect());
     }
     let mut plan: Vec<DevicePlan> = DEFAULT_DEVICES
         .iter()
@@ -314,14 +318,15 @@ fn device(device: &LinuxDevice, index: usize) -> Result<DevicePlan, PlanError> {
         }
     };
     let path: PathBuf = device.path().components().collect();
-    let below_dev = path.starts_with("/dev") && path != Path::new("/dev");
+    let names_a_node =
+        path.is_absolute() && path.file_name().is_some() && path != Path::new("/dev");
     let plain = path
         .components()
         .all(|c| !matches!(c, std::path::Component::ParentDir));
-    if !below_dev || !plain || path.as_os_str().as_encoded_bytes().contains(&0) {
+    if !names_a_node || !plain || path.as_os_str().as_encoded_bytes().contains(&0) {
         return Err(PlanError::new(
             at("path"),
-            "a device node is made below /dev only",
+            "a device node has an absolute path without '..' and without a zero byte",
         ));
     }
     let number = |n: i64, field: &str| {

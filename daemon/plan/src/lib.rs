@@ -8,6 +8,7 @@
 //! A spec that asks for something which a [`LaunchPlan`] cannot express is refused, with a JSON
 //! pointer into `config.json`: a protection that was asked for is never dropped in silence.
 
+pub mod amend;
 pub mod capability;
 pub mod cgroup;
 pub mod clocks;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use littlebox_helper::protocol::{
-    MountAttrs, MountIdmap, MountPlan, MountSource, Propagation, TreeAttrs,
+    MountAttrs, MountIdmap, MountPlan, MountSource, Propagation, RootfsSource, TreeAttrs,
 };
 use oci_spec::runtime::{LinuxIdMapping, Mount};
 
@@ -15,7 +15,7 @@ use crate::{PlanError, idmap};
 #[derive(Debug, Default)]
 struct Options {
     /// Of the mount itself.
-    top: MountAttrs,
+    top: TreeAttrs,
     /// Of the whole tree (`rro`, `rnosuid`, `rrw`...).
     tree: TreeAttrs,
     propagation: Option<Propagation>,
@@ -30,14 +30,16 @@ struct Options {
     data: Vec<String>,
 }
 
-/// Plans the mounts of a spec, in their order. Of a container with a user namespace, binds whose
-/// index is in `idmap_where_possible` are idmapped unless their file system refuses.
+/// Plans the mounts of a spec, in their order, for a container with this root. Of a container with a
+/// user namespace, binds whose index is in `idmap_where_possible` are idmapped unless their file
+/// system refuses.
 pub(crate) fn plan(
     mounts: &[Mount],
+    root: &RootfsSource,
     user_namespace: bool,
     idmap_where_possible: &BTreeSet<usize>,
 ) -> Result<Vec<MountPlan>, PlanError> {
-    mounts
+    let planned: Result<Vec<_>, _> = mounts
         .iter()
         .enumerate()
         .map(|(i, mount)| {
@@ -54,7 +56,41 @@ pub(crate) fn plan(
             }
             Ok(planned)
         })
-        .collect()
+        .collect();
+    let mut planned = planned?;
+    if let RootfsSource::Bind { path } = root {
+        bind_from_inside(&mut planned, path);
+    }
+    Ok(planned)
+}
+
+/// A source is a path of the host; one below the root is where the mounts before it are made, and
+/// means what they have left there.
+fn bind_from_inside(mounts: &mut [MountPlan], root: &Path) {
+    for i in 0..mounts.len() {
+        let (before, rest) = mounts.split_at_mut(i);
+        let mount = &mut rest[0];
+        let MountSource::Bind {
+            path,
+            recursive,
+            inside,
+        } = &mut mount.source
+        else {
+            continue;
+        };
+        let leaves = |p: &&Path| p.components().any(|c| c == Component::ParentDir);
+        let Some(below) = path.strip_prefix(root).ok().filter(|p| !leaves(p)) else {
+            continue;
+        };
+        let at = Path::new("/").join(below);
+        let changed = |earlier: &MountPlan| {
+            let covers = at.starts_with(&earlier.destination);
+            covers || *recursive && earlier.destination.starts_with(&at)
+        };
+        if mount.idmap.is_none() && before.iter().any(changed) {
+            *inside = Some(at);
+        }
+    }
 }
 
 fn plan_one(mount: &Mount, index: usize, user_namespace: bool) -> Result<MountPlan, PlanError> {
@@ -65,7 +101,7 @@ fn plan_one(mount: &Mount, index: usize, user_namespace: bool) -> Result<MountPl
     let destination = absolute(mount.destination(), &at("destination"))?;
     let asked = options.idmap;
     let source = source(mount, options, index)?;
-    let (attrs, tree) = attrs(top, tree, &source);
+    let (attrs, cleared, tree) = attrs(top, tree, &source);
     let idmap = id_map(mount, asked, index)?;
     if let Some(idmap) = &idmap {
         if !matches!(source, MountSource::Bind { .. }) {
@@ -86,6 +122,7 @@ fn plan_one(mount: &Mount, index: usize, user_namespace: bool) -> Result<MountPl
         destination,
         source,
         attrs,
+        cleared,
         tree,
         propagation,
         idmap,
@@ -200,6 +237,7 @@ fn bind_source(
         Some(path) if path.is_absolute() => Ok(MountSource::Bind {
             path: path.clone(),
             recursive,
+            inside: None,
         }),
         Some(path) => Err(PlanError::new(
             at("source"),
@@ -238,11 +276,12 @@ fn parse_options(options: &[String], index: usize) -> Result<Options, PlanError>
 
 fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
     if let Some((recursive, name, value)) = attribute(option) {
-        if recursive {
-            set_tree_attribute(&mut parsed.tree, name, value);
+        let attrs = if recursive {
+            &mut parsed.tree
         } else {
-            set_attribute(&mut parsed.top, name, value);
-        }
+            &mut parsed.top
+        };
+        set_tree_attribute(attrs, name, value);
         return Ok(());
     }
     if let Some(propagation) = propagation(option) {
@@ -258,7 +297,10 @@ fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
     }
     match option {
         "" => {}
-        "bind" => parsed.bind = Some(false),
+        // Beside `rbind` it says nothing new: mount(2) takes both as flags.
+        "bind" => {
+            parsed.bind.get_or_insert(false);
+        }
         "rbind" => parsed.bind = Some(true),
         "tmpcopyup" => parsed.copy_up = true,
         "idmap" => parsed.idmap = Some(false),
@@ -271,13 +313,11 @@ fn parse_option(parsed: &mut Options, option: &str) -> Result<(), String> {
 }
 
 /// What the kernel does anyway, or what is no more (mandatory locking, since 5.15).
-const IGNORED: [&str; 15] = [
+const IGNORED: [&str; 13] = [
     "defaults",
     "async",
     "norelatime",
-    "nostrictatime",
     "rnorelatime",
-    "rnostrictatime",
     "loud",
     "silent",
     "mand",
@@ -297,7 +337,7 @@ const WORDS: [&str; 5] = ["bind", "rbind", "tmpcopyup", "idmap", "ridmap"];
 
 /// Options that are attributes of a mount: the name, the attribute, and whether it is set. With an
 /// `r` before the name they hold for the whole tree.
-const ATTRIBUTES: [(&str, Attribute, bool); 16] = [
+const ATTRIBUTES: [(&str, Attribute, bool); 17] = [
     ("ro", Attribute::ReadOnly, true),
     ("rw", Attribute::ReadOnly, false),
     ("nosuid", Attribute::Nosuid, true),
@@ -310,6 +350,7 @@ const ATTRIBUTES: [(&str, Attribute, bool); 16] = [
     ("atime", Attribute::Noatime, false),
     ("relatime", Attribute::Relatime, true),
     ("strictatime", Attribute::Strictatime, true),
+    ("nostrictatime", Attribute::Strictatime, false),
     ("nodiratime", Attribute::Nodiratime, true),
     ("diratime", Attribute::Nodiratime, false),
     ("nosymfollow", Attribute::Nosymfollow, true),
@@ -382,55 +423,64 @@ fn set_access_times(attrs: &mut MountAttrs, noatime: bool, relatime: bool, stric
     attrs.strictatime = strictatime;
 }
 
-/// Sets or clears an attribute of the whole tree; the last word counts. A policy of access times is
-/// never cleared, another one is set.
-fn set_tree_attribute(tree: &mut TreeAttrs, name: Attribute, value: bool) {
-    let policy = matches!(
-        name,
-        Attribute::Noatime | Attribute::Relatime | Attribute::Strictatime
-    );
-    match (policy, value) {
-        (true, true) => set_attribute(&mut tree.set, name, true),
-        (true, false) => set_attribute(&mut tree.set, Attribute::Relatime, true),
-        (false, _) => {
-            set_attribute(&mut tree.set, name, value);
-            set_attribute(&mut tree.clear, name, !value);
+/// Sets or clears an attribute; the last word counts. A policy of access times is never cleared: the
+/// kernel's own comes instead of it, unless a word has asked for the third.
+fn set_tree_attribute(attrs: &mut TreeAttrs, name: Attribute, value: bool) {
+    let third = match name {
+        Attribute::Noatime => Some(attrs.set.strictatime),
+        Attribute::Strictatime => Some(attrs.set.noatime),
+        Attribute::Relatime => Some(true),
+        _ => None,
+    };
+    match (third, value) {
+        (Some(_), true) => set_attribute(&mut attrs.set, name, true),
+        (Some(true), false) => {}
+        (Some(false), false) => set_attribute(&mut attrs.set, Attribute::Relatime, true),
+        (None, _) => {
+            set_attribute(&mut attrs.set, name, value);
+            set_attribute(&mut attrs.clear, name, !value);
         }
     }
 }
 
-/// What holds for the mount itself, and what for its tree where there is one: below a fresh
-/// filesystem and a bind that is not recursive there is nothing.
+/// What is set on the mount itself, what is cleared there, and what holds for its tree where there
+/// is one: below a fresh filesystem and a bind that is not recursive there is nothing.
 fn attrs(
-    top: MountAttrs,
+    top: TreeAttrs,
     tree: TreeAttrs,
     source: &MountSource,
-) -> (MountAttrs, Option<TreeAttrs>) {
-    if tree == TreeAttrs::default() {
-        return (top, None);
-    }
-    let deep = matches!(
-        source,
-        MountSource::Bind {
-            recursive: true,
-            ..
-        }
-    );
+) -> (MountAttrs, MountAttrs, Option<TreeAttrs>) {
+    let bind =
+        |recursive| matches!(source, MountSource::Bind { recursive: r, .. } if *r == recursive);
+    let (deep, flat) = (bind(true), bind(false));
     if !deep {
-        return (with_tree(top, tree), None);
+        let cleared = if flat {
+            with_tree(top.clear, swapped(tree))
+        } else {
+            MountAttrs::default()
+        };
+        return (with_tree(top.set, tree), cleared, None);
     }
-    let nothing_of_its_own = with_tree(top, tree) == tree.set;
-    if nothing_of_its_own && tree.clear == MountAttrs::default() {
+    if tree == TreeAttrs::default() {
+        return (top.set, top.clear, None);
+    }
+    let nothing_of_its_own = with_tree(top.set, tree) == tree.set && top.clear.is_empty();
+    if nothing_of_its_own && tree.clear.is_empty() {
         let recursive = true;
-        return (
-            MountAttrs {
-                recursive,
-                ..tree.set
-            },
-            None,
-        );
+        let set = MountAttrs {
+            recursive,
+            ..tree.set
+        };
+        return (set, MountAttrs::default(), None);
     }
-    (top, Some(tree))
+    (top.set, top.clear, Some(tree))
+}
+
+fn swapped(TreeAttrs { set, clear }: TreeAttrs) -> TreeAttrs {
+    TreeAttrs {
+        set: clear,
+        clear: set,
+    }
 }
 
 /// The attributes of a tree's top.

@@ -1,5 +1,7 @@
 //! The `process` object of a spec (OCI config.md, "process").
 
+use std::collections::HashSet;
+
 use littlebox_helper::protocol::{
     ExecPlan, ProcessPlan, RlimitPlan, SeccompPlan, TerminalSize, UserPlan, UserRef,
 };
@@ -113,8 +115,22 @@ fn env(process: &Process, base: &str) -> Result<Vec<String>, PlanError> {
             format!("{base}/env/{i}"),
             "an environment entry is KEY=VALUE without a zero byte",
         )),
-        None => Ok(env.to_vec()),
+        None => Ok(last_of_each(env)),
     }
+}
+
+/// Of entries with the same name the last, in its place: a program's getenv(3) finds the first.
+fn last_of_each(env: &[String]) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let mut seen = HashSet::new();
+    let mut kept: Vec<String> = env
+        .iter()
+        .rev()
+        .filter(|entry| seen.insert(name(entry)))
+        .cloned()
+        .collect();
+    kept.reverse();
+    kept
 }
 
 fn user(user: &User, base: &str) -> Result<UserPlan, PlanError> {

@@ -1,10 +1,13 @@
 //! How a process is scheduled (OCI config.md, "Linux Process": `scheduler`, `ioPriority`,
-//! `execCPUAffinity`; config-linux.md: `personality`).
+//! `execCPUAffinity`; config-linux.md: `personality`, `memoryPolicy`).
 
-use littlebox_helper::protocol::{ExecAffinity, IoPriority, SchedulerPlan, SchedulingPlan};
+use littlebox_helper::protocol::{
+    ExecAffinity, IoPriority, MemoryPolicy, SchedulerPlan, SchedulingPlan,
+};
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, Linux, LinuxIOPriority, LinuxPersonalityDomain,
-    LinuxSchedulerFlag, LinuxSchedulerPolicy, Process, Scheduler, Spec,
+    LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process,
+    Scheduler, Spec,
 };
 
 use crate::PlanError;
@@ -30,14 +33,15 @@ pub(crate) fn plan(process: &Process, base: &str) -> Result<SchedulingPlan, Plan
             .transpose()?
             .unwrap_or_default(),
         personality: None,
+        memory_policy: None,
     })
 }
 
-/// What holds for every process of a container: its execution domain, and the CPUs of its execs.
-/// An exec takes it by [`SchedulingPlan::in_container`].
+/// What holds for every process of a container: its execution domain, its memory policy, and the CPUs
+/// of its execs. An exec takes it by [`SchedulingPlan::in_container`].
 ///
 /// # Errors
-/// As [`launch_plan`](crate::launch_plan), for these two.
+/// As [`launch_plan`](crate::launch_plan), for these.
 pub fn of_container(spec: &Spec) -> Result<SchedulingPlan, PlanError> {
     let affinity = spec
         .process()
@@ -49,6 +53,7 @@ pub fn of_container(spec: &Spec) -> Result<SchedulingPlan, PlanError> {
             .transpose()?
             .unwrap_or_default(),
         personality: personality(spec.linux().as_ref())?,
+        memory_policy: memory_policy(spec.linux().as_ref())?,
         ..SchedulingPlan::default()
     })
 }
@@ -68,6 +73,45 @@ pub(crate) fn personality(linux: Option<&Linux>) -> Result<Option<u32>, PlanErro
         LinuxPersonalityDomain::PerLinux => None,
         LinuxPersonalityDomain::PerLinux32 => Some(PER_LINUX32),
     })
+}
+
+/// Modes of a memory policy, and their numbers: `MPOL_*` of linux/mempolicy.h.
+pub const MEMORY_MODES: [(MemoryPolicyModeType, u32); 7] = [
+    (MemoryPolicyModeType::MpolDefault, 0),
+    (MemoryPolicyModeType::MpolPreferred, 1),
+    (MemoryPolicyModeType::MpolBind, 2),
+    (MemoryPolicyModeType::MpolInterleave, 3),
+    (MemoryPolicyModeType::MpolLocal, 4),
+    (MemoryPolicyModeType::MpolPreferredMany, 5),
+    (MemoryPolicyModeType::MpolWeightedInterleave, 6),
+];
+
+/// Flags beside a mode, and their bits: `MPOL_F_*`.
+pub const MEMORY_FLAGS: [(MemoryPolicyFlagType, u32); 3] = [
+    (MemoryPolicyFlagType::MpolFNumaBalancing, 1 << 13),
+    (MemoryPolicyFlagType::MpolFRelativeNodes, 1 << 14),
+    (MemoryPolicyFlagType::MpolFStaticNodes, 1 << 15),
+];
+
+/// The NUMA memory policy of the whole container.
+pub(crate) fn memory_policy(linux: Option<&Linux>) -> Result<Option<MemoryPolicy>, PlanError> {
+    let Some(policy) = linux.and_then(|l| l.memory_policy().as_ref()) else {
+        return Ok(None);
+    };
+    let asked = policy.flags().as_deref().unwrap_or_default();
+    let modes = MEMORY_MODES.iter().filter(|(m, _)| *m == policy.mode());
+    let flags = MEMORY_FLAGS.iter().filter(|(flag, _)| asked.contains(flag));
+    let bits = modes.map(|(_, bits)| bits);
+    let nodes = numbers(policy.nodes().as_deref().unwrap_or("")).ok_or_else(|| {
+        PlanError::new(
+            "/linux/memoryPolicy/nodes",
+            "a list of nodes is numbers and ranges, like 0-3,7",
+        )
+    })?;
+    Ok(Some(MemoryPolicy {
+        mode: bits.chain(flags.map(|(_, bit)| bit)).sum(),
+        nodes,
+    }))
 }
 
 fn io_priority(io: &LinuxIOPriority, base: &str) -> Result<IoPriority, PlanError> {
@@ -159,7 +203,7 @@ fn flags(scheduler: &Scheduler, base: &str) -> Result<u64, PlanError> {
 
 fn exec_affinity(affinity: &ExecCPUAffinity, base: &str) -> Result<ExecAffinity, PlanError> {
     let list = |text: &Option<String>, field: &str| {
-        cpus(text.as_deref().unwrap_or("")).ok_or_else(|| {
+        numbers(text.as_deref().unwrap_or("")).ok_or_else(|| {
             PlanError::new(
                 format!("{base}/execCPUAffinity/{field}"),
                 "a list of CPUs is numbers and ranges, like 0-3,7",
@@ -172,18 +216,18 @@ fn exec_affinity(affinity: &ExecCPUAffinity, base: &str) -> Result<ExecAffinity,
     })
 }
 
-/// The CPUs of a list like `0-3,7`; none of an empty one.
-fn cpus(text: &str) -> Option<Vec<u32>> {
-    let mut cpus = Vec::new();
+/// The CPUs or nodes of a list like `0-3,7`; none of an empty one.
+fn numbers(text: &str) -> Option<Vec<u32>> {
+    let mut numbers = Vec::new();
     for range in text.split(',').map(str::trim).filter(|r| !r.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
         if first > last || last >= CPU_LIMIT {
             return None;
         }
-        cpus.extend(first..=last);
+        numbers.extend(first..=last);
     }
-    Some(cpus)
+    Some(numbers)
 }
 
 #[cfg(test)]
@@ -191,11 +235,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_cpus() {
-        assert_eq!(cpus("0-2,7"), Some(vec![0, 1, 2, 7]));
-        assert_eq!(cpus(""), Some(vec![]));
+    fn lists_of_numbers() {
+        assert_eq!(numbers("0-2,7"), Some(vec![0, 1, 2, 7]));
+        assert_eq!(numbers(""), Some(vec![]));
         for bad in ["x", "2-1", "0-", "-1", "8192", "0-4294967295"] {
-            assert_eq!(cpus(bad), None, "{bad}");
+            assert_eq!(numbers(bad), None, "{bad}");
         }
     }
 }

@@ -32,7 +32,6 @@ fn linux(linux: &Linux) -> Result<(), PlanError> {
         "this is not supported yet; remove it",
         [
             ("intelRdt", linux.intel_rdt().is_some()),
-            ("memoryPolicy", linux.memory_policy().is_some()),
             (
                 "netDevices",
                 linux.net_devices().as_ref().is_some_and(|m| !m.is_empty()),

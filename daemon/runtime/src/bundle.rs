@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 use littlebox_helper::protocol::{
     ExistingCgroup, LaunchPlan, LogPlan, NamespaceKind, RootfsSource,
 };
-use littlebox_plan::{Authority, Envelope, launch_plan};
-use oci_spec::runtime::Spec;
+use littlebox_plan::{Authority, Envelope, amend, launch_plan};
+use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags, open};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use crate::error::{Doing, Error, Result};
+use crate::error::{Doing, Error, Result, words};
 use crate::id::Id;
 
 /// The specification's name of the file.
@@ -48,7 +49,7 @@ impl Bundle {
         let json = File::open(&config)
             .and_then(read_bounded)
             .doing(|| format!("read {}", config.display()))?;
-        let spec: Spec = parse(&json, Path::new(CONFIG))?;
+        let spec = parse_spec(&json)?;
         let rootfs = rootfs(&spec, &dir)?;
         let mut bundle = Bundle {
             dir,
@@ -82,6 +83,7 @@ impl Bundle {
             cgroup_path: Some(cgroup),
             existing_cgroup: existing,
             authority: Authority::Host,
+            create_cwd: true,
             joins,
             ..Envelope::new(id.to_string(), run_dir.to_owned(), rootfs, log)
         };
@@ -114,8 +116,8 @@ impl Bundle {
             }
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = open(path, flags, Mode::empty()).map_err(|errno| {
-                let error = std::io::Error::from(errno);
-                wrong(format!("cannot open {}: {error}", path.display()))
+                let why = words(&errno.into());
+                wrong(format!("cannot open {}: {why}", path.display()))
             })?;
             joins.insert(littlebox_plan::namespace_kind(namespace.typ()), fds.len());
             fds.push(fd);
@@ -159,7 +161,7 @@ fn rootfs(spec: &Spec, bundle: &Path) -> Result<PathBuf> {
     let real = path.canonicalize().map_err(|error| {
         wrong(
             "/root/path",
-            format!("cannot find {}: {error}", path.display()),
+            format!("cannot find {}: {}", path.display(), words(&error)),
         )
     })?;
     if real == Path::new("/") {
@@ -187,15 +189,39 @@ pub fn read_bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Parses `config.json`.
+pub fn parse_spec(json: &[u8]) -> Result<Spec> {
+    parse_amended(json, Path::new(CONFIG), amend::spec)
+}
+
+/// Parses a `process.json`.
+pub fn parse_process(json: &[u8], document: &Path) -> Result<Process> {
+    parse_amended(json, document, amend::process)
+}
+
+fn parse_amended<T: DeserializeOwned>(
+    json: &[u8],
+    document: &Path,
+    amend: impl FnOnce(&mut Value),
+) -> Result<T> {
+    let mut value: Value = parse(json, document)?;
+    amend(&mut value);
+    serde_path_to_error::deserialize(value).map_err(|error| wrong(error, document))
+}
+
+fn wrong(error: serde_path_to_error::Error<serde_json::Error>, document: &Path) -> Error {
+    Error::Document {
+        document: document.to_owned(),
+        pointer: pointer(error.path()),
+        message: error.into_inner().to_string(),
+    }
+}
+
 /// Parses a JSON document; an error names the value by its JSON pointer.
 pub fn parse<T: DeserializeOwned>(json: &[u8], document: &Path) -> Result<T> {
     let mut source = serde_json::Deserializer::from_slice(json);
-    let parsed =
-        serde_path_to_error::deserialize(&mut source).map_err(|error| Error::Document {
-            document: document.to_owned(),
-            pointer: pointer(error.path()),
-            message: error.into_inner().to_string(),
-        })?;
+    let parsed = serde_path_to_error::deserialize(&mut source);
+    let parsed = parsed.map_err(|error| wrong(error, document))?;
     source.end().map_err(|error| Error::Document {
         document: document.to_owned(),
         pointer: "/".to_owned(),

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::console::EngineSocket;
+use crate::error::Result;
 use crate::log::Format;
+use crate::size;
 
 /// The newest version of the specification whose words are known here.
 pub const SPEC_VERSION: &str = "1.2.1";
@@ -71,7 +74,7 @@ pub enum Command {
     /// Create and start a container, wait for its end and delete it
     Run(Run),
     /// Execute another program in a running container
-    Exec(Exec),
+    Exec(Box<Exec>),
     /// List the containers below --root
     List(List),
     /// Freeze all processes of a container
@@ -104,9 +107,24 @@ pub struct Handed {
     /// Unix socket that the master of the terminal is sent to
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Unix socket that a descriptor of the process (pidfd_open(2)) is sent to
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on are passed on to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+}
+
+impl Handed {
+    /// Connects to the socket for the descriptor of the process.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub fn connect_pidfd_socket(&self) -> Result<Option<EngineSocket>> {
+        let path = self.pidfd_socket.as_deref();
+        path.map(|path| EngineSocket::connect("--pidfd-socket", path))
+            .transpose()
+    }
 }
 
 /// What `create` and `run` share.
@@ -204,6 +222,9 @@ pub struct Exec {
     /// What of the process goes to the caller and comes from it.
     #[command(flatten)]
     pub handed: Handed,
+    /// Run in a cgroup below the container's, as [CONTROLLER,...:]PATH
+    #[arg(long, value_name = "CGROUP")]
+    pub cgroup: Vec<String>,
     /// In a paused container, wait until it is resumed
     #[arg(long)]
     pub ignore_paused: bool,
@@ -247,30 +268,48 @@ pub struct Ps {
     pub options: Vec<String>,
 }
 
-/// `update`.
+/// `update`. Sizes may have a suffix: 50M.
 #[derive(Debug, Args)]
 pub struct Update {
-    /// File with an OCI linux.resources object; - is stdin
+    /// File with an OCI linux.resources object; - is stdin. The other options are ignored
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
-    /// Bytes of memory; -1: no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    /// Memory; -1: no limit
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size::parse)]
     pub memory: Option<i64>,
-    /// Bytes of memory that are kept for it
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    /// Memory that is kept for it; -1: none
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size::parse)]
     pub memory_reservation: Option<i64>,
-    /// Bytes of memory and swap together; -1: no limit
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    /// Memory and swap together; -1: no limit
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, value_parser = size::parse)]
     pub memory_swap: Option<i64>,
+    /// Taken for compatibility: the kernel has no such limit any more
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, hide = true)]
+    pub kernel_memory: Option<String>,
+    /// As above
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, hide = true)]
+    pub kernel_memory_tcp: Option<String>,
     /// Microseconds of a period of the CPU quota
     #[arg(long, value_name = "US")]
     pub cpu_period: Option<u64>,
     /// Microseconds of CPU time in a period; -1: no limit
     #[arg(long, value_name = "US", allow_hyphen_values = true)]
     pub cpu_quota: Option<i64>,
+    /// Microseconds that may be used beyond the quota after a quiet period
+    #[arg(long, value_name = "US")]
+    pub cpu_burst: Option<u64>,
+    /// Microseconds of a real-time period (cgroup v1)
+    #[arg(long, value_name = "US")]
+    pub cpu_rt_period: Option<u64>,
+    /// Microseconds of real-time CPU time in such a period (cgroup v1)
+    #[arg(long, value_name = "US", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
     /// Relative share of CPU time, 2 to 262144
     #[arg(long, value_name = "N", alias = "cpu-shares")]
     pub cpu_share: Option<u64>,
+    /// 1: runs only when nothing else wants to; 0: as others
+    #[arg(long, value_name = "0|1", allow_hyphen_values = true)]
+    pub cpu_idle: Option<i64>,
     /// CPUs that may be used, as 0-3,7
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,

@@ -51,7 +51,7 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// A system call of this program failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", words(.source))]
     Io {
         /// What was tried, on what.
         what: String,
@@ -119,7 +119,7 @@ fn describe(failure: &StepFailure) -> String {
         text.push_str(&format!(" {path}"));
     }
     if failure.errno != 0 {
-        text.push_str(&format!(": {}", errno(failure.errno)));
+        text.push_str(&format!(": {}", errno_words(failure.errno)));
     }
     if let Some(detail) = &failure.detail {
         text.push_str(&format!(": {detail}"));
@@ -130,24 +130,32 @@ fn describe(failure: &StepFailure) -> String {
 /// A program that cannot be executed: what engines turn into the exit codes 126 and 127.
 fn describe_exec(failure: &StepFailure, program: &str) -> String {
     let is_missing = failure.errno == rustix::io::Errno::NOENT.raw_os_error();
-    if is_missing && !program.contains('/') {
+    if is_missing && !program.contains('/') && !failure.lacks_interpreter() {
         return format!("exec: {program:?}: executable file not found in $PATH");
     }
-    let why = errno(failure.errno);
+    let why = errno_words(failure.errno);
     match &failure.detail {
         Some(detail) => format!("exec: {program:?}: {why}: {detail}"),
         None => format!("exec: {program:?}: {why}"),
     }
 }
 
-/// `no such file or directory`: in lower case, as engines know it.
-fn errno(errno: i32) -> String {
+/// An error of the system as engines and users search for it: `no such file or directory`, in lower
+/// case.
+pub fn words(error: &io::Error) -> String {
+    let Some(errno) = error.raw_os_error() else {
+        return error.to_string();
+    };
     let text = io::Error::from_raw_os_error(errno).to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| {
         first.to_lowercase().chain(letters).collect()
     })
+}
+
+fn errno_words(errno: i32) -> String {
+    words(&io::Error::from_raw_os_error(errno))
 }
 
 #[cfg(test)]
@@ -168,5 +176,20 @@ mod tests {
         );
         assert!(exec_failure("/nope", Errno::NOENT).contains("no such file or directory"));
         assert!(exec_failure("/etc", Errno::ACCESS).contains("permission denied"));
+    }
+
+    #[test]
+    fn a_failed_step_names_its_path_and_the_cause_in_the_systems_words() {
+        let fault = Fault::of("openat2", rustix::io::Errno::NOENT).at("/x/y");
+        let error = Error::from(fault.of_step(Step::Mounts));
+        assert_eq!(
+            error.to_string(),
+            "step mounts: openat2 /x/y: no such file or directory"
+        );
+        let error = Err::<(), _>(rustix::io::Errno::ACCESS).doing(|| "read /z".to_owned());
+        assert_eq!(
+            error.expect_err("an error").to_string(),
+            "read /z: permission denied"
+        );
     }
 }

@@ -1,16 +1,21 @@
 //! A program in the foreground: signals go to it, its terminal is the caller's, and this process
 //! ends as it did.
 
-use std::io::{IsTerminal, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::IsTerminal;
+use std::os::fd::{AsFd, OwnedFd};
 
+use littlebox_helper::protocol::TerminalSize;
 use littlebox_helper::sys;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::io::Errno;
+use rustix::io::retry_on_intr;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 use crate::error::{Doing, Result};
+use crate::relay::Relay;
+
+const SIGCHLD: i32 = Signal::CHILD.as_raw();
+const SIGWINCH: i32 = Signal::WINCH.as_raw();
 
 /// Every signal of this process, as a descriptor; made before the program is.
 #[derive(Debug)]
@@ -53,82 +58,58 @@ impl Drop for RawTerminal {
     }
 }
 
-/// Waits for the program, a child of this process, and returns its code; 128 and the number of the
-/// signal that ended it.
-pub fn wait(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
-    let raw = master.as_ref().and_then(|_| RawTerminal::enter());
-    if let Some(master) = &master {
-        resize(master);
-    }
-    let mut relay = master.map(Relay::new);
-    loop {
-        let ready = wait_for_news(signals, relay.as_ref())?;
-        if ready.signal
-            && let Some(signal) = signals.next()
-        {
-            on_signal(signal, pidfd, relay.as_ref());
-        }
-        if let Some(relay) = &mut relay {
-            relay.serve(&ready);
-        }
-        if let Some(code) = ended(pidfd)? {
-            if let Some(relay) = &mut relay {
-                relay.drain();
-            }
-            drop(raw);
-            return Ok(code);
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Ready {
-    signal: bool,
-    input: bool,
-    output: bool,
-}
-
-fn wait_for_news(signals: &Signals, relay: Option<&Relay>) -> Result<Ready> {
-    let stdin = std::io::stdin();
-    let mut fds = vec![PollFd::new(&signals.0, PollFlags::IN)];
-    let (mut input, mut output) = (None, None);
-    if let Some(relay) = relay {
-        if relay.reads_input {
-            input = Some(fds.len());
-            fds.push(PollFd::new(&stdin, PollFlags::IN));
-        }
-        if !relay.hung_up {
-            output = Some(fds.len());
-            fds.push(PollFd::new(&relay.master, PollFlags::IN));
-        }
-    }
-    loop {
-        match poll(&mut fds, None) {
-            Ok(_) => break,
-            Err(Errno::INTR) => {}
-            Err(errno) => return Err(errno).doing(|| "poll".to_owned()),
-        }
-    }
-    let is = |index: Option<usize>| index.is_some_and(|i| !fds[i].revents().is_empty());
-    Ok(Ready {
-        signal: is(Some(0)),
-        input: is(input),
-        output: is(output),
+/// The size of the caller's terminal; `None`: it has none.
+pub fn terminal_size() -> Option<TerminalSize> {
+    let size = tcgetwinsize(std::io::stdin()).ok()?;
+    Some(TerminalSize {
+        rows: size.ws_row,
+        cols: size.ws_col,
     })
 }
 
-fn on_signal(signal: i32, pidfd: &OwnedFd, relay: Option<&Relay>) {
-    if signal == Signal::CHILD.as_raw() {
-        return;
+/// Waits for the program, a child of this process, and returns its code; 128 and the number of the
+/// signal that ended it.
+pub fn wait(pidfd: &OwnedFd, master: Option<OwnedFd>, signals: &Signals) -> Result<u8> {
+    let _raw = master.as_ref().and_then(|_| RawTerminal::enter());
+    let mut relay = master.map(Relay::new).transpose()?;
+    let mut code = None;
+    loop {
+        if code.is_none() {
+            code = ended(pidfd)?;
+        }
+        if let Some(code) = code {
+            let is_done = relay.as_mut().is_none_or(Relay::finish);
+            if is_done {
+                return Ok(code);
+            }
+        }
+        match (wait_for_news(signals, relay.as_mut())?, code, &relay) {
+            (None | Some(SIGCHLD), ..) => {}
+            (Some(SIGWINCH), _, Some(relay)) => relay.resize(),
+            // Only its output is left, which nobody reads.
+            (Some(_), Some(code), _) => return Ok(code),
+            (Some(signal), None, _) => {
+                // It may have ended in this moment: then SIGCHLD follows.
+                let _ = sys::pidfd_send_signal(pidfd.as_fd(), signal);
+            }
+        }
     }
-    if signal == Signal::WINCH.as_raw()
-        && let Some(relay) = relay
-    {
-        resize(&relay.master);
-        return;
+}
+
+/// Waits for a signal, and moves what can be moved meanwhile; the signal, if one came.
+fn wait_for_news(signals: &Signals, mut relay: Option<&mut Relay>) -> Result<Option<i32>> {
+    let mut fds = vec![PollFd::new(&signals.0, PollFlags::IN)];
+    let asked = relay.as_ref().map(|relay| relay.ask(&mut fds));
+    retry_on_intr(|| poll(&mut fds, None)).doing(|| "poll".to_owned())?;
+    let ready: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+    if let (Some(relay), Some(asked)) = (&mut relay, asked) {
+        relay.serve(&asked, &ready);
     }
-    // It may have ended in this moment: then SIGCHLD follows.
-    let _ = sys::pidfd_send_signal(pidfd.as_fd(), signal);
+    Ok(if ready[0].is_empty() {
+        None
+    } else {
+        signals.next()
+    })
 }
 
 fn ended(pidfd: &OwnedFd) -> Result<Option<u8>> {
@@ -142,84 +123,4 @@ fn ended(pidfd: &OwnedFd) -> Result<Option<u8>> {
         u8::try_from(code.unwrap_or(255)).unwrap_or(255)
     };
     Ok(status.map(code))
-}
-
-fn resize(master: &OwnedFd) {
-    // Without a terminal of its own the caller has no size to pass on.
-    if let Ok(size) = tcgetwinsize(std::io::stdin()) {
-        let _ = tcsetwinsize(master, size);
-    }
-}
-
-/// Bytes between the caller's stdio and a terminal.
-struct Relay {
-    master: OwnedFd,
-    reads_input: bool,
-    hung_up: bool,
-    buffer: Vec<u8>,
-}
-
-impl Relay {
-    fn new(master: OwnedFd) -> Relay {
-        Relay {
-            master,
-            reads_input: true,
-            hung_up: false,
-            buffer: vec![0; 16 * 1024],
-        }
-    }
-
-    fn serve(&mut self, ready: &Ready) {
-        if ready.input {
-            match std::io::stdin().lock().read(&mut self.buffer) {
-                Ok(0) | Err(_) => self.reads_input = false,
-                Ok(n) => write_all(self.master.as_fd(), &self.buffer[..n]),
-            }
-        }
-        if ready.output {
-            self.pass_output();
-        }
-    }
-
-    /// Tells whether there may be more.
-    fn pass_output(&mut self) -> bool {
-        match rustix::io::read(&self.master, &mut self.buffer) {
-            Ok(n) if n > 0 => {
-                let mut stdout = std::io::stdout().lock();
-                // A caller that reads no more loses the output, as with any program.
-                let _ = stdout
-                    .write_all(&self.buffer[..n])
-                    .and_then(|()| stdout.flush());
-                true
-            }
-            Err(Errno::AGAIN | Errno::INTR) => false,
-            // EIO: the last process that had it is gone (pty(7)).
-            Ok(_) | Err(_) => {
-                self.hung_up = true;
-                false
-            }
-        }
-    }
-
-    /// What was printed before the end.
-    fn drain(&mut self) {
-        while self.pass_output() {}
-    }
-}
-
-/// The master does not block: a program that reads nothing is waited for.
-fn write_all(master: BorrowedFd<'_>, mut bytes: &[u8]) {
-    while !bytes.is_empty() {
-        match rustix::io::write(master, bytes) {
-            Ok(n) => bytes = &bytes[n..],
-            Err(Errno::AGAIN) => {
-                let mut fds = [PollFd::from_borrowed_fd(master, PollFlags::OUT)];
-                if poll(&mut fds, None).is_err() {
-                    return;
-                }
-            }
-            Err(Errno::INTR) => {}
-            Err(_) => return,
-        }
-    }
 }

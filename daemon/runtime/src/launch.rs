@@ -10,7 +10,7 @@ use littlebox_helper::sys;
 
 use crate::bundle::Bundle;
 use crate::cli::{Create, Global};
-use crate::console::{self, ConsoleSocket};
+use crate::console::{self, EngineSocket, PidfdOf};
 use crate::error::{Doing, Result, fault};
 use crate::id::Id;
 use crate::process::{Process, wait_for_end};
@@ -50,8 +50,15 @@ struct Prepared {
     bundle: Bundle,
     plan: LaunchPlan,
     namespaces: Vec<OwnedFd>,
-    console: Option<ConsoleSocket>,
+    sockets: Sockets,
     scope: Option<Scope>,
+    preserved: u32,
+}
+
+/// Whom descriptors of the container are sent to.
+struct Sockets {
+    console: Option<EngineSocket>,
+    pidfd: Option<EngineSocket>,
 }
 
 /// Builds the container.
@@ -77,7 +84,8 @@ pub fn launch(global: &Global, arguments: &Create, then: Then) -> Result<Launche
 
 fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Result<Prepared> {
     let id: Id = arguments.id.parse()?;
-    check_preserved(arguments.handed.preserve_fds)?;
+    let activation = Activation::of_caller();
+    check_preserved(activation.preserved(arguments))?;
     let bundle = Bundle::read(&arguments.bundle)?;
     let scope = if global.systemd_cgroup {
         Some(cgroup::scope(&bundle.spec, &id)?)
@@ -89,26 +97,67 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
         None => (cgroup::path(&bundle.spec, &id)?, ExistingCgroup::UseEmpty),
     };
     let run_dir = store.path_of(&id);
-    let (plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, existing)?;
-    let terminal = plan.process.terminal.is_some();
+    let (mut plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, existing)?;
+    // What engines and their monitors expect of a runtime.
+    plan.cgroup.every_hierarchy = true;
+    activation.pass_on(&mut plan.process.env);
     let console = arguments.handed.console_socket.as_deref();
-    let console = console::socket_for(terminal, then == Then::Stay, console)?;
+    let sockets = Sockets {
+        console: console::prepare(&mut plan.process.terminal, then == Then::Stay, console)?,
+        pidfd: arguments.handed.connect_pidfd_socket()?,
+    };
     Ok(Prepared {
         id,
         bundle,
         plan,
         namespaces,
-        console,
+        sockets,
         scope,
+        preserved: activation.preserved(arguments),
     })
+}
+
+/// Listening sockets that the caller was activated with (sd_listen_fds(3)): they come first of what is
+/// passed on, and the program hears of them as systemd would have told it.
+#[derive(Debug, Clone, Copy)]
+struct Activation {
+    sockets: u32,
+}
+
+impl Activation {
+    /// `LISTEN_FDS`; not where `LISTEN_PID` says that it was meant for another process.
+    fn of_caller() -> Activation {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        let for_another = number("LISTEN_PID").is_some_and(|pid| pid != std::process::id());
+        let sockets = number("LISTEN_FDS").filter(|_| !for_another);
+        Activation {
+            sockets: sockets.unwrap_or(0),
+        }
+    }
+
+    fn preserved(self, arguments: &Create) -> u32 {
+        self.sockets.saturating_add(arguments.handed.preserve_fds)
+    }
+
+    fn pass_on(self, env: &mut Vec<String>) {
+        if self.sockets == 0 {
+            return;
+        }
+        env.retain(|entry| !entry.starts_with("LISTEN_"));
+        env.push(format!("LISTEN_FDS={}", self.sockets));
+        env.push("LISTEN_PID=1".to_owned());
+        if let Ok(names) = std::env::var("LISTEN_FDNAMES") {
+            env.push(format!("LISTEN_FDNAMES={names}"));
+        }
+    }
 }
 
 /// Descriptors that the caller means to pass on must be there; else they would be others by then.
 pub fn check_preserved(count: u32) -> Result<()> {
-    (3..3 + count).try_for_each(|fd| {
+    (3..count.saturating_add(3)).try_for_each(|fd| {
         std::fs::symlink_metadata(format!("/proc/self/fd/{fd}"))
             .map(drop)
-            .doing(|| format!("--preserve-fds {count}: descriptor {fd}"))
+            .doing(|| format!("--preserve-fds and LISTEN_FDS, {count} in all: descriptor {fd}"))
     })
 }
 
@@ -120,8 +169,9 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
         bundle,
         plan,
         namespaces,
-        console,
+        sockets,
         scope,
+        preserved,
     } = prepared;
     entry.write_config(&bundle.json)?;
     let mut record = new_record(&bundle, &plan);
@@ -140,7 +190,7 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
         |status: Status, pid: u32| State::new(&id, &record, status.name(), Some(pid)).json();
     let detached = Detached {
         gate: gate.as_ref().map(AsFd::as_fd),
-        preserved: arguments.handed.preserve_fds,
+        preserved,
         own_keyring: !arguments.no_new_keyring,
         state: &state,
     };
@@ -155,7 +205,7 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
     });
     record.membership = Some(built.membership.clone());
     let master = console::master(built.stdio.take());
-    match publish(entry, &record, arguments, console.as_ref(), master) {
+    match publish(entry, &record, arguments, &sockets, &built.pidfd, master) {
         Ok(master) => Ok((record, built.pidfd, master)),
         Err(error) => {
             end(&built);
@@ -195,17 +245,21 @@ fn publish(
     entry: &Entry,
     record: &Record,
     arguments: &Create,
-    console: Option<&ConsoleSocket>,
+    sockets: &Sockets,
+    pidfd: &OwnedFd,
     master: Option<OwnedFd>,
 ) -> Result<Option<OwnedFd>> {
     entry.write(record)?;
-    let master = match (console, master) {
+    let master = match (&sockets.console, master) {
         (Some(console), Some(master)) => {
-            console.send(&master)?;
+            console.send_terminal(&master)?;
             None
         }
         (_, master) => master,
     };
+    if let Some(socket) = &sockets.pidfd {
+        socket.send_pidfd(PidfdOf::Container, pidfd)?;
+    }
     if let (Some(path), Some(process)) = (&arguments.handed.pid_file, &record.process) {
         pidfile::write(path, process.pid)?;
     }
@@ -217,6 +271,6 @@ fn end(built: &Built) {
     // The error that brought us here is the one to tell.
     let _ = sys::pidfd_send_signal(built.pidfd.as_fd(), SIGKILL);
     let _ = built.cgroup.kill_all();
-    wait_for_end(&built.pidfd, Duration::from_secs(10));
+    let _ = wait_for_end(&built.pidfd, Duration::from_secs(10));
     let _ = built.cgroup.remove();
 }

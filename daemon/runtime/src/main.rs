@@ -20,8 +20,10 @@ mod log;
 mod output;
 mod pidfile;
 mod process;
+mod relay;
 mod sealed;
 mod signal;
+mod size;
 mod state;
 mod stats;
 mod store;
@@ -33,11 +35,13 @@ use clap::Parser;
 use littlebox_helper::sys;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::error::{Doing, Result};
 
 /// What runc returns for its own failures.
 const FAILED: u8 = 1;
+/// And for those of an exec, so that a program that returns 1 is not one.
+const EXEC_FAILED: u8 = 255;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -50,7 +54,10 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             log::error(&error.to_string());
-            ExitCode::from(FAILED)
+            ExitCode::from(match cli.command {
+                Command::Exec(_) => EXEC_FAILED,
+                _ => FAILED,
+            })
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use littlebox_helper::sys;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde::{Deserialize, Serialize};
 
@@ -22,18 +22,27 @@ pub struct Process {
 
 impl Process {
     /// Whether it still runs; one that only waits to be reaped does not.
-    pub fn is_alive(&self) -> bool {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{}/stat", self.pid)) else {
-            return false;
+    ///
+    /// # Errors
+    /// The kernel cannot be asked (out of descriptors, out of memory): nothing is known.
+    pub fn is_alive(&self) -> rustix::io::Result<bool> {
+        let stat = match fs::read(format!("/proc/{}/stat", self.pid)) {
+            Ok(stat) => stat,
+            Err(error) => {
+                return match Errno::from_io_error(&error) {
+                    // It has ended, maybe between opening and reading (proc(5)).
+                    Some(Errno::NOENT | Errno::SRCH) => Ok(false),
+                    errno => Err(errno.unwrap_or(Errno::IO)),
+                };
+            }
         };
+        let stat = String::from_utf8_lossy(&stat);
         // The second field is the program's name, in parentheses, and may contain anything.
-        let Some((_, rest)) = stat.rsplit_once(") ") else {
-            return false;
-        };
+        let (_, rest) = stat.rsplit_once(") ").ok_or(Errno::IO)?;
         let mut fields = rest.split(' ');
         let state = fields.next().unwrap_or("X");
         let start_time = fields.nth(18).and_then(|field| field.parse().ok());
-        !matches!(state, "Z" | "X" | "x") && start_time == Some(self.start_time)
+        Ok(!matches!(state, "Z" | "X" | "x") && start_time == Some(self.start_time))
     }
 
     /// Its pidfd. The process is the recorded one: it was alive after the descriptor was opened.
@@ -43,7 +52,7 @@ impl Process {
     pub fn open(&self) -> rustix::io::Result<OwnedFd> {
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         let pidfd = pidfd_open(pid.ok_or(Errno::SRCH)?, PidfdFlags::empty())?;
-        if self.is_alive() {
+        if self.is_alive()? {
             Ok(pidfd)
         } else {
             Err(Errno::SRCH)
@@ -60,16 +69,13 @@ impl Process {
 }
 
 /// Waits until a process has ended, at most this long; tells whether it has.
-pub fn wait_for_end(pidfd: &OwnedFd, at_most: Duration) -> bool {
+///
+/// # Errors
+/// It cannot be waited for.
+pub fn wait_for_end(pidfd: &OwnedFd, at_most: Duration) -> rustix::io::Result<bool> {
     let timeout = Timespec::try_from(at_most).ok();
     let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-    loop {
-        match poll(&mut fds, timeout.as_ref()) {
-            Ok(n) => return n > 0,
-            Err(Errno::INTR) => {}
-            Err(_) => return false,
-        }
-    }
+    retry_on_intr(|| poll(&mut fds, timeout.as_ref())).map(|n| n > 0)
 }
 
 #[cfg(test)]
@@ -84,13 +90,13 @@ mod tests {
 
     #[test]
     fn a_pid_that_was_given_away_is_not_the_process() {
-        assert!(own().is_alive());
+        assert_eq!(own().is_alive(), Ok(true));
         own().signal(0).expect("this process can be asked");
         let other = Process {
             start_time: own().start_time + 1,
             ..own()
         };
-        assert!(!other.is_alive());
+        assert_eq!(other.is_alive(), Ok(false));
         assert_eq!(other.signal(0), Err(Errno::SRCH));
     }
 }

@@ -15,6 +15,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use littlebox_helper::build::{Membership, gate};
 use littlebox_helper::cgroup::Cgroup;
@@ -166,6 +167,15 @@ impl Store {
     }
 }
 
+/// Whether the container's cgroup is frozen; without a freezer nothing is.
+fn is_frozen(record: &Record) -> io::Result<bool> {
+    match Cgroup::open(&record.cgroup)?.is_frozen() {
+        // Removed at this very moment.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        other => other,
+    }
+}
+
 /// One container's directory.
 #[derive(Debug)]
 pub struct Entry {
@@ -197,6 +207,36 @@ impl Entry {
     pub fn lock(&self) -> Result<()> {
         retry_on_intr(|| flock(&self.dir, FlockOperation::LockExclusive))
             .doing(|| format!("lock {}", self.path.display()))?;
+        self.locked()
+    }
+
+    /// The same, and gives up after a while: what the others do may depend on a container.
+    ///
+    /// # Errors
+    /// As [`Entry::lock`]; [`Error::WrongState`] when the time is up.
+    pub fn lock_within(&self, at_most: Duration) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match flock(&self.dir, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return self.locked(),
+                Err(Errno::WOULDBLOCK) if start.elapsed() < at_most => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Error::WrongState(format!(
+                        "another command works on container {} and does not end",
+                        self.id
+                    )));
+                }
+                Err(Errno::INTR) => {}
+                Err(errno) => {
+                    return Err(errno).doing(|| format!("lock {}", self.path.display()));
+                }
+            }
+        }
+    }
+
+    fn locked(&self) -> Result<()> {
         let still = statat(rustix::fs::CWD, &self.path, AtFlags::SYMLINK_NOFOLLOW);
         let own = rustix::fs::fstat(&self.dir);
         match (still, own) {
@@ -216,15 +256,16 @@ impl Entry {
     }
 
     /// Whether somebody changes it at this moment.
-    fn is_locked(&self) -> bool {
-        let Ok(again) = open(
-            &self.path,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        ) else {
-            return false;
-        };
-        flock(&again, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    fn is_locked(&self) -> Result<bool> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let doing = || format!("look at the lock of {}", self.path.display());
+        // By its descriptor: another container may have the name by now.
+        let again = openat(&self.dir, ".", flags, Mode::empty()).doing(doing)?;
+        match flock(&again, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno).doing(doing),
+        }
     }
 
     /// Writes the record, whole or not at all.
@@ -281,32 +322,44 @@ impl Entry {
     }
 
     /// Where the container is in its life, asked from the kernel.
-    pub fn status(&self, record: &Record) -> Status {
+    ///
+    /// # Errors
+    /// The kernel cannot be asked: a container of which nothing is known has not stopped.
+    pub fn status(&self, record: &Record) -> Result<Status> {
         let Some(process) = &record.process else {
-            return if self.is_locked() {
+            return Ok(if self.is_locked()? {
                 Status::Creating
             } else {
                 Status::Stopped
-            };
+            });
         };
-        if !process.is_alive() {
-            return Status::Stopped;
+        let pid = process.pid;
+        if !process
+            .is_alive()
+            .doing(|| format!("look at process {pid}"))?
+        {
+            return Ok(Status::Stopped);
         }
-        // Without a freezer nothing is frozen.
-        if Cgroup::open(&record.cgroup).is_ok_and(|cgroup| cgroup.is_frozen().unwrap_or(false)) {
-            return Status::Paused;
+        if is_frozen(record).doing(|| "look at the freezer".to_owned())? {
+            return Ok(Status::Paused);
         }
         // Whoever asked for the start holds the lock until the program runs; one that was killed on
         // the way leaves the name and no lock.
-        if self.has(gate::NAME) || (self.has(gate::ASKED) && self.is_locked()) {
-            Status::Created
+        if self.has(gate::NAME)? || (self.has(gate::ASKED)? && self.is_locked()?) {
+            Ok(Status::Created)
         } else {
-            Status::Running
+            Ok(Status::Running)
         }
     }
 
-    fn has(&self, name: &str) -> bool {
-        statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    fn has(&self, name: &str) -> Result<bool> {
+        match statat(&self.dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => {
+                Err(errno).doing(|| format!("look at {}", self.path.join(name).display()))
+            }
+        }
     }
 
     /// Removes the directory with what this program has put there.

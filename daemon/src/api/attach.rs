@@ -31,8 +31,8 @@ use crate::supervisor::Helper;
 
 /// The most bytes of one message from a client.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
-/// Output bytes between two words to the gate.
-const GATE_STEP: u64 = 1024 * 1024;
+/// Output bytes between two words on how far the stream is, to the client and to the gate.
+const POSITION_STEP: u64 = 1024 * 1024;
 /// The most output in one frame.
 const FRAME: usize = 64 * 1024;
 
@@ -110,7 +110,7 @@ pub async fn exec(
 
 fn no_stdin(what: &str) -> ApiError {
     ApiError::invalid(format!(
-        "the {what} was made without 'stdin': nothing can be sent to it"
+        "the {what} was created without 'stdin' and takes no input"
     ))
 }
 
@@ -122,7 +122,7 @@ fn begin(session: Session, upgrade: Upgrade) -> Result<Response, ApiError> {
     let upgrade = upgrade.map_err(|e| {
         ApiError::new(
             "upgrade_required",
-            format!("this route is a WebSocket: {e}"),
+            format!("this route needs a WebSocket: {e}"),
         )
         .hint(format!("connect with the subprotocol {EXEC_SUBPROTOCOL}"))
     })?;
@@ -206,9 +206,7 @@ impl Session {
                 gone,
             ));
         }
-        let mut gate = Gate {
-            last: follower.position(),
-        };
+        let mut told = follower.position();
         // A frame that the program has not had room for yet: nothing more is read from the client
         // until it has, while output goes on.
         let mut pending: Option<Input> = None;
@@ -217,7 +215,12 @@ impl Session {
                 chunk = follower.next(Mode::Follow(&ended)) => match chunk {
                     Ok(Chunk::Records(records)) => {
                         send_output(out, &records).await?;
-                        gate.advance(self, follower.position()).await;
+                        let position = follower.position();
+                        if position.saturating_sub(told) >= POSITION_STEP {
+                            told = position;
+                            send(out, &ServerControl::Position { position }).await?;
+                            self.move_gate(position).await;
+                        }
                     }
                     Ok(Chunk::Lagged(bytes)) => send(out, &ServerControl::Lagged { bytes }).await?,
                     Ok(Chunk::End) => return Ok(self.ending()),
@@ -295,7 +298,7 @@ impl Session {
                     all: false,
                 },
                 None => {
-                    let error = ApiError::invalid(format!("'{signal}' is no signal"));
+                    let error = ApiError::invalid(format!("unknown signal '{signal}'"));
                     return Next::End(Box::new(ServerControl::Error(error.into_problem())));
                 }
             },
@@ -393,31 +396,19 @@ impl Session {
         ServerControl::Error(ApiError::from(error).into_problem())
     }
 
-    async fn lift_gate(&self) {
-        if self.lossless() {
-            self.tell_helper(Call::Gate {
-                target: self.target(),
-                consumed: None,
-            })
-            .await;
-        }
+    /// Tells the helper how far a lossless stream has been read.
+    async fn move_gate(&self, position: u64) {
+        self.set_gate(Some(position)).await;
     }
-}
 
-/// Tells the helper how far a lossless stream has been read.
-struct Gate {
-    last: u64,
-}
+    async fn lift_gate(&self) {
+        self.set_gate(None).await;
+    }
 
-impl Gate {
-    async fn advance(&mut self, session: &Session, position: u64) {
-        if position.saturating_sub(self.last) >= GATE_STEP && session.lossless() {
-            self.last = position;
-            let call = Call::Gate {
-                target: session.target(),
-                consumed: Some(position),
-            };
-            session.tell_helper(call).await;
+    async fn set_gate(&self, consumed: Option<u64>) {
+        if self.lossless() {
+            let target = self.target();
+            self.tell_helper(Call::Gate { target, consumed }).await;
         }
     }
 }

@@ -39,14 +39,15 @@ pub async fn list(State(app): AppState, params: Params) -> Result {
         .all("filter")
         .map(parse_filter)
         .collect::<Result<Vec<_>>>()?;
+    let fields = params.get("fields").map(parse_fields).transpose()?;
     let page = app.engine.list(&filters, cursor, limit);
-    let Some(fields) = params.get("fields") else {
+    let Some(fields) = fields else {
         return Ok(Json(page).into_response());
     };
     let items = page
         .items
         .iter()
-        .map(|i| select(i, fields))
+        .map(|i| select(i, &fields))
         .collect::<Result<Vec<_>>>()?;
     Ok(Json(Page {
         items,
@@ -65,15 +66,15 @@ fn parse_filter(text: &str) -> Result<Filter> {
             Some((name, wanted)) => Filter::Label(name.to_owned(), Some(wanted.to_owned())),
             None => Filter::Label(value.to_owned(), None),
         }),
-        _ => Err(ApiError::invalid(format!("'{text}' is no filter"))
-            .hint("write state=running, name=PART, id=PREFIX, label=KEY or label=KEY=VALUE")),
+        _ => Err(ApiError::invalid(format!("unknown filter '{text}'"))
+            .hint("use state=running, name=PART, id=PREFIX, label=KEY or label=KEY=VALUE")),
     }
 }
 
 fn parse_state(text: &str) -> Result<ContainerState> {
     serde_json::from_value(serde_json::Value::String(text.to_owned())).map_err(|_| {
-        ApiError::invalid(format!("'{text}' is no state"))
-            .hint("created, starting, running, paused, stopping, exited, failed or removing")
+        ApiError::invalid(format!("unknown state '{text}'"))
+            .hint("use created, starting, running, paused, stopping, exited, failed or removing")
     })
 }
 
@@ -93,18 +94,23 @@ const FIELDS: [&str; 12] = [
     "generation",
 ];
 
-fn select(item: &lbctl::types::ContainerSummary, fields: &str) -> Result<serde_json::Value> {
+fn parse_fields(text: &str) -> Result<Vec<&str>> {
+    let known = |field: &&str| FIELDS.contains(field);
+    match text.split(',').find(|field| !known(field)) {
+        None => Ok(text.split(',').collect()),
+        Some(field) => Err(ApiError::invalid(format!("unknown field '{field}'"))
+            .hint(format!("use {}", FIELDS.join(", ")))),
+    }
+}
+
+fn select(item: &lbctl::types::ContainerSummary, fields: &[&str]) -> Result<serde_json::Value> {
     let whole = serde_json::to_value(item)
         .map_err(|e| ApiError::new("internal", format!("a summary cannot be written: {e}")))?;
     let mut out = serde_json::Map::new();
-    for field in fields.split(',') {
-        if !FIELDS.contains(&field) {
-            return Err(ApiError::invalid(format!("there is no field '{field}'"))
-                .hint(format!("choose from {}", FIELDS.join(", "))));
-        }
+    for field in fields {
         // An absent value (no pid while it does not run) stays absent.
         if let Some(value) = whole.get(field) {
-            out.insert(field.to_owned(), value.clone());
+            out.insert((*field).to_owned(), value.clone());
         }
     }
     Ok(out.into())
@@ -227,7 +233,7 @@ fn stop_options(request: &StopRequest, wait: Option<Duration>) -> Result<StopOpt
 /// A signal in a body.
 pub fn signal(text: &str) -> Result<i32> {
     parse_signal(text).ok_or_else(|| {
-        ApiError::invalid(format!("'{text}' is no signal"))
+        ApiError::invalid(format!("unknown signal '{text}'"))
             .pointer("/signal")
             .hint("write SIGTERM, TERM or 15")
     })

@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lbctl::types::Problem;
+use lbctl::types::{ContainerState, Problem};
 use rustix::io::Errno;
 
 use crate::engine::{EngineError, describe_step};
@@ -24,7 +24,7 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
         "The reference fits several objects",
     ),
     ("bad_archive", 400, "The archive cannot be unpacked"),
-    ("forbidden", 403, "Requests from there are refused"),
+    ("forbidden", 403, "Access denied"),
     ("container_not_found", 404, "No such container"),
     ("exec_not_found", 404, "No such exec"),
     ("namespace_not_found", 404, "No such namespace"),
@@ -42,6 +42,11 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
         "id_range_taken",
         409,
         "The ids of the container are in use elsewhere",
+    ),
+    (
+        "file_refused",
+        409,
+        "The filesystem in the container refuses it",
     ),
     (
         "idempotency_conflict",
@@ -62,14 +67,15 @@ pub const PROBLEMS: &[(&str, u16, &str)] = &[
         "The container could not be frozen or thawed",
     ),
     ("update_failed", 422, "The limits could not be changed"),
-    ("upgrade_required", 426, "This is a WebSocket"),
-    ("internal", 500, "A fault of littlebox"),
+    ("upgrade_required", 426, "WebSocket required"),
+    ("internal", 500, "Internal error"),
     ("unavailable", 503, "The daemon cannot serve this now"),
     (
-        "resources_exhausted",
+        "helper_unreachable",
         503,
-        "The machine is out of a resource",
+        "The container's helper cannot be asked",
     ),
+    ("resources_exhausted", 503, "The host is out of a resource"),
     ("no_space", 507, "The disk is full"),
 ];
 
@@ -93,10 +99,9 @@ impl ApiError {
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let found = PROBLEMS.iter().find(|(c, _, _)| *c == code);
         // A code that the table lacks is a fault of ours and shows as one.
-        let (code, status, title) =
-            found
-                .copied()
-                .unwrap_or(("internal", 500, "A fault of littlebox"));
+        let (code, status, title) = found
+            .copied()
+            .unwrap_or(("internal", 500, "Internal error"));
         Self(Box::new(Problem {
             kind: format!("urn:littlebox:problem:{code}"),
             title: title.to_owned(),
@@ -124,7 +129,7 @@ impl ApiError {
         self
     }
 
-    fn errno(mut self, errno: i32) -> Self {
+    pub(super) fn errno(mut self, errno: i32) -> Self {
         self.0.errno = (errno != 0).then(|| errno_name(errno));
         self
     }
@@ -201,8 +206,12 @@ impl From<EngineError> for ApiError {
                 exit_code,
                 id,
             } => start_failed(*failure, exit_code, id),
+            EngineError::HelperUnreachable { .. } => Self::new("helper_unreachable", detail).hint(
+                "it is asked again until it answers; stop and rm --force do not need it, and after \
+                 an upgrade the daemon of the version that started it can take it back",
+            ),
             EngineError::PauseFailed(failure) => pause_failed(*failure),
-            EngineError::UpdateFailed(failure) => update_failed(*failure),
+            EngineError::UpdateFailed { failure, restored } => update_failed(*failure, restored),
             EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)
                 .hint("use a fresh key for each new request"),
             EngineError::PreconditionFailed { .. } => Self::new("precondition_failed", detail)
@@ -214,9 +223,10 @@ impl From<EngineError> for ApiError {
                 Self::new("unavailable", "the daemon is shutting down")
                     .hint("ask again when it is back")
             }
-            EngineError::Store(StoreError::Sql(_) | StoreError::Migrate(_)) | EngineError::Task => {
-                Self::new("internal", detail)
-            }
+            EngineError::Store(
+                StoreError::Dead | StoreError::Io(_) | StoreError::Sql(_) | StoreError::Migrate(_),
+            )
+            | EngineError::Task => Self::new("internal", detail),
             EngineError::Helper(e) => helper(e),
             EngineError::Io { source, .. } | EngineError::Kernel { source, .. } => {
                 io_problem(&source, detail)
@@ -229,12 +239,13 @@ impl From<EngineError> for ApiError {
 
 fn hint_for(illegal: crate::lifecycle::Illegal) -> Option<String> {
     use crate::lifecycle::Transition as T;
-    let hint = match illegal.transition {
-        T::Remove => "stop it first, or remove it with force",
-        T::Start if crate::lifecycle::is_live(illegal.state) => "it has been started already",
-        T::Freeze | T::Stop => "start it first",
-        T::Thaw => "only a paused container can be resumed",
-        T::Start | T::Launched | T::LaunchFailed | T::Ended => return None,
+    let hint = match (illegal.transition, illegal.state) {
+        (T::Remove, _) => "stop it first, or remove it with force",
+        (
+            T::Freeze | T::Stop | T::Thaw,
+            ContainerState::Created | ContainerState::Exited | ContainerState::Failed,
+        ) => "start it first",
+        _ => return None,
     };
     Some(hint.to_owned())
 }
@@ -265,9 +276,14 @@ fn pause_failed(failure: lbctl::types::Failure) -> ApiError {
 }
 
 /// The kernel refuses a limit of a container that runs.
-fn update_failed(failure: lbctl::types::Failure) -> ApiError {
-    let error = ApiError::new("update_failed", failure.detail.clone())
-        .hint("the limits are as they were; the detail names the one that was refused");
+fn update_failed(failure: lbctl::types::Failure, restored: bool) -> ApiError {
+    let hint = if restored {
+        "the limits are as they were; the detail names the one that was refused"
+    } else {
+        "some limits have changed and could not be set back yet; that is tried again before the \
+         next change and when the daemon starts"
+    };
+    let error = ApiError::new("update_failed", failure.detail.clone()).hint(hint);
     with_failure(error, failure)
 }
 
@@ -329,6 +345,27 @@ fn ids(error: PoolError, detail: String) -> ApiError {
     }
 }
 
+/// The container's own filesystem, or what is mounted there, does not let it be done.
+fn refused(source: &std::io::Error, detail: String) -> ApiError {
+    let hint = match Errno::from_io_error(source) {
+        Some(Errno::ROFS) => "it is mounted read-only there; choose a path that can be written to",
+        Some(Errno::ACCESS | Errno::PERM) => {
+            "the filesystem that is mounted there refuses it, to root as well"
+        }
+        Some(Errno::TXTBSY) => "a program is running from that file; stop it first",
+        Some(Errno::BUSY) => "something is mounted there; unmount it, or choose another path",
+        Some(Errno::FBIG | Errno::OVERFLOW) => "it is too large for the filesystem there",
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            "the filesystem there, or the quota on it, is full; make room in the container"
+        }
+        Some(Errno::MLINK) => "the filesystem there takes no more links to it",
+        _ => "a program holds a lease on that file; try again when it has let go",
+    };
+    ApiError::new("file_refused", detail)
+        .hint(hint)
+        .errno(source.raw_os_error().unwrap_or(0))
+}
+
 fn files(error: FileError, detail: String) -> ApiError {
     let mut out = match &error {
         FileError::NotFound { .. } => ApiError::new("path_not_found", detail),
@@ -339,6 +376,7 @@ fn files(error: FileError, detail: String) -> ApiError {
         FileError::BadArchive { .. } => ApiError::new("bad_archive", detail),
         FileError::NoSpace { .. } => ApiError::new("no_space", detail),
         FileError::Stream(source) => ApiError::invalid(format!("{detail}: {source}")),
+        FileError::Refused { source, .. } => refused(source, format!("{detail}: {source}")),
         FileError::Io { source, .. } => io_problem(source, format!("{detail}: {source}")),
     };
     out.0.path = match error {
@@ -348,6 +386,7 @@ fn files(error: FileError, detail: String) -> ApiError {
         | FileError::Escape { path }
         | FileError::Limit { path, .. }
         | FileError::NoSpace { path }
+        | FileError::Refused { path, .. }
         | FileError::Io { path, .. } => Some(path),
         FileError::BadArchive { .. } | FileError::Stream(_) => None,
     };

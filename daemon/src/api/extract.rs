@@ -113,7 +113,7 @@ impl Params {
     pub fn page<Id: FromStr>(&self) -> Result<(usize, Option<Id>), ApiError> {
         let limit = self.number("limit", 1, 1000)?.unwrap_or(100);
         let cursor = self.get("cursor").map(|text| {
-            let refused = |_| ApiError::invalid(format!("'{text}' is no cursor"));
+            let refused = |_| ApiError::invalid(format!("not a cursor: '{text}'"));
             text.parse().map_err(refused)
         });
         Ok((usize::try_from(limit).unwrap_or(100), cursor.transpose()?))
@@ -125,8 +125,10 @@ impl Params {
             return Ok(None);
         };
         parse_duration(text).map(Some).ok_or_else(|| {
-            ApiError::invalid(format!("query parameter '{name}' is no duration: '{text}'"))
-                .hint("write 30s, 500ms, 2m, 1h or plain seconds, at most 24h")
+            ApiError::invalid(format!(
+                "query parameter '{name}' is not a duration: '{text}'"
+            ))
+            .hint("write 30s, 500ms, 2m, 1h or plain seconds, at most 24h")
         })
     }
 }
@@ -222,14 +224,17 @@ async fn whole(mut body: BodyDataStream) -> Result<bytes::Bytes, ApiError> {
     Ok(bytes.freeze())
 }
 
-/// A digest that tells requests apart. Not a cryptographic one: a client can only confuse its own
-/// keys with it.
+/// A digest that tells requests apart. It is kept in the database, so it must be the same in every
+/// build of the daemon.
 fn digest(parts: &[&[u8]]) -> String {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    parts.hash(&mut hasher);
-    let length: usize = parts.iter().map(|p| p.len()).sum();
-    format!("{:016x}-{length:x}", hasher.finish())
+    use sha2::{Digest, Sha256};
+    let mut hasher = Sha256::new();
+    for part in parts {
+        // With its length, so that no two splits of the same bytes are alike.
+        hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+        hasher.update(part);
+    }
+    format!("{:x}", hasher.finalize())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
@@ -249,13 +254,13 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(Strict(&mut deserializer)).map_err(|e| {
         let text = e.inner().to_string();
         if !e.inner().is_data() {
-            return ApiError::invalid(format!("the body is no JSON: {text}"));
+            return ApiError::invalid(format!("the body is not JSON: {text}"));
         }
         at_pointer(&text, pointer(e.path()))
     })?;
     deserializer
         .end()
-        .map_err(|e| ApiError::invalid(format!("the body is no JSON: {e}")))?;
+        .map_err(|e| ApiError::invalid(format!("the body is not JSON: {e}")))?;
     Ok(value)
 }
 
@@ -427,6 +432,13 @@ mod tests {
     fn a_wrong_type_is_pointed_at() {
         assert_eq!(pointer_of(r#"{"command":["a",1]}"#), "/command/1");
         assert_eq!(pointer_of(r#"{"name":"-x"}"#), "/name");
+    }
+
+    #[test]
+    fn a_digest_is_the_same_in_every_build() {
+        let known = "74003b5a17beb1755204107fba92bbe25bd5a91a749e44ffd27fd395d99036b7";
+        assert_eq!(digest(&[b"POST", b"/v1/containers", b"{}"]), known);
+        assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::error::ApiError;
 use super::extract::{Params, Path};
 use super::{App, AppState};
 use crate::engine::{EngineError, Handle};
-use crate::files::{self, Bounds, FileError, IdView};
+use crate::files::{self, Bounds, FileError, IdView, Packing};
 
 type Result<T = Response> = std::result::Result<T, ApiError>;
 
@@ -32,19 +32,25 @@ const ARCHIVES: usize = 32;
 /// How long a request waits for one of those to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Comparisons at once: each may gather names in memory.
+static COMPARISONS: Semaphore = Semaphore::const_new(2);
 static TURNS: Semaphore = Semaphore::const_new(ARCHIVES);
 
 /// The right to have an archive on its way.
 type Turn = SemaphorePermit<'static>;
 
 async fn turn() -> Result<Turn> {
-    match tokio::time::timeout(PATIENCE, TURNS.acquire()).await {
+    turn_of(&TURNS, || {
+        format!("{ARCHIVES} archives are being sent or received, the most at one time")
+    })
+    .await
+}
+
+async fn turn_of(turns: &'static Semaphore, busy: impl FnOnce() -> String) -> Result<Turn> {
+    match tokio::time::timeout(PATIENCE, turns.acquire()).await {
         Ok(Ok(turn)) => Ok(turn),
-        _ => Err(ApiError::new(
-            "resources_exhausted",
-            format!("{ARCHIVES} archives are being sent or received, the most at one time"),
-        )
-        .hint("try again when one of them has ended")),
+        _ => Err(ApiError::new("resources_exhausted", busy())
+            .hint("try again when one of them has ended")),
     }
 }
 
@@ -97,9 +103,9 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
         return Ok(Json(stat).into_response());
     }
     let turn = turn().await?;
-    Ok(tar(turn, move |out| {
-        files::pack(root.as_fd(), &path, &ids, out)
-    }))
+    // So is what keeps it from being packed.
+    let packing = blocking(move || files::pack(root.as_fd(), &path, &ids)).await?;
+    Ok(tar(turn, packing))
 }
 
 /// `GET /v1/containers/{c}/export`.
@@ -109,9 +115,8 @@ pub async fn export(State(app): AppState, Path(reference): Path<String>, params:
     let turn = turn().await?;
     let root = root(&app, &handle).await?;
     let ids = id_view(&handle);
-    Ok(tar(turn, move |out| {
-        files::pack_all(root.as_fd(), &ids, out)
-    }))
+    let packing = blocking(move || files::pack_all(root.as_fd(), &ids)).await?;
+    Ok(tar(turn, packing))
 }
 
 /// `PUT /v1/containers/{c}/files`.
@@ -174,7 +179,17 @@ pub async fn changes(
     let plan = app.engine.rootfs_plan(&handle).await?;
     let items = match plan.source {
         RootfsSource::Overlay { lower, upper, .. } => {
-            blocking(move || files::changes(&upper, &lower)).await?
+            let hidden: Vec<_> = lower.iter().flat_map(|l| app.engine.hidden(l)).collect();
+            let busy = || String::from("two comparisons are under way, the most at one time");
+            let _turn = turn_of(&COMPARISONS, busy).await?;
+            let mut items = blocking(move || files::changes(&upper, &lower)).await?;
+            // Not the container's doing.
+            items.retain(|change| {
+                !hidden
+                    .iter()
+                    .any(|path| std::path::Path::new(&change.path).starts_with(path))
+            });
+            items
         }
         RootfsSource::Bind { .. } => {
             return Err(EngineError::NotAvailable(
@@ -196,13 +211,10 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// A response whose body is a tar archive that `pack` writes on a thread of its own. When packing
-/// fails after the start, the connection breaks off instead of ending: a client must not take half
-/// an archive for a whole one.
-fn tar(
-    turn: Turn,
-    pack: impl FnOnce(&mut BodyWriter) -> std::result::Result<(), FileError> + Send + 'static,
-) -> Response {
+/// A response whose body is a tar archive that is written on a thread of its own. When packing
+/// fails after the start (a disk that cannot be read), the connection breaks off instead of ending:
+/// a client must not take half an archive for a whole one.
+fn tar(turn: Turn, packing: Packing<IdView>) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
     tokio::task::spawn_blocking(move || {
         let _turn = turn;
@@ -210,9 +222,10 @@ fn tar(
             sender,
             buffer: Vec::with_capacity(CHUNK),
         };
-        let result = pack(&mut out)
+        let result = packing
+            .write(&mut out)
             .map_err(io::Error::other)
-            .and_then(|()| out.flush());
+            .and_then(|_left_out| out.flush());
         if let Err(error) = result {
             tracing::warn!(%error, "an archive could not be completed");
             let _ = out.sender.blocking_send(Err(error));

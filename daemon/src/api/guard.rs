@@ -1,33 +1,73 @@
 //! What surrounds every request: who asks, from where, under which id, with which outcome.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use nix::errno::Errno;
 
 use super::error::{ApiError, Failed};
-
-/// The process at the other end of the socket (`SO_PEERCRED`, unix(7)).
-#[derive(Debug, Clone, Copy)]
-pub struct Peer {
-    /// Its PID when it connected.
-    pub pid: i32,
-    /// Its user.
-    pub uid: u32,
-    /// Its group.
-    pub gid: u32,
-}
+use super::{App, AppState};
+use crate::peers::{Peer, Whereabouts};
 
 /// Refuses what a browser sends on behalf of a foreign page (DNS rebinding, cross-site requests),
 /// should the socket ever be bridged to TCP.
-pub async fn check(request: Request, next: Next) -> Response {
+pub async fn check(State(app): AppState, request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().copied();
+    let place = peer.map_or(Whereabouts::Inside, |peer| peer.place);
+    if place != Whereabouts::Outside && !may_ask(&app, peer).await {
+        if let Whereabouts::Unknown(errno) = place {
+            return refuse_unknown(errno);
+        }
+        let path = request.uri().path().to_owned();
+        return refuse_inside(peer, &path).await;
+    }
     if let Some(refusal) = foreign(request.headers()) {
         return refusal.into_response();
     }
     next.run(request).await
+}
+
+/// How long a container waits for each refusal: what it asks costs the daemon work and log.
+const REFUSAL_PACE: Duration = Duration::from_millis(500);
+
+/// Whether a container was given the socket.
+async fn may_ask(app: &App, peer: Option<Peer>) -> bool {
+    match peer {
+        Some(peer) => app.engine.has_socket(peer.uid).await,
+        None => false,
+    }
+}
+
+/// The next connection is looked at anew.
+fn refuse_unknown(errno: Errno) -> Response {
+    let detail = format!("cannot see who asks: {errno}");
+    let refusal = ApiError::new("resources_exhausted", detail).errno(errno as i32);
+    closing(refusal.into_response())
+}
+
+async fn refuse_inside(peer: Option<Peer>, path: &str) -> Response {
+    let (pid, uid) = peer.map_or((-1, u32::MAX), |peer| (peer.pid, peer.uid));
+    tracing::warn!(
+        pid,
+        uid,
+        path,
+        "a request from inside a container is refused"
+    );
+    tokio::time::sleep(REFUSAL_PACE).await;
+    let refusal = ApiError::new("forbidden", "requests from inside a container are refused").hint(
+        "to let a container control littlebox, bind-mount the socket itself, not a directory",
+    );
+    closing(refusal.into_response())
+}
+
+fn closing(mut response: Response) -> Response {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 fn foreign(headers: &HeaderMap) -> Option<ApiError> {

@@ -94,7 +94,7 @@ fn parse_filter(params: &Params) -> Result<Filter> {
             return Ok(None);
         };
         let ns = parse_instant(text, now_ns()).ok_or_else(|| {
-            ApiError::invalid(format!("query parameter '{name}' is no time: '{text}'"))
+            ApiError::invalid(format!("query parameter '{name}' is not a time: '{text}'"))
                 .hint("write RFC 3339, seconds since the epoch, or a duration back like 10m")
         })?;
         Ok(Some(u64::try_from(ns).unwrap_or(0)))
@@ -113,7 +113,7 @@ fn start(params: &Params, headers: &HeaderMap, filter: &Filter) -> Result<From> 
     let mut from = params.number("from", 0, u64::MAX)?;
     if let Some(last) = headers.get("last-event-id").and_then(|v| v.to_str().ok()) {
         from = Some(last.parse().map_err(|_| {
-            ApiError::invalid(format!("the Last-Event-ID '{last}' is no position"))
+            ApiError::invalid(format!("the Last-Event-ID '{last}' is not a position"))
         })?);
     }
     let lines = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);

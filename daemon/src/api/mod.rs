@@ -28,7 +28,6 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 pub use error::{ApiError, CODES, PROBLEMS};
-pub use guard::Peer;
 
 use crate::engine::Engine;
 
@@ -115,7 +114,10 @@ pub fn router(app: Arc<App>) -> Router {
                 "this resource does not have that method",
             )
         })
-        .layer(axum::middleware::from_fn(guard::check))
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            guard::check,
+        ))
         .layer(CatchPanicLayer::custom(
             |_: Box<dyn std::any::Any + Send>| -> Response {
                 use axum::response::IntoResponse;

@@ -73,7 +73,7 @@ fn parse_kind(text: &str) -> Result<NamespaceKind> {
         .into_iter()
         .find(|k| k.name() == text)
         .ok_or_else(|| {
-            ApiError::invalid(format!("'{text}' is no namespace type"))
+            ApiError::invalid(format!("unknown namespace type '{text}'"))
                 .hint("mnt, uts, ipc, net, pid, user, cgroup or time")
         })
 }
@@ -113,7 +113,7 @@ pub async fn one(
     parse_kind(&kind)?;
     let wanted: u64 = inode
         .parse()
-        .map_err(|_| ApiError::invalid(format!("'{inode}' is no inode number")))?;
+        .map_err(|_| ApiError::invalid(format!("not an inode number: '{inode}'")))?;
     let found = scan(&app)
         .await?
         .into_iter()

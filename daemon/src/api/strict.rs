@@ -204,6 +204,12 @@ mod tests {
     }
 
     #[test]
+    fn of_a_variable_that_is_given_twice_the_later_value_holds() {
+        let config = read(r#"{"env": {"A": "1", "B": "b", "A": "2"}}"#).unwrap();
+        assert_eq!(config.env["A"], "2");
+    }
+
+    #[test]
     fn everything_else_is_as_it_was() {
         let text = r#"{
             "name": "web", "rootfs": "host", "command": ["a"], "env": {"A": "b"}, "terminal": true,

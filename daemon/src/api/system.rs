@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -14,6 +15,7 @@ use serde_json::json;
 use super::AppState;
 use super::error::ApiError;
 use super::extract::{BODY_LIMIT, Params};
+use crate::engine::{Engine, Handle};
 use crate::time::{now_ns, rfc3339};
 
 /// The contract, as it was when this daemon was built.
@@ -94,14 +96,16 @@ pub async fn health(State(app): AppState, params: Params) -> Result<Response> {
     } else {
         "not running; the next start makes another".to_owned()
     };
-    let state_dir = match std::fs::metadata(&app.engine.paths.state) {
-        Ok(_) => "ok".to_owned(),
-        Err(e) => e.to_string(),
+    let state_dir = state_dir(&app.engine);
+    let helpers = match unreachable_helpers(&app.engine) {
+        0 => "ok".to_owned(),
+        n => format!("{n} cannot be asked; their containers go on and are kept as they were"),
     };
     let checks = BTreeMap::from([
         ("database".to_owned(), database),
         ("zygote".to_owned(), zygote),
         ("state_dir".to_owned(), state_dir),
+        ("helpers".to_owned(), helpers),
     ]);
     let ok = checks.values().all(|c| c == "ok");
     let status = if ok {
@@ -114,6 +118,29 @@ pub async fn health(State(app): AppState, params: Params) -> Result<Response> {
         checks,
     };
     Ok((status, Json(health)).into_response())
+}
+
+/// Whether containers can write and be removed.
+fn state_dir(engine: &Engine) -> String {
+    let space = match rustix::fs::statvfs(&engine.paths.state) {
+        Ok(space) => space,
+        Err(errno) => return errno.to_string(),
+    };
+    // Some file systems make inodes as they need them, and count none.
+    let no_inodes = space.f_files > 0 && space.f_ffree == 0;
+    if space.f_bfree == 0 || no_inodes {
+        return "the disk is full".to_owned();
+    }
+    if !engine.store.has_reserve() {
+        return "the room that is kept for removals is used up: make room on the disk".to_owned();
+    }
+    "ok".to_owned()
+}
+
+/// How many containers have a helper that cannot be asked.
+fn unreachable_helpers(engine: &Engine) -> usize {
+    let unreachable = |h: &&Arc<Handle>| h.live().record.helper_condition.is_some();
+    engine.all().iter().filter(unreachable).count()
 }
 
 /// `GET /v1/openapi.yaml`.
@@ -136,6 +163,7 @@ pub async fn metrics(State(app): AppState, params: Params) -> Result<Response> {
     let up = (now_ns() - app.started_at) / 1_000_000_000;
     let version = env!("CARGO_PKG_VERSION");
     let zygote = u8::from(engine.supervisor.healthy().await);
+    let unreachable = unreachable_helpers(engine);
     let _ = write!(
         out,
         "# HELP littlebox_events_total Sequence number of the newest event.\n\
@@ -147,6 +175,9 @@ pub async fn metrics(State(app): AppState, params: Params) -> Result<Response> {
          # HELP littlebox_zygote_up Whether the process that forks helpers runs.\n\
          # TYPE littlebox_zygote_up gauge\n\
          littlebox_zygote_up {zygote}\n\
+         # HELP littlebox_helpers_unreachable Containers whose helper cannot be asked.\n\
+         # TYPE littlebox_helpers_unreachable gauge\n\
+         littlebox_helpers_unreachable {unreachable}\n\
          # HELP littlebox_build_info The daemon's version.\n\
          # TYPE littlebox_build_info gauge\n\
          littlebox_build_info{{version=\"{version}\"}} 1\n",

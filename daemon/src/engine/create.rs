@@ -199,6 +199,8 @@ impl Engine {
         start: bool,
         mut writes: Vec<Write>,
     ) -> Result<(), EngineError> {
+        // Before the row: what cannot be made (no inodes left) leaves none that holds the name.
+        self.make_directories(handle.id)?;
         faults::point("create.before");
         // The row keeps the config without what the record owns and may change.
         let config_json = serde_json::to_string(&**config).unwrap_or_default();
@@ -228,9 +230,7 @@ impl Engine {
             result
         };
         if !start {
-            self.make_directories(handle.id)?;
-            commit.await?;
-            return Ok(());
+            return Ok(commit.await?);
         }
         let (commit, launch) = tokio::join!(commit, self.launch(handle, config, prepared));
         if let Err(error) = commit {
@@ -313,6 +313,8 @@ fn new_record(
         id_maps: range.map(maps_of).or_else(|| spec::given_id_maps(config)),
         idmaps: Vec::new(),
         device_filter: None,
+        limits_back: None,
+        helper_condition: None,
     }
 }
 

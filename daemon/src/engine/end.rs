@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
-use littlebox_helper::protocol::{Call, EXIT_RECORD, ExitRecord, Target, TerminalSize};
+use littlebox_helper::protocol::{Call, ExitRecord, Target, TerminalSize};
 
-use super::record::{exit_of, unknown_exit};
+use super::record::exit_of;
 use super::{Cause, Engine, EngineError, Handle, SaveExtra, describe_step, event};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
-use crate::reconcile::Adopted;
 use crate::supervisor::{Helper, HelperError};
 use crate::time::now_ns;
 
@@ -98,8 +97,11 @@ impl Engine {
             (live.helper.clone(), was_paused, signal, grace, live.run)
         };
         handle.notify();
-        let Some(helper) = helper else { return Ok(()) };
         let first = if grace.is_zero() { SIGKILL } else { signal };
+        let Some(helper) = helper else {
+            self.end_without_helper(handle, run, first, grace);
+            return Ok(());
+        };
         send_signal(&helper, first, false).await?;
         if was_paused {
             let _ = helper.done(Call::Freeze { frozen: false }).await;
@@ -309,33 +311,12 @@ impl Engine {
 
     /// A helper's connection ended although its container had not: find out what is true.
     pub(crate) async fn helper_lost(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
-        let run_dir = self.paths.run_dir(handle.id);
-        // It may have ended properly and only its last word was lost.
-        if let Some(record) = read_exit_record(&run_dir.join(EXIT_RECORD)) {
-            self.exited(handle, run, &record);
+        if handle.live().run != run {
             return;
         }
-        // It may live, and only the connection was given up.
-        match crate::reconcile::adopt(self, handle).await {
-            Ok(Adopted::Alive) => {
-                tracing::warn!(id = %handle.id, "reconnected to a helper after a lost connection");
-                return;
-            }
-            Ok(Adopted::Ended) => return,
-            Ok(Adopted::Nobody) | Err(_) => {}
-        }
-        tracing::error!(id = %handle.id, "a helper was lost; its container is ended");
-        let pidfd = handle.live().pidfd.clone();
-        if let Some(pidfd) = pidfd {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
-        }
-        self.remove_cgroup_of(handle.id).await;
-        if let Some(record) = read_exit_record(&run_dir.join(EXIT_RECORD)) {
-            self.exited(handle, run, &record);
-            return;
-        }
-        let exit = unknown_exit("its helper was lost; the container was ended with it");
-        self.ended(handle, run, exit, now_ns());
+        // It may have ended properly and only its last word was lost, or only the connection.
+        let settled = crate::reconcile::settle(self, handle).await;
+        tracing::warn!(id = %handle.id, ?settled, "the connection to a helper was lost");
     }
 }
 
@@ -368,14 +349,7 @@ async fn send_signal(helper: &Helper, signal: i32, all: bool) -> Result<(), Engi
     }
 }
 
-/// Reads an exit record; a missing or torn one is `None` (it is written by rename, so a torn one
-/// means a damaged disk).
-pub(crate) fn read_exit_record(path: &std::path::Path) -> Option<ExitRecord> {
-    let text = std::fs::read(path).ok()?;
-    serde_json::from_slice(&text).ok()
-}
-
-fn exit_data(exit: &Exit) -> serde_json::Value {
+pub(super) fn exit_data(exit: &Exit) -> serde_json::Value {
     let mut data = match &exit.status {
         ExitStatus::Exited { code } => serde_json::json!({ "exit_code": code }),
         ExitStatus::Signaled {
@@ -388,6 +362,9 @@ fn exit_data(exit: &Exit) -> serde_json::Value {
     };
     if exit.oom_killed {
         data["oom_killed"] = true.into();
+    }
+    if exit.timed_out {
+        data["timed_out"] = true.into();
     }
     data
 }

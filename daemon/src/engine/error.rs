@@ -3,11 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
-use lbctl::types::{ContainerId, ContainerState, Failure};
+use lbctl::types::{ContainerId, ContainerState, Failure, HelperCondition};
 use littlebox_helper::protocol::{Step, StepFailure};
 use rustix::io::Errno;
 
-use crate::lifecycle::Illegal;
+use crate::lifecycle::{Illegal, in_words};
 use crate::spec::{ConfigError, errno_name};
 use crate::store::StoreError;
 use crate::supervisor::{HelperError, StartError};
@@ -55,7 +55,7 @@ pub enum EngineError {
         id: ContainerId,
     },
     /// The state forbids it.
-    #[error("container {name}: {illegal}")]
+    #[error("container '{name}' {illegal}")]
     Illegal {
         /// Which container.
         name: String,
@@ -63,7 +63,7 @@ pub enum EngineError {
         illegal: Illegal,
     },
     /// The container must run for this.
-    #[error("container {name} is {state}; {wish} needs a running container")]
+    #[error("container '{name}' {}: {wish} needs a running container", in_words(*state))]
     NotRunning {
         /// Which container.
         name: String,
@@ -71,6 +71,17 @@ pub enum EngineError {
         state: ContainerState,
         /// What was asked for, as a noun.
         wish: &'static str,
+    },
+    /// The container's helper cannot be asked.
+    #[error("container {name}: {}", match condition {
+        HelperCondition::Silent => "its helper does not answer",
+        HelperCondition::Foreign => "its helper speaks another version's protocol",
+    })]
+    HelperUnreachable {
+        /// Which container.
+        name: String,
+        /// Why not.
+        condition: HelperCondition,
     },
     /// The exec must run for this.
     #[error("exec {id} has ended")]
@@ -94,9 +105,14 @@ pub enum EngineError {
     /// A container could not be frozen or thawed; it is as it was.
     #[error("{}", .0.detail)]
     PauseFailed(Box<Failure>),
-    /// Limits of a running container could not be changed; they are as they were.
-    #[error("{}", .0.detail)]
-    UpdateFailed(Box<Failure>),
+    /// Limits of a running container could not be changed.
+    #[error("{}", .failure.detail)]
+    UpdateFailed {
+        /// The limit that was refused.
+        failure: Box<Failure>,
+        /// All are as they were.
+        restored: bool,
+    },
     /// The idempotency key was used for another request.
     #[error("{0}")]
     IdempotencyConflict(String),
@@ -236,6 +252,9 @@ pub fn describe_step(failure: &StepFailure, program: &str) -> Failure {
         Some(Errno::from_raw_os_error(failure.errno))
     };
     let detail = match (failure.step, &failure.detail) {
+        (Step::Exec, Some(detail)) if failure.lacks_interpreter() => {
+            format!("'{program}' cannot be executed: {detail}")
+        }
         (Step::Exec, _) if why == Some(Errno::NOENT) => {
             format!("'{program}' was not found in the container")
         }

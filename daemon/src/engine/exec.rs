@@ -228,15 +228,12 @@ impl Engine {
         }
         exec.ended.send_replace(true);
         exec.container.notify();
-        let data = serde_json::json!({
-            "exit_code": exit.status.shell_code(),
-            "timed_out": exit.timed_out,
-        });
+        let data = super::end::exit_data(&exit);
         drop(self.save_exec(exec, Some(("exec.exited", data)), Vec::new()));
     }
 
     /// Settles execs of which nothing more will be heard: by their exit records, or as unknown.
-    pub(crate) fn end_execs(&self, handle: &Arc<Handle>) {
+    pub(crate) fn end_execs(self: &Arc<Self>, handle: &Arc<Handle>) {
         let execs = handle.live().execs.clone();
         for exec in execs {
             let running = matches!(
@@ -250,14 +247,22 @@ impl Engine {
     }
 
     /// Settles one exec that does not run any more.
-    pub(crate) fn settle_exec(&self, exec: &Arc<ExecHandle>) {
+    pub(crate) fn settle_exec(self: &Arc<Self>, exec: &Arc<ExecHandle>) {
         let path = self.paths.exec_exit_record(exec.container.id, exec.id);
-        match super::end::read_exit_record(&path) {
-            Some(record) => {
+        match super::record::read_exit_record(&path) {
+            Err(error) => {
+                tracing::warn!(id = %exec.id, %error, "cannot read an exec's exit record yet");
+                let (engine, exec) = (self.clone(), exec.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    engine.settle_exec(&exec);
+                });
+            }
+            Ok(Some(record)) => {
                 let at = i64::try_from(record.finished_at_ns).unwrap_or_else(|_| now_ns());
                 self.exec_ended(exec, exit_of(&record), at);
             }
-            None => {
+            Ok(None) => {
                 let exit = unknown_exit("the container ended before the exec's end was recorded");
                 self.exec_ended(exec, exit, now_ns());
             }

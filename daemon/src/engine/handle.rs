@@ -112,6 +112,12 @@ impl Handle {
     /// The connection to the helper of a container whose program runs.
     pub fn running_helper(&self, wish: &'static str) -> Result<Helper, EngineError> {
         let live = self.live();
+        if let Some(condition) = live.record.helper_condition {
+            return Err(EngineError::HelperUnreachable {
+                name: live.record.name.to_string(),
+                condition,
+            });
+        }
         match (&live.helper, live.record.state) {
             (
                 Some(helper),
@@ -158,6 +164,9 @@ impl Live {
         match lifecycle::next(self.record.state, transition) {
             Ok(state) if !self.removed => {
                 self.record.state = state;
+                if !lifecycle::is_live(state) {
+                    self.record.helper_condition = None;
+                }
                 self.record.generation += 1;
                 Ok(())
             }

@@ -6,6 +6,7 @@ use lbctl::types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Failure, Page, Plan,
     PlanNamespace, PlanStep,
 };
+use littlebox_helper::cgroup::Layout;
 use littlebox_helper::protocol::{LaunchPlan, Launched, NamespaceKind};
 
 use super::{Engine, EngineError, Handle, prepare};
@@ -81,12 +82,22 @@ impl Engine {
             )
         };
         let mut container = record.container((*config).clone(), execs);
-        container.relaxations = super::relaxations::of(&config);
+        container.relaxations = super::relaxations::of(&config, &self.paths.socket);
         if !spec::is_from_spec(&config) || config.overlay {
             container.upper_dir = Some(self.paths.upper(handle.id).to_string_lossy().into_owned());
         }
         container.log_path = Some(self.paths.log(handle.id).to_string_lossy().into_owned());
         Ok(container)
+    }
+
+    /// Whether the container that has this host id was given the API's socket: a bind mount of exactly
+    /// that, which is shown as a relaxation. A directory that holds it is not meant so.
+    pub async fn has_socket(&self, uid: u32) -> bool {
+        let owner = self.ids.owner(uid);
+        let handle = owner.and_then(|id| self.find(&id.to_string()).ok());
+        let Some(handle) = handle else { return false };
+        let config = self.config(&handle).await;
+        config.is_ok_and(|config| super::relaxations::has_socket(&config, &self.paths.socket))
     }
 
     /// One page of containers after `cursor`, oldest first, that the filters admit.
@@ -165,7 +176,7 @@ impl Engine {
 
 /// The steps in words, with what was measured where it is known.
 fn explained(plan: &LaunchPlan, launched: Option<&Launched>, failure: Option<Failure>) -> Plan {
-    let steps = littlebox_plan::explain::explain(plan)
+    let steps = littlebox_plan::explain::explain(plan, Layout::detect())
         .into_iter()
         .map(|step| {
             let timings = launched

@@ -5,15 +5,19 @@
 //! ends leaves is swept by the next one.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::ContainerId;
 use littlebox_helper::protocol::CgroupPlan;
+use tokio::sync::Semaphore;
 
 use super::{Engine, paths};
 use crate::faults;
 
+/// Trees that are removed at once; each holds one of the threads for blocking work.
+static REMOVALS: Semaphore = Semaphore::const_new(8);
 /// The pauses between tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -71,21 +75,57 @@ impl Engine {
         self.supervisor.remove_cgroup(plan).await
     }
 
-    /// Renames first, so that a half-removed tree is never taken for a container's.
-    async fn try_remove_files(&self, id: ContainerId) -> io::Result<()> {
-        let dir = self.paths.container(id);
-        let trash = self.paths.trash().join(id.to_string());
-        let run_dir = self.paths.run_dir(id);
-        let removed = tokio::task::spawn_blocking(move || {
-            match std::fs::rename(&dir, &trash) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-                Ok(()) => faults::point("remove.files"),
+    async fn try_remove_files(self: &Arc<Self>, id: ContainerId) -> io::Result<()> {
+        let (engine, run_dir) = (self.clone(), self.paths.run_dir(id));
+        let discarded = on_a_thread(move || {
+            let discarded = engine.paths.discard(&id.to_string())?;
+            if discarded.is_some() {
+                faults::point("remove.files");
             }
-            // Also what an earlier try has renamed.
-            paths::remove_tree(&trash)?;
-            paths::remove_tree(&run_dir)
-        });
-        removed.await.map_err(io::Error::other)?
+            paths::remove_tree(&run_dir)?;
+            Ok(discarded)
+        })
+        .await?;
+        // Also what an earlier try has discarded.
+        let earlier = self.paths.trash().join(id.to_string());
+        for path in discarded.into_iter().filter(|path| *path != earlier) {
+            self.try_remove_trash(path).await?;
+        }
+        self.try_remove_trash(earlier).await
     }
+
+    /// Removes what was discarded. A container may have filled it for hours: only so
+    /// many threads do that at once, and a shutdown ends it.
+    async fn try_remove_trash(self: &Arc<Self>, trash: PathBuf) -> io::Result<()> {
+        let _turn = REMOVALS.acquire().await.map_err(io::Error::other)?;
+        let engine = self.clone();
+        on_a_thread(move || paths::remove_tree_unless(&trash, &|| engine.is_closing())).await
+    }
+
+    /// Removes everything discarded so far, behind the API. What cannot be removed waits for the
+    /// next daemon.
+    pub(crate) fn empty_trash(self: &Arc<Self>, names: Vec<String>) {
+        let engine = self.clone();
+        self.background(async move {
+            for name in names {
+                if engine.is_closing() {
+                    return;
+                }
+                if let Err(error) = engine
+                    .try_remove_trash(engine.paths.trash().join(&name))
+                    .await
+                {
+                    tracing::warn!(%error, %name, "cannot remove discarded files yet");
+                }
+            }
+        });
+    }
+}
+
+async fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }

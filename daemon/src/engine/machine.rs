@@ -1,7 +1,6 @@
 //! What a configuration asks of this machine, checked before anything is made.
 
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use lbctl::types::{ContainerConfig, TimeOffset};
 use rustix::time::{ClockId, Timespec, clock_gettime};
@@ -176,22 +175,52 @@ fn refusal(pointer: String, detail: String, hint: &str) -> EngineError {
     })
 }
 
-/// Files that tell of the throttling of this machine's CPUs, a side channel: masked where the
-/// default paths are. Looked for once.
-pub(super) fn thermal_files() -> &'static [PathBuf] {
-    static FILES: OnceLock<Vec<PathBuf>> = OnceLock::new();
-    FILES.get_or_init(|| {
-        let Ok(cpus) = std::fs::read_dir("/sys/devices/system/cpu") else {
-            return Vec::new();
-        };
-        let files = cpus.filter_map(|cpu| Some(cpu.ok()?.path().join("thermal_throttle")));
-        files.filter(|file| file.is_dir()).collect()
-    })
+/// What tells of the heat of this machine's CPUs, a side channel: the directory of each CPU that has
+/// one, and all of a CPU that is offline, whose directory would come with it.
+pub(super) fn thermal_directories() -> Vec<PathBuf> {
+    thermal_directories_in(Path::new("/sys/devices/system/cpu"))
+}
+
+fn thermal_directories_in(cpus: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(cpus) else {
+        return Vec::new();
+    };
+    let (mut hidden, mut offline) = (Vec::new(), Vec::new());
+    for cpu in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let throttle = cpu.join("thermal_throttle");
+        if throttle.is_dir() {
+            hidden.push(throttle);
+        } else if std::fs::read_to_string(cpu.join("online")).is_ok_and(|on| on.trim() == "0") {
+            offline.push(cpu);
+        }
+    }
+    if !hidden.is_empty() {
+        hidden.append(&mut offline);
+    }
+    hidden.sort();
+    hidden
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_heat_of_a_cpu_that_comes_later_is_hidden_with_the_cpu() {
+        let cpus = tempfile::tempdir().unwrap();
+        let make = |name: &str, online: &str| {
+            let cpu = cpus.path().join(name);
+            std::fs::create_dir_all(&cpu).unwrap();
+            std::fs::write(cpu.join("online"), online).unwrap();
+            cpu
+        };
+        let (first, _) = (make("cpu0", "1\n"), make("cpu1", "1\n"));
+        let offline = make("cpu2", "0\n");
+        assert!(thermal_directories_in(cpus.path()).is_empty());
+        let throttle = first.join("thermal_throttle");
+        std::fs::create_dir(&throttle).unwrap();
+        assert_eq!(thermal_directories_in(cpus.path()), [throttle, offline]);
+    }
 
     #[test]
     fn a_clock_can_be_set_back_to_its_zero_and_no_further() {

@@ -3,6 +3,8 @@
 //! Every operation that changes something runs in a task of its own ([`Engine::detached`]): a
 //! client that disappears in the middle leaves no half-made container behind.
 
+mod absent;
+mod bind_sources;
 mod bundle;
 mod create;
 mod devices;
@@ -25,6 +27,7 @@ mod remove;
 mod restart_policy;
 mod restarter;
 mod start;
+mod unreachable;
 mod wait;
 
 use std::collections::{BTreeMap, HashMap};
@@ -41,7 +44,7 @@ pub use create::{CreateOptions, Created};
 pub use end::StopOptions;
 pub use error::{EngineError, describe_step};
 pub use exec::ExecOptions;
-use handle::Live;
+pub(crate) use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
 use paths::Paths;
@@ -248,22 +251,29 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives a container another name.
-    fn rename(&self, handle: &Handle, live: &mut Live, name: Name) -> Result<(), EngineError> {
+    /// Takes a free name for a container, beside the one that it has.
+    fn claim_name(&self, handle: &Handle, name: &Name) -> Result<(), EngineError> {
         let mut containers = self.containers_mut();
-        if let Some(id) = containers.by_name.get(&name) {
-            if *id == handle.id {
-                return Ok(());
-            }
-            return Err(EngineError::NameInUse {
+        match containers.by_name.get(name) {
+            Some(id) if *id != handle.id => Err(EngineError::NameInUse {
                 name: name.to_string(),
                 id: *id,
-            });
+            }),
+            _ => {
+                containers.by_name.insert(name.clone(), handle.id);
+                Ok(())
+            }
         }
-        containers.by_name.remove(&live.record.name);
-        containers.by_name.insert(name.clone(), handle.id);
-        live.record.name = name;
-        Ok(())
+    }
+
+    /// Frees a name that a container had, unless it is the one that it has.
+    fn release_name(&self, handle: &Handle, name: &Name) {
+        // Never this lock while a record's is held: lists take them the other way round.
+        let is_its_own = handle.live().record.name == *name;
+        let mut containers = self.containers_mut();
+        if !is_its_own && containers.by_name.get(name) == Some(&handle.id) {
+            containers.by_name.remove(name);
+        }
     }
 
     /// Drops a container and its execs from the maps.

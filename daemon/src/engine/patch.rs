@@ -1,10 +1,12 @@
 //! Changing a container that is there: its name, its labels, its restart policy, its limits.
 //!
 //! All of it or nothing. The limits of a container that runs are written first, because only the
-//! kernel can refuse them; whatever fails after that sets them back.
+//! kernel can refuse them; whatever fails after that sets them back. What brings them back is
+//! recorded before, so that a daemon which dies in between leaves it to the next one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lbctl::types::{ContainerConfig, ContainerPatch, Name, Resources};
 use littlebox_helper::protocol::{Call, Reply, ResourcePlan};
@@ -13,10 +15,14 @@ use littlebox_plan::cgroup;
 use super::error::describe_step;
 use super::restart_policy::RestartState;
 use super::{Engine, EngineError, Handle, SaveExtra, event, limits};
+use crate::faults;
 use crate::lifecycle;
 use crate::spec::{self, ConfigError};
 use crate::store::{StoreError, Write};
 use crate::supervisor::{Helper, HelperError};
+
+/// How long it may take to know what became of a container whose connection was lost.
+const LOSS_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Limits to be changed, checked.
 #[derive(Debug)]
@@ -34,6 +40,7 @@ struct Before {
     name: Name,
     labels: BTreeMap<String, String>,
     restart: RestartState,
+    limits_back: Option<Box<ResourcePlan>>,
     config: Option<Arc<ContainerConfig>>,
 }
 
@@ -41,7 +48,8 @@ impl Engine {
     /// Changes a container's name, labels, restart policy or limits.
     ///
     /// # Errors
-    /// Nothing has changed then. [`EngineError::UpdateFailed`]: the kernel refuses a limit.
+    /// Nothing has changed then. [`EngineError::UpdateFailed`]: the kernel refuses a limit; it says
+    /// when others could not be set back.
     pub async fn patch(
         self: &Arc<Self>,
         reference: &str,
@@ -60,15 +68,13 @@ impl Engine {
             let _operation = handle.operation.lock().await;
             check_generation(&handle, expected)?;
             let limits = engine.new_limits(&handle, &patch).await?;
-            let written = match &limits {
-                Some(limits) => write_limits(&handle, &limits.forth).await?,
-                None => None,
-            };
+            if let Some(limits) = &limits {
+                engine.write_limits(&handle, limits).await?;
+                faults::point("patch.written");
+            }
             let result = engine.record_patch(&handle, patch, limits.as_ref()).await;
-            if let (Err(_), Some(helper), Some(limits)) = (&result, written, &limits)
-                && let Err(error) = update(&helper, &limits.back).await
-            {
-                tracing::error!(id = %handle.id, %error, "limits could not be set back");
+            if result.is_err() {
+                engine.set_limits_back(&handle).await;
             }
             result?;
             handle.notify();
@@ -106,6 +112,67 @@ impl Engine {
         }))
     }
 
+    /// Has the helper of a container that runs write the limits.
+    async fn write_limits(&self, handle: &Handle, limits: &NewLimits) -> Result<(), EngineError> {
+        if limits.forth.is_empty() || !lifecycle::is_live(handle.state()) {
+            return Ok(());
+        }
+        // What an earlier change left comes first: this one's way back would not know of it.
+        if !self.set_limits_back(handle).await {
+            return Err(EngineError::NotAvailable(
+                "the limits of an earlier change that failed cannot be set back yet".into(),
+            ));
+        }
+        let back = Some(Box::new(limits.back.clone()));
+        self.record_way_back(handle, back).await?;
+        let error = match update_over_losses(handle, &limits.forth).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // The helper has undone what it wrote, as far as it could: this makes sure of it.
+        let restored = self.set_limits_back(handle).await;
+        Err(match error {
+            EngineError::Helper(HelperError::Step(failure)) => EngineError::UpdateFailed {
+                failure: Box::new(describe_step(&failure, "")),
+                restored,
+            },
+            error => error,
+        })
+    }
+
+    /// Records what brings the limits back, before others are written. Survives the daemon's death;
+    /// with the machine the limits go, too.
+    async fn record_way_back(
+        &self,
+        handle: &Handle,
+        back: Option<Box<ResourcePlan>>,
+    ) -> Result<(), EngineError> {
+        let saved = {
+            let mut live = handle.live();
+            live.record.limits_back = back;
+            self.save(&live, None, SaveExtra::default())
+        };
+        Ok(saved.await.unwrap_or(Err(StoreError::Closed))?)
+    }
+
+    /// Sets the limits back to the recorded ones after a change that failed, or whose daemon died.
+    /// `false`: it cannot be done now, and is tried again before the next change and at the next
+    /// start of the daemon.
+    pub(crate) async fn set_limits_back(&self, handle: &Handle) -> bool {
+        let Some(back) = handle.live().record.limits_back.clone() else {
+            return true;
+        };
+        if let Err(error) = update_over_losses(handle, &back).await {
+            tracing::error!(id = %handle.id, %error, "limits could not be set back");
+            return false;
+        }
+        if let Err(error) = self.record_way_back(handle, None).await {
+            // They are written once more then, which changes nothing.
+            tracing::warn!(id = %handle.id, %error, "cannot record that limits were set back");
+        }
+        true
+    }
+
     /// Records the patch and waits until that is durable.
     async fn record_patch(
         &self,
@@ -114,16 +181,23 @@ impl Engine {
         limits: Option<&NewLimits>,
     ) -> Result<(), EngineError> {
         let (before, committed) = self.apply_patch(handle, patch, limits)?;
-        let Err(error) = committed.await.unwrap_or(Err(StoreError::Closed)) else {
-            return Ok(());
+        let result = committed.await.unwrap_or(Err(StoreError::Closed));
+        let unused = if result.is_err() {
+            // What was refused may not be shown either.
+            let mut live = handle.live();
+            let refused = std::mem::replace(&mut live.record.name, before.name);
+            live.record.labels = before.labels;
+            live.record.restart = before.restart;
+            live.record.limits_back = before.limits_back;
+            live.config = before.config;
+            // Something else may have been recorded meanwhile, with all of this in it.
+            drop(self.save(&live, None, SaveExtra::default()));
+            refused
+        } else {
+            before.name
         };
-        // What was refused may not be shown either.
-        let mut live = handle.live();
-        self.rename(handle, &mut live, before.name)?;
-        live.record.labels = before.labels;
-        live.record.restart = before.restart;
-        live.config = before.config;
-        Err(error.into())
+        self.release_name(handle, &unused);
+        Ok(result?)
     }
 
     fn apply_patch(
@@ -138,16 +212,23 @@ impl Engine {
         ),
         EngineError,
     > {
+        // Only who holds the operation's lock changes the name.
+        let old_name = handle.record().name;
+        let new_name = patch.name.filter(|n| *n != old_name);
+        if let Some(name) = &new_name {
+            self.claim_name(handle, name)?;
+        }
         let mut live = handle.live();
         let before = Before {
             name: live.record.name.clone(),
             labels: live.record.labels.clone(),
             restart: live.record.restart.clone(),
+            limits_back: live.record.limits_back.clone(),
             config: live.config.clone(),
         };
         let mut kind = "container.updated";
-        if let Some(name) = patch.name.filter(|n| *n != live.record.name) {
-            self.rename(handle, &mut live, name)?;
+        if let Some(name) = new_name {
+            live.record.name = name;
             kind = "container.renamed";
         }
         if let Some(labels) = patch.labels {
@@ -162,6 +243,7 @@ impl Engine {
             ..SaveExtra::default()
         };
         if let Some(limits) = limits {
+            live.record.limits_back = None;
             data["resources"] = serde_json::to_value(&patch.resources).unwrap_or_default();
             extra.writes.push(Write::Config {
                 id: handle.id,
@@ -212,30 +294,38 @@ fn check_lifted_files(old: &ResourcePlan, new: &ResourcePlan) -> Result<(), Engi
     }))
 }
 
-/// Has the helper of a container that runs write the limits. Returns the helper that has.
-async fn write_limits(
-    handle: &Handle,
-    limits: &ResourcePlan,
-) -> Result<Option<Helper>, EngineError> {
-    let helper = {
-        let live = handle.live();
-        let runs = lifecycle::is_live(live.record.state);
-        live.helper.clone().filter(|_| runs)
-    };
-    let Some(helper) = helper.filter(|_| !limits.is_empty()) else {
-        return Ok(None);
-    };
-    match update(&helper, limits).await {
-        Ok(cgroups) => {
-            handle.live().record.cgroups = cgroups;
-            Ok(Some(helper))
+/// Has the helper write limits. A lost connection is no answer: what became of the container is
+/// waited for. One that has ended needs none: its next start writes what is recorded.
+async fn update_over_losses(handle: &Handle, limits: &ResourcePlan) -> Result<(), EngineError> {
+    let mut changed = handle.watch();
+    let deadline = tokio::time::Instant::now() + LOSS_PATIENCE;
+    loop {
+        let helper = {
+            let live = handle.live();
+            if !lifecycle::is_live(live.record.state) {
+                return Ok(());
+            }
+            live.helper.clone()
+        };
+        if let Some(helper) = helper.filter(|h| !h.is_gone()) {
+            match update(&helper, limits).await {
+                Ok(cgroups) => {
+                    handle.live().record.cgroups = cgroups;
+                    return Ok(());
+                }
+                Err(HelperError::Gone) => {}
+                Err(error) => return Err(error.into()),
+            }
+        } else {
+            // Of one that cannot be asked this is the error.
+            handle.running_helper("new limits")?;
         }
-        // It has just ended: the limits are for its next start.
-        Err(HelperError::Gone) => Ok(None),
-        Err(HelperError::Step(failure)) => Err(EngineError::UpdateFailed(Box::new(describe_step(
-            &failure, "",
-        )))),
-        Err(error) => Err(error.into()),
+        if tokio::time::timeout_at(deadline, changed.changed())
+            .await
+            .is_err()
+        {
+            return Err(HelperError::Gone.into());
+        }
     }
 }
 

@@ -6,6 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use lbctl::types::{ContainerId, ExecId};
+use rustix::io::Errno;
+
+pub use crate::files::{remove_tree, remove_tree_unless};
+
+use crate::config::Config;
 
 /// The daemon's directories.
 #[derive(Debug, Clone)]
@@ -16,13 +21,15 @@ pub struct Paths {
     pub run: PathBuf,
     /// `/littlebox/INSTANCE`, below each hierarchy's root.
     pub cgroup: PathBuf,
+    /// The API's socket.
+    pub socket: PathBuf,
 }
 
 impl Paths {
     /// Makes the directories, 0700, independent of the umask.
-    pub fn create(state: &Path, run: &Path, cgroup_parent: &Path) -> io::Result<Self> {
-        let state = make_dir(state)?;
-        let run = make_dir(run)?;
+    pub fn create(config: &Config) -> io::Result<Self> {
+        let state = make_dir(&config.state_dir)?;
+        let run = make_dir(&config.run_dir)?;
         make_dir(&state.join("containers"))?;
         make_dir(&state.join("trash"))?;
         make_dir(&run.join("c"))?;
@@ -30,7 +37,8 @@ impl Paths {
         Ok(Self {
             state,
             run,
-            cgroup: cgroup_parent.join(instance),
+            cgroup: config.cgroup_parent.join(instance),
+            socket: config.socket.clone(),
         })
     }
 
@@ -52,6 +60,25 @@ impl Paths {
     /// A removed directory on its way out.
     pub fn trash(&self) -> PathBuf {
         self.state.join("trash")
+    }
+
+    /// Moves a container's persistent directory out of the way, by one rename, so that a
+    /// half-removed tree is never taken for a container's. Returns where it is now.
+    pub fn discard(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        let from = self.containers().join(name);
+        // An earlier one may still be on its way out.
+        let mut to = self.trash().join(name);
+        for n in 1.. {
+            match rustix::fs::rename(&from, &to) {
+                Ok(()) => return Ok(Some(to)),
+                Err(Errno::NOENT) => break,
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) if n < 100 => {
+                    to.set_file_name(format!("{name}-{n}"));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Where a container's writes go.
@@ -115,14 +142,6 @@ pub fn make_dir(path: &Path) -> io::Result<PathBuf> {
 pub fn make_leaf(path: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        other => other,
-    }
-}
-
-/// Removes a tree; one that is missing is fine.
-pub fn remove_tree(path: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }

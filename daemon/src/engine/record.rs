@@ -1,19 +1,21 @@
 //! What the engine keeps of a container and of an exec, in memory and (as JSON) in the store.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 
 use lbctl::types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Exec, ExecId,
-    ExecState, Exit, ExitStatus, Failure, IdMap, IdMaps, IdSource, IdmapState, MountIdmap, Name,
-    RestartPolicy, UserNamespace,
+    ExecState, Exit, ExitStatus, Failure, HelperCondition, IdMap, IdMaps, IdSource, IdmapState,
+    MountIdmap, Name, RestartPolicy, UserNamespace,
 };
-use littlebox_helper::protocol::{self, ExitRecord, MountReport, ProcessExit};
+use littlebox_helper::protocol::{self, ExitRecord, MountReport, ProcessExit, ResourcePlan};
 use serde::{Deserialize, Serialize};
 
 use super::restart_policy::RestartState;
 use crate::idpool::IdRange;
 use crate::spec::signal_name;
-use crate::time::rfc3339;
+use crate::time::{now_ns, rfc3339};
 
 /// A container's record. Its config and its timings stay in the store.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,13 @@ pub struct Record {
     /// The rules of its device filter at the last start.
     #[serde(default)]
     pub device_filter: Option<Vec<String>>,
+    /// What brings the limits back to the recorded ones, while others are written that are not yet
+    /// recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits_back: Option<Box<ResourcePlan>>,
+    /// Why its helper cannot be asked, while it cannot.
+    #[serde(skip)]
+    pub helper_condition: Option<HelperCondition>,
 }
 
 fn nil() -> ContainerId {
@@ -110,6 +119,23 @@ pub struct ProcessIdentity {
 }
 
 impl Record {
+    /// Forgets the last run: another one begins. How the last one ended goes on to be shown when
+    /// the restart policy begins it, because whoever waited for it may not have seen it yet.
+    pub fn begin_run(&mut self, by_policy: bool, boot_id: &str) {
+        self.failure = None;
+        self.failure_code = None;
+        self.oom_kills = 0;
+        self.limits_back = None;
+        if by_policy {
+            self.restart.begin_again();
+        } else {
+            self.exit = None;
+            self.finished_at = None;
+            self.restart.begin();
+        }
+        boot_id.clone_into(&mut self.restart.boot_id);
+    }
+
     /// What a list shows.
     pub fn summary(&self) -> ContainerSummary {
         ContainerSummary {
@@ -150,6 +176,7 @@ impl Record {
             device_filter: self.device_filter.clone(),
             oom_kills: self.oom_kills,
             helper_pid: self.helper.as_ref().map(|h| h.pid),
+            helper: self.helper_condition,
             execs,
             relaxations: Vec::new(),
             upper_dir: None,
@@ -265,6 +292,39 @@ pub fn exit_of(record: &ExitRecord) -> Exit {
         output_truncated: record.output_truncated,
         lost_output_bytes: record.lost_output_bytes,
     }
+}
+
+/// Reads an exit record; `None`: there is none. A torn one counts as none, too: it is written by
+/// rename, so its disk is damaged.
+///
+/// # Errors
+/// Any other: nobody knows then whether there is one.
+pub fn read_exit_record(path: &Path) -> io::Result<Option<ExitRecord>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    match serde_json::from_slice(&text) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) => {
+            tracing::error!(%error, path = %path.display(), "an exit record is damaged");
+            Ok(None)
+        }
+    }
+}
+
+/// When a process began, in nanoseconds since the epoch, by its start time in clock ticks since boot
+/// (proc_pid_stat(5); user space always sees 100 a second).
+pub fn run_began(start_time: u64) -> i64 {
+    const TICK_NS: i64 = 10_000_000;
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up_ns = up.tv_sec.saturating_mul(1_000_000_000) + up.tv_nsec;
+    let ago = up_ns
+        - i64::try_from(start_time)
+            .unwrap_or(0)
+            .saturating_mul(TICK_NS);
+    now_ns() - ago.max(0)
 }
 
 /// An end that nobody saw.

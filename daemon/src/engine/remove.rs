@@ -78,10 +78,26 @@ impl Engine {
             if handle.live().removed {
                 return Ok(());
             }
+            self.look_before_removal(handle).await;
             // Without force a container that was started meanwhile is refused by the table.
             if !force || !lifecycle::is_live(handle.state()) {
                 return self.remove_locked(handle).await;
             }
+        }
+    }
+
+    /// What the record says has ended may have left something that runs: the cgroup and the run
+    /// directory tell.
+    async fn look_before_removal(self: &Arc<Self>, handle: &Arc<Handle>) {
+        if lifecycle::is_live(handle.state()) {
+            return;
+        }
+        let run_dir = self.paths.run_dir(handle.id);
+        let cgroup = self.paths.container_cgroup(handle.id);
+        // Any error but that nothing is there is no answer.
+        let gone = |found: std::io::Result<bool>| matches!(found, Ok(false));
+        if !gone(run_dir.try_exists()) || !gone(crate::reconcile::cgroup_exists(&cgroup)) {
+            crate::reconcile::settle(self, handle).await;
         }
     }
 
@@ -98,6 +114,9 @@ impl Engine {
         };
         faults::point("remove.intent");
         let mut committed = self.commit_removal(handle).await;
+        if matches!(committed, Err(StoreError::Full)) && self.store.give_up_reserve() {
+            committed = self.commit_removal(handle).await;
+        }
         if matches!(committed, Err(StoreError::Full)) {
             // Whoever removes a container on a full disk wants its space: give it up first.
             self.remove_files(handle.id).await;
@@ -105,13 +124,17 @@ impl Engine {
         }
         if let Err(error) = committed {
             handle.live().record = before;
+            self.store.restore_reserve();
             return Err(error.into());
         }
         faults::point("remove.after");
         self.forget(handle);
         handle.notify();
         let (engine, id) = (self.clone(), handle.id);
-        self.background(async move { engine.remove_files(id).await });
+        self.background(async move {
+            engine.remove_files(id).await;
+            engine.store.restore_reserve();
+        });
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Start: from a configuration to a running helper, and what a helper tells afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::error::describe_start;
 use super::record::{ProcessIdentity, maps_of, mount_idmap};
-use super::{Engine, EngineError, Handle, SaveExtra, event, limits, prepare};
+use super::{Engine, EngineError, Handle, SaveExtra, absent, event, limits, prepare};
 use crate::faults;
 use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
@@ -60,22 +60,9 @@ impl Engine {
         {
             let mut live = handle.live();
             live.transition(Transition::Start)?;
-            live.record.failure = None;
-            live.record.failure_code = None;
-            live.record.oom_kills = 0;
-            match cause {
-                Cause::Client => {
-                    live.record.exit = None;
-                    live.record.finished_at = None;
-                    live.record.restart.begin();
-                }
-                // How the last run ended goes on to be shown: whoever waited for it may not have
-                // seen it yet.
-                Cause::Policy => live.record.restart.begin_again(),
-            }
-            live.record.restart.boot_id.clone_from(&self.boot_id);
+            live.record.begin_run(cause == Cause::Policy, &self.boot_id);
             let starting = event(&live.record, "container.starting", serde_json::json!({}));
-            // Nobody waits: if the daemon dies now, the row or the helper's directory tells.
+            // Nobody waits: if the daemon dies now, the helper's directory tells.
             drop(self.save(&live, Some(starting), SaveExtra::default()));
         }
         handle.notify();
@@ -169,6 +156,14 @@ impl Engine {
             super::paths::remove_tree(&work).map_err(EngineError::io("remove", work.clone()))?;
         }
         self.make_directories(handle.id)?;
+        if let RootfsSource::Overlay { lower, upper, .. } =
+            self.rootfs(handle.id, config, &prepared.root)
+        {
+            for lower in lower {
+                absent::make(&upper, &lower, &self.hidden(&lower))
+                    .map_err(EngineError::io("hide from", upper.clone()))?;
+            }
+        }
         let run_dir = self.paths.run_dir(handle.id);
         // What an earlier run left there is recorded: its exit was saved before this start.
         super::paths::remove_tree(&run_dir).map_err(EngineError::io("remove", run_dir.clone()))?;
@@ -208,12 +203,15 @@ impl Engine {
         envelope.stdin = config.stdin;
         envelope.init = config.init;
         envelope.gate = config.attach;
-        envelope.hidden = self.hidden(&prepared.root);
+        if let RootSource::Bind(path) = &prepared.root {
+            // From any other root they are absent.
+            envelope.hidden = self.hidden(path);
+        }
         envelope.seccomp = prepared.seccomp;
         if prepared.default_masks {
             envelope
                 .hidden
-                .extend_from_slice(super::machine::thermal_files());
+                .append(&mut super::machine::thermal_directories());
         }
         envelope.joined_ids = joined_ids.map(|maps| (helper_map(&maps.uid), helper_map(&maps.gid)));
         envelope.idmap_where_possible = prepared.idmap_where_possible;
@@ -268,21 +266,17 @@ impl Engine {
         })
     }
 
-    /// The daemon's own directories, where they lie below the container's root: container paths
-    /// that are not to be seen.
-    fn hidden(&self, root: &RootSource) -> Vec<PathBuf> {
-        let root = match root {
-            RootSource::Host => PathBuf::from("/"),
-            // The path may lead over links; the daemon's own are real.
-            RootSource::Dir(path) | RootSource::Bind(path) => {
-                path.canonicalize().unwrap_or_else(|_| path.clone())
-            }
-        };
-        [&self.paths.state, &self.paths.run]
-            .into_iter()
-            .filter_map(|own| own.strip_prefix(&root).ok())
+    /// The directories of every littlebox on this machine, as far as they lie below the container's
+    /// root: paths in the container that are not to be seen.
+    pub(crate) fn hidden(&self, root: &Path) -> Vec<PathBuf> {
+        // The path may lead over links; the daemons' own are real.
+        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+        let own = [self.paths.state.clone(), self.paths.run.clone()];
+        let all: BTreeSet<PathBuf> = own.into_iter().chain(self.ids.neighbours()).collect();
+        all.iter()
+            .filter_map(|dir| dir.strip_prefix(&root).ok())
+            .filter(|below| !below.as_os_str().is_empty())
             .map(|below| Path::new("/").join(below))
-            .filter(|path| path != Path::new("/"))
             .collect()
     }
 
@@ -449,14 +443,22 @@ impl Engine {
     }
 
     /// Drives a helper's connection. Not tracked: it ends with the helper, not with the daemon.
-    pub(crate) fn listen(self: &Arc<Self>, handle: &Arc<Handle>, incoming: Incoming) {
+    fn listen(self: &Arc<Self>, handle: &Arc<Handle>, incoming: Incoming) {
         let run = handle.live().run;
-        let listener = ContainerListener {
+        tokio::spawn(incoming.run(self.listener(handle, run)));
+    }
+
+    /// Turns what the helper of a run tells into changes of its container.
+    pub(crate) fn listener(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        run: u64,
+    ) -> impl Listener + use<> {
+        ContainerListener {
             engine: self.clone(),
             handle: handle.clone(),
             run,
-        };
-        tokio::spawn(incoming.run(listener));
+        }
     }
 
     async fn start_failed(self: &Arc<Self>, handle: &Arc<Handle>, refusal: Refusal) -> EngineError {
@@ -593,12 +595,8 @@ fn make_sources(
         if source.exists() {
             continue;
         }
-        std::fs::create_dir_all(source).map_err(EngineError::io("make", source.clone()))?;
-        if plain(source) {
-            let (uid, gid) = (view.user_on_host(0), view.group_on_host(0));
-            std::os::unix::fs::chown(source, uid, gid)
-                .map_err(EngineError::io("chown", source.clone()))?;
-        }
+        let owner = (view.user_on_host(0), view.group_on_host(0));
+        super::bind_sources::make(source, plain(source).then_some(owner))?;
     }
     Ok(())
 }

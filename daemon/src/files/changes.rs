@@ -4,22 +4,21 @@
 //! descriptors and no link in it is ever followed. Below, overlayfs sees one filesystem per
 //! layer, so mounts in a lower directory are not entered (`RESOLVE_NO_XDEV`).
 
-use std::collections::BTreeSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use lbctl::types::{Change, ChangeKind};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use littlebox_archive::Walk;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::FileError;
-use super::resolve::{failed, magic_path, shown};
+use super::{FileError, failed, magic_path, shown};
 
-/// The most directories inside one another; each holds a descriptor per layer.
-const DEPTH: usize = 256;
-/// The most bytes of paths in one answer: the container decides how many there are.
-const NAMES: u64 = 64 * 1024 * 1024;
+/// The most bytes that all changes may take in memory: the container decides how many there are.
+const MEMORY: u64 = 64 * 1024 * 1024;
+/// What a change takes beside its path.
+const COST: u64 = 64;
 
 /// Compares an overlay's upper directory with its lower ones (uppermost first), by path.
 ///
@@ -27,45 +26,53 @@ const NAMES: u64 = 64 * 1024 * 1024;
 /// owner or time differs; directories that overlayfs only copied up are not listed.
 ///
 /// # Errors
-/// [`FileError::Io`] when a directory cannot be read.
+/// [`FileError::Io`] when a directory cannot be read, [`FileError::Limit`] when there are more
+/// changes than fit into memory, or deeper ones than paths reach.
 pub fn changes(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>, FileError> {
     let open = |path: &Path| {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         rustix::fs::open(path, flags, Mode::empty())
             .map_err(|errno| failed("open", path.as_os_str().as_encoded_bytes(), errno))
     };
+    let layers: Vec<OwnedFd> = lower
+        .iter()
+        .map(|path| open(path))
+        .collect::<Result<_, _>>()?;
     let top = Level {
-        upper: open(upper)?,
-        lower: lower
-            .iter()
-            .map(|path| open(path))
-            .collect::<Result<_, _>>()?,
-        path: Vec::new(),
+        layers: (0..layers.len()).collect(),
         replaced: false,
     };
     let mut comparison = Comparison {
+        walk: Walk::new(open(upper)?, top)?,
+        layers,
+        lower: Vec::new(),
         changes: Vec::new(),
-        bytes_left: NAMES,
+        left: MEMORY,
     };
-    comparison.level(&top, 0)?;
+    comparison.run()?;
     comparison.changes.sort();
     Ok(comparison.changes)
 }
 
-/// One directory in the layers.
+/// What belongs to a directory of the upper layer.
+#[derive(Debug, Clone)]
 struct Level {
-    upper: OwnedFd,
-    /// The directories of this path in the lower layers, uppermost first.
-    lower: Vec<OwnedFd>,
-    path: Vec<u8>,
+    /// The lower layers whose directories of this path merge with it, uppermost first.
+    layers: Vec<usize>,
     /// The upper one hides the lower ones (overlayfs.rst: opaque): they count for the comparison
     /// alone.
     replaced: bool,
 }
 
 struct Comparison {
+    walk: Walk<Level>,
+    /// The topmost directories of the lower layers.
+    layers: Vec<OwnedFd>,
+    /// The lower directories of the current path, each with its layer.
+    lower: Vec<(usize, OwnedFd)>,
     changes: Vec<Change>,
-    bytes_left: u64,
+    /// Bytes of memory for more of them.
+    left: u64,
 }
 
 /// What the lower layers have under a name.
@@ -78,35 +85,52 @@ enum Base {
 }
 
 impl Comparison {
-    fn level(&mut self, level: &Level, depth: usize) -> Result<(), FileError> {
-        if depth == DEPTH {
-            return Err(FileError::Limit {
-                path: shown(&level.path),
-                what: "directories inside one another",
-                limit: DEPTH as u64,
-            });
+    fn run(&mut self) -> Result<(), FileError> {
+        self.open_lower()?;
+        loop {
+            if let Some((name, _)) = self.walk.next_name()? {
+                self.name(&name)?;
+                continue;
+            }
+            if !self.walk.leave() {
+                return Ok(());
+            }
+            self.open_lower()?;
         }
-        let names = names_in(&level.upper, &level.path)?;
-        for name in &names {
-            self.name(level, name, depth)?;
-        }
-        if level.replaced {
-            self.hidden(level, &names)?;
+    }
+
+    /// Opens the lower directories of the current path. Those of the paths above are opened again
+    /// on the way back, so that they do not add up.
+    fn open_lower(&mut self) -> Result<(), FileError> {
+        self.lower.clear();
+        let path = match self.walk.path() {
+            b"" => b".".to_vec(),
+            path => path.to_vec(),
+        };
+        let layers = self.walk.data().map(|level| level.layers.clone());
+        for layer in layers.unwrap_or_default() {
+            let name = CString::new(path.clone()).unwrap_or_default();
+            if let Some(directory) = open_directory(&self.layers[layer], &name, &path)? {
+                self.lower.push((layer, directory));
+            }
         }
         Ok(())
     }
 
     /// One name in the upper directory.
-    fn name(&mut self, level: &Level, name: &CStr, depth: usize) -> Result<(), FileError> {
-        let path = [&level.path[..], &b"/"[..], name.to_bytes()].concat();
-        let stat = match rustix::fs::statat(&level.upper, name, AtFlags::SYMLINK_NOFOLLOW) {
+    fn name(&mut self, name: &CStr) -> Result<(), FileError> {
+        let path = self.path_of(name);
+        let Some(directory) = self.walk.directory() else {
+            return Ok(());
+        };
+        let stat = match rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(failed("fstatat", &path, errno)),
         };
-        let base = base_of(level, name, &path)?;
+        let base = base_of(&self.lower, name, &path)?;
         let exists = !matches!(base, Base::Nothing);
-        if is_whiteout(&level.upper, name, &stat) {
+        if is_whiteout(directory, name, &stat) {
             if exists {
                 self.push(&path, ChangeKind::Deleted)?;
             }
@@ -118,55 +142,75 @@ impl Comparison {
             } else {
                 ChangeKind::Added
             };
-            self.push(&path, kind)?;
-            return Ok(());
+            return self.push(&path, kind);
         }
+        let Some(upper) = open_directory(directory, name, &path)? else {
+            return Ok(());
+        };
         match &base {
             Base::Nothing => self.push(&path, ChangeKind::Added)?,
             Base::Directory(old) if alike(old, &stat) => {}
             Base::Hidden => {}
             Base::Directory(_) | Base::Other => self.push(&path, ChangeKind::Modified)?,
         }
-        let Some(upper) = open_directory(&level.upper, name, &path)? else {
-            return Ok(());
+        let merges = matches!(base, Base::Directory(_));
+        self.enter(upper, name, &path, merges)
+    }
+
+    fn enter(
+        &mut self,
+        upper: OwnedFd,
+        name: &CStr,
+        path: &[u8],
+        merges: bool,
+    ) -> Result<(), FileError> {
+        let above = self.walk.data().is_some_and(|level| level.replaced);
+        let layers = match merges {
+            true => merging_layers(&self.lower, name, path)?,
+            false => Vec::new(),
         };
-        let lower = match base {
-            Base::Directory(_) => lower_directories(level, name, &path)?,
-            _ => Vec::new(),
-        };
-        let replaced = !lower.is_empty() && (level.replaced || is_opaque(&upper));
-        self.level(
-            &Level {
-                upper,
-                lower,
-                path,
-                replaced,
-            },
-            depth + 1,
-        )
+        let replaced = !layers.is_empty() && (above || is_opaque(&upper));
+        let listed = replaced.then(|| upper.try_clone()).transpose();
+        let listed = listed.map_err(|error| {
+            let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            failed("fcntl", path, errno)
+        })?;
+        self.walk.enter(upper, name, Level { layers, replaced })?;
+        self.open_lower()?;
+        match listed {
+            Some(upper) => self.hidden(&upper),
+            None => Ok(()),
+        }
     }
 
     /// What an opaque directory hides and does not have itself.
-    fn hidden(&mut self, level: &Level, kept: &BTreeSet<CString>) -> Result<(), FileError> {
-        let mut hidden = BTreeSet::new();
-        for lower in &level.lower {
-            hidden.extend(names_in(lower, &level.path)?);
-        }
-        for name in hidden.difference(kept) {
-            let path = [&level.path[..], &b"/"[..], name.to_bytes()].concat();
-            if !matches!(base_of(level, name, &path)?, Base::Nothing) {
-                self.push(&path, ChangeKind::Deleted)?;
+    fn hidden(&mut self, upper: &OwnedFd) -> Result<(), FileError> {
+        let lower = std::mem::take(&mut self.lower);
+        for (n, (_, directory)) in lower.iter().enumerate() {
+            let mut names = Walk::new(directory, ())?;
+            while let Some((name, _)) = names.next_name()? {
+                // Told already when a layer above has it.
+                let known = has(upper, &name) || lower[..n].iter().any(|(_, d)| has(d, &name));
+                let path = self.path_of(&name);
+                if !known && !matches!(base_of(&lower, &name, &path)?, Base::Nothing) {
+                    self.push(&path, ChangeKind::Deleted)?;
+                }
             }
         }
+        self.lower = lower;
         Ok(())
     }
 
+    fn path_of(&self, name: &CStr) -> Vec<u8> {
+        [&b"/"[..], &self.walk.path_of(name)].concat()
+    }
+
     fn push(&mut self, path: &[u8], kind: ChangeKind) -> Result<(), FileError> {
-        let left = self.bytes_left.checked_sub(path.len() as u64);
-        self.bytes_left = left.ok_or_else(|| FileError::Limit {
+        let left = self.left.checked_sub(path.len() as u64 + COST);
+        self.left = left.ok_or_else(|| FileError::Limit {
             path: shown(path),
-            what: "bytes in the paths of all changes",
-            limit: NAMES,
+            what: "bytes of memory for all changes",
+            limit: MEMORY,
         })?;
         self.changes.push(Change {
             path: shown(path),
@@ -174,6 +218,10 @@ impl Comparison {
         });
         Ok(())
     }
+}
+
+fn has(directory: &OwnedFd, name: &CStr) -> bool {
+    rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
 }
 
 /// A directory that overlayfs copied up keeps all of these; what is made or removed in it changes
@@ -191,22 +239,9 @@ fn alike(old: &Stat, new: &Stat) -> bool {
     of(old) == of(new)
 }
 
-fn names_in(directory: &OwnedFd, path: &[u8]) -> Result<BTreeSet<CString>, FileError> {
-    let failed = |errno| failed("getdents64", path, errno);
-    let mut names = BTreeSet::new();
-    let mut entries = Dir::read_from(directory).map_err(failed)?;
-    while let Some(entry) = entries.read() {
-        let entry = entry.map_err(failed)?;
-        if entry.file_name() != c"." && entry.file_name() != c".." {
-            names.insert(entry.file_name().to_owned());
-        }
-    }
-    Ok(names)
-}
-
 /// The first lower layer that has the name decides.
-fn base_of(level: &Level, name: &CStr, path: &[u8]) -> Result<Base, FileError> {
-    for lower in &level.lower {
+fn base_of(lower: &[(usize, OwnedFd)], name: &CStr, path: &[u8]) -> Result<Base, FileError> {
+    for (_, lower) in lower {
         let stat = match rustix::fs::statat(lower, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => stat,
             Err(Errno::NOENT) => continue,
@@ -226,10 +261,14 @@ fn base_of(level: &Level, name: &CStr, path: &[u8]) -> Result<Base, FileError> {
     Ok(Base::Nothing)
 }
 
-/// The lower directories of this name that merge, down to the first that hides the rest.
-fn lower_directories(level: &Level, name: &CStr, path: &[u8]) -> Result<Vec<OwnedFd>, FileError> {
+/// The layers whose directories of this name merge, down to the first that hides the rest.
+fn merging_layers(
+    lower: &[(usize, OwnedFd)],
+    name: &CStr,
+    path: &[u8],
+) -> Result<Vec<usize>, FileError> {
     let mut found = Vec::new();
-    for lower in &level.lower {
+    for (layer, lower) in lower {
         match rustix::fs::statat(lower, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(failed("fstatat", path, errno)),
@@ -239,9 +278,8 @@ fn lower_directories(level: &Level, name: &CStr, path: &[u8]) -> Result<Vec<Owne
         let Some(directory) = open_directory(lower, name, path)? else {
             break;
         };
-        let opaque = is_opaque(&directory);
-        found.push(directory);
-        if opaque {
+        found.push(*layer);
+        if is_opaque(&directory) {
             break;
         }
     }

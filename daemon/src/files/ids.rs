@@ -36,6 +36,14 @@ impl IdView {
         self.0.as_ref().map_or(host, |maps| inside(&maps.uid, host))
     }
 
+    /// [`IdView::user_inside`], and `None` when the container does not have it.
+    pub fn mapped_user_inside(&self, host: u32) -> Option<u32> {
+        match &self.0 {
+            None => Some(host),
+            Some(maps) => mapped_inside(&maps.uid, host),
+        }
+    }
+
     /// A group id of the host as the container sees it.
     pub fn group_inside(&self, host: u32) -> u32 {
         self.0.as_ref().map_or(host, |maps| inside(&maps.gid, host))
@@ -79,11 +87,14 @@ impl IdView {
 }
 
 fn inside(map: &[IdMap], host: u32) -> u32 {
-    let found = map.iter().find_map(|line| {
+    mapped_inside(map, host).unwrap_or(NOBODY)
+}
+
+fn mapped_inside(map: &[IdMap], host: u32) -> Option<u32> {
+    map.iter().find_map(|line| {
         let offset = host.checked_sub(line.host_id)?;
         (offset < line.size).then(|| line.container_id + offset)
-    });
-    found.unwrap_or(NOBODY)
+    })
 }
 
 fn on_host(map: &[IdMap], container: u32) -> Option<u32> {

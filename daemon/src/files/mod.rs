@@ -6,19 +6,20 @@
 //! and nothing is opened for reading before it is known to be a regular file.
 
 mod changes;
-mod error;
 mod ids;
-mod pack;
 mod place;
+mod remove;
 mod resolve;
-mod tar;
+mod stat;
 mod unpack;
 
 pub use changes::changes;
-pub use error::FileError;
 pub use ids::IdView;
-pub use pack::{pack, pack_all, stat};
-pub use unpack::{Bounds, unpack};
+pub use littlebox_archive::{Bounds, FileError, Packing};
+use littlebox_archive::{failed, magic_path, shown};
+pub use remove::{remove_tree, remove_tree_unless};
+pub use stat::{pack, pack_all, stat};
+pub use unpack::unpack;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,8 @@
 //! Names in an archive, taken for what they are: somebody's word.
 
-use super::FileError;
-use super::resolve::shown;
-use super::tar::bad;
+use littlebox_archive::bad;
+
+use super::{FileError, shown};
 
 /// Where an entry goes.
 pub(super) struct Place {

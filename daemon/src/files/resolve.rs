@@ -1,11 +1,10 @@
 //! Paths inside a container's root.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::FileError;
 use crate::faults::Defence;
 
 /// The most symbolic-link races that one resolution bears.
@@ -38,37 +37,5 @@ pub(super) fn open_in_root(
             Err(Errno::AGAIN) if attempt < ATTEMPTS => {}
             result => return result,
         }
-    }
-}
-
-/// A path that leads to exactly what a descriptor refers to, whatever its type and its name by
-/// now (proc_pid_fd(5)): for the calls that take no `O_PATH` descriptor.
-pub(super) fn magic_path(fd: impl AsFd) -> String {
-    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
-}
-
-/// A container path for people.
-pub(super) fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
-}
-
-/// The error of a system call on a container path.
-pub(super) fn failed(op: &'static str, path: &[u8], errno: Errno) -> FileError {
-    let path = shown(path);
-    match errno {
-        Errno::NOENT => FileError::NotFound { path },
-        Errno::NOTDIR => FileError::NotADirectory { path },
-        Errno::LOOP | Errno::XDEV => FileError::Escape { path },
-        Errno::NAMETOOLONG => FileError::Limit {
-            path,
-            what: "bytes in a path",
-            limit: 4095,
-        },
-        Errno::NOSPC | Errno::DQUOT => FileError::NoSpace { path },
-        _ => FileError::Io {
-            op,
-            path,
-            source: errno.into(),
-        },
     }
 }

@@ -1,53 +1,31 @@
 //! Into a container: tar, trusting nothing.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use littlebox_archive::{
+    Entry, Kind, Reader, Time, bad, capability_from_archive, is_portable, write_content,
+};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 
-use super::pack::is_portable;
 use super::place::Place;
-use super::resolve::{failed, magic_path, open_in_root, shown};
-use super::tar::{Entry, Kind, Reader, Time, bad};
-use super::{FileError, IdView};
+use super::resolve::open_in_root;
+use super::{Bounds, FileError, IdView, failed, magic_path, shown};
 
 const BUFFER: usize = 128 * 1024;
 /// The most bytes of directories' names that wait for their times: what an archive says must not
 /// fill the memory. With more of them, one that is written into later has that time.
 const REMEMBERED: usize = 16 * 1024 * 1024;
 
-/// What an archive may have at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// Headers: entries and their extensions.
-    pub entries: u64,
-    /// Bytes of all files together.
-    pub bytes: u64,
-    /// Bytes of one name or link target.
-    pub name_bytes: u64,
-    /// Bytes of one extended header (PAX records, GNU long names).
-    pub header_bytes: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            entries: 10_000_000,
-            bytes: u64::MAX,
-            name_bytes: 4095,
-            header_bytes: 1024 * 1024,
-        }
-    }
-}
-
 /// Unpacks a tar archive into the directory `dir` of the container.
 ///
 /// Every entry is resolved inside the root, as by a tar that runs chrooted there: links out of it
 /// lead back into it, and a directory in the archive goes through a link to a directory. What lies
-/// there and is no directory is replaced. Refused: `..` in names, devices, sparse files.
+/// there and is no directory is replaced. Holes of sparse files stay holes. Refused: `..` in names,
+/// devices.
 ///
 /// # Errors
 /// [`FileError::NotADirectory`] and [`FileError::NotFound`] for `dir`, [`FileError::BadArchive`],
@@ -84,8 +62,9 @@ fn unpack_as_root(
         buffer: vec![0u8; BUFFER],
     };
     let mut reader = Reader::new(input, bounds);
-    while let Some(entry) = reader.next()? {
-        unpacker.entry(entry, &mut reader, bounds)?;
+    while let Some(entry) = reader.next_entry()? {
+        let unpacked = unpacker.entry(entry, &mut reader, bounds);
+        unpacked.map_err(|error| unpacker.whose_space(error))?;
     }
     unpacker.set_directory_times();
     Ok(())
@@ -127,14 +106,13 @@ impl Unpacker<'_> {
         match entry.kind {
             Kind::Directory => self.directory(&place, &entry),
             Kind::File => {
-                self.bytes_left =
-                    self.bytes_left
-                        .checked_sub(entry.size)
-                        .ok_or_else(|| FileError::Limit {
-                            path: shown(&place.path),
-                            what: "bytes in the archive",
-                            limit: bounds.bytes,
-                        })?;
+                self.bytes_left = self.bytes_left.checked_sub(entry.stored()).ok_or_else(|| {
+                    FileError::Limit {
+                        path: shown(&place.path),
+                        what: "bytes in the archive",
+                        limit: bounds.bytes,
+                    }
+                })?;
                 self.file(&place, &entry, reader)
             }
             Kind::Symlink => self.symlink(&place, &entry),
@@ -144,6 +122,22 @@ impl Unpacker<'_> {
                 "{}: device nodes are not unpacked",
                 shown(&place.path)
             ))),
+        }
+    }
+
+    /// A filesystem that is mounted in the container and is full is its own, and no lack of ours.
+    fn whose_space(&self, error: FileError) -> FileError {
+        let device = |fd: BorrowedFd<'_>| rustix::fs::fstat(fd).map(|stat| stat.st_dev).ok();
+        let parent = self.parent.as_ref().map(|(_, fd)| device(fd.as_fd()));
+        match error {
+            FileError::NoSpace { path } if parent.is_some_and(|p| p != device(self.root)) => {
+                FileError::Refused {
+                    op: "write",
+                    path,
+                    source: Errno::NOSPC.into(),
+                }
+            }
+            error => error,
         }
     }
 
@@ -252,7 +246,7 @@ impl Unpacker<'_> {
         };
         let fd = match self.replacing(&parent, place, entry.kind, create) {
             // Something is mounted on it, so it can only be written into.
-            Err(FileError::Io { source, .. })
+            Err(FileError::Refused { source, .. })
                 if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()) =>
             {
                 open_existing(&parent, place)?
@@ -260,16 +254,7 @@ impl Unpacker<'_> {
             result => result?,
         };
         let mut file = File::from(fd);
-        loop {
-            let read = reader.read_content(&mut self.buffer)?;
-            if read == 0 {
-                break;
-            }
-            file.write_all(&self.buffer[..read]).map_err(|error| {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                failed("write", &place.path, errno)
-            })?;
-        }
+        write_content(reader, entry, &mut file, &mut self.buffer)?;
         self.set_attributes(file.as_fd(), entry, &place.path)?;
         rustix::fs::futimens(&file, &timestamps(entry.mtime))
             .map_err(|errno| failed("futimens", &place.path, errno))
@@ -415,13 +400,27 @@ impl Unpacker<'_> {
     fn set_attributes(&self, fd: impl AsFd, entry: &Entry, path: &[u8]) -> Result<(), FileError> {
         self.set_owner_and_mode(&fd, entry.uid, entry.gid, entry.mode, path)?;
         for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_portable(name)) {
-            match rustix::fs::fsetxattr(&fd, &name[..], value, XattrFlags::empty()) {
+            let Some(value) = self.attribute(name, value) else {
+                continue;
+            };
+            match rustix::fs::fsetxattr(&fd, &name[..], &value, XattrFlags::empty()) {
                 // A filesystem without attributes.
                 Ok(()) | Err(Errno::OPNOTSUPP) => {}
                 Err(errno) => return Err(failed("fsetxattr", path, errno)),
             }
         }
         Ok(())
+    }
+
+    /// An attribute's value on the disk. Capabilities of a root that the container does not have
+    /// would count for nobody.
+    fn attribute(&self, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        match name {
+            b"security.capability" => {
+                capability_from_archive(value, |id| self.ids.user_on_host(id))
+            }
+            _ => Some(value.to_vec()),
+        }
     }
 
     /// [`Unpacker::set_attributes`] for what cannot be opened.

@@ -168,3 +168,32 @@ fn lines_of_subuid_in_the_pool_are_found() {
         ["bert:655360:65536", "carl:589824:65537"]
     );
 }
+
+#[test]
+fn daemons_know_each_other_as_long_as_they_could_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let (a, b) = (state(dir.path(), "a"), state(dir.path(), "b"));
+    let open = |who: &Path| IdPool::open(config(&registry, 2), who).unwrap();
+    let (first, second) = (open(&a), open(&b));
+    for _again in 0..2 {
+        first.announce(Path::new("/run/a")).unwrap();
+        second.announce(Path::new("/run/b")).unwrap();
+    }
+    let known = |pool: &IdPool| {
+        let mut known = pool.neighbours();
+        known.sort();
+        known
+    };
+    let mut both = vec!["/run/a".into(), "/run/b".into(), a.clone(), b.clone()];
+    both.sort();
+    assert_eq!(known(&first), both);
+    second.settle().unwrap();
+    second.close();
+    assert_eq!(known(&second), both);
+    std::fs::remove_dir_all(&a).unwrap();
+    second.announce(Path::new("/run/b")).unwrap();
+    let mut left = vec!["/run/b".into(), b];
+    left.sort();
+    assert_eq!(known(&second), left);
+}

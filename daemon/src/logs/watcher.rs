@@ -24,12 +24,13 @@ use tokio::task::AbortHandle;
 #[derive(Debug)]
 pub struct Watcher {
     shared: Arc<Shared>,
-    task: AbortHandle,
+    task: Option<AbortHandle>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    inotify: AsyncFd<OwnedFd>,
+    /// `None`: followers poll.
+    inotify: Option<AsyncFd<OwnedFd>>,
     watches: Mutex<Watches>,
 }
 
@@ -55,17 +56,31 @@ struct Name {
 impl Watcher {
     /// Opens the inotify instance and starts its task; must be called inside a tokio runtime.
     ///
-    /// # Errors
-    /// inotify_init1(2): `EMFILE`, `ENOMEM`.
-    pub fn new() -> io::Result<Arc<Self>> {
-        let fd = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let inotify = crate::asyncfd::watch(fd)?;
+    /// Without an instance (inotify_init1(2): `EMFILE` when others of the daemon's user have used
+    /// them up) followers poll: a daemon that must start again does.
+    pub fn new() -> Arc<Self> {
+        let opened = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        Self::of(
+            opened
+                .map_err(io::Error::from)
+                .and_then(crate::asyncfd::watch),
+        )
+    }
+
+    pub(super) fn of(inotify: io::Result<AsyncFd<OwnedFd>>) -> Arc<Self> {
+        let inotify = inotify
+            .inspect_err(|error| tracing::warn!(%error, "no inotify instance; logs are polled"))
+            .ok();
         let shared = Arc::new(Shared {
             inotify,
             watches: Mutex::default(),
         });
-        let task = tokio::spawn(dispatch(Arc::clone(&shared))).abort_handle();
-        Ok(Arc::new(Self { shared, task }))
+        let task = shared.inotify.is_some().then(|| {
+            let shared = Arc::clone(&shared);
+            crate::vital::spawn("file watcher", async move { dispatch(&shared).await })
+                .abort_handle()
+        });
+        Arc::new(Self { shared, task })
     }
 
     /// Watches the file at `path`, whether it exists or not.
@@ -97,7 +112,9 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -119,6 +136,9 @@ impl Watch {
     /// Makes sure that the kernel watches the directory; `false` when it cannot (the directory
     /// does not exist, no watches are left), so that the caller polls.
     pub(super) fn is_live(&self) -> bool {
+        let Some(inotify) = &self.watcher.shared.inotify else {
+            return false;
+        };
         let mut guard = self.watcher.shared.lock();
         let watches = &mut *guard;
         let Some(directory) = watches.directories.get_mut(&self.directory) else {
@@ -130,12 +150,8 @@ impl Watch {
                 | WatchFlags::MOVED_FROM
                 | WatchFlags::MOVED_TO
                 | WatchFlags::ONLYDIR;
-            directory.descriptor = inotify::add_watch(
-                self.watcher.shared.inotify.get_ref(),
-                &self.directory,
-                flags,
-            )
-            .ok();
+            directory.descriptor =
+                inotify::add_watch(inotify.get_ref(), &self.directory, flags).ok();
             if let Some(descriptor) = directory.descriptor {
                 watches
                     .by_descriptor
@@ -160,10 +176,12 @@ impl Drop for Watch {
             }
         }
         if directory.names.is_empty() {
-            if let Some(descriptor) = directory.descriptor {
+            if let (Some(descriptor), Some(inotify)) =
+                (directory.descriptor, &self.watcher.shared.inotify)
+            {
                 watches.by_descriptor.remove(&descriptor);
                 // EINVAL when the directory is gone and the kernel has removed the watch itself.
-                let _ = inotify::remove_watch(self.watcher.shared.inotify.get_ref(), descriptor);
+                let _ = inotify::remove_watch(inotify.get_ref(), descriptor);
             }
             watches.directories.remove(&self.directory);
         }
@@ -176,9 +194,9 @@ impl Shared {
     }
 
     /// Reads every event that waits. `false` when inotify itself is broken.
-    fn drain(&self) -> bool {
+    fn drain(&self, inotify: &OwnedFd) -> bool {
         let mut buffer = [MaybeUninit::uninit(); 8192];
-        let mut reader = inotify::Reader::new(self.inotify.get_ref(), &mut buffer);
+        let mut reader = inotify::Reader::new(inotify, &mut buffer);
         loop {
             match reader.next() {
                 Ok(event) => {
@@ -225,13 +243,16 @@ impl Watches {
     }
 }
 
-async fn dispatch(shared: Arc<Shared>) {
+async fn dispatch(shared: &Shared) {
+    let Some(inotify) = &shared.inotify else {
+        return;
+    };
     loop {
-        let Ok(mut ready) = shared.inotify.readable().await else {
+        let Ok(mut ready) = inotify.readable().await else {
             return;
         };
         ready.clear_ready();
-        if !shared.drain() {
+        if !shared.drain(inotify.get_ref()) {
             // Followers poll without it.
             tracing::error!("inotify failed; logs are polled from now on");
             return;

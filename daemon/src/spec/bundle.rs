@@ -214,6 +214,8 @@ fn parse(config: &ContainerConfig) -> Result<Spec, ConfigError> {
         );
         return Err(Place::of(config).error("/ociVersion", message));
     }
+    let mut value = value.clone();
+    littlebox_plan::amend::spec(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
         let pointer = pointer(error.path());
         Place::of(config).error(&pointer, error.inner().to_string())

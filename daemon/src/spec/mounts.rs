@@ -1,7 +1,7 @@
 //! The filesystems of a container: littlebox's own and the request's.
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 
 use lbctl::types::{ContainerConfig, MountConfig, MountKind};
 use littlebox_helper::protocol::{NamespaceKind, Propagation};
@@ -38,7 +38,7 @@ pub(super) fn for_spec(
         ..Mounts::default()
     };
     let user_namespace = sources.get(&NamespaceKind::User) != Some(&NamespaceSource::Host);
-    for (i, wanted) in config.mounts.iter().enumerate() {
+    for (i, wanted) in by_depth(&config.mounts)? {
         if wanted.idmap == Some(true) && !user_namespace {
             return Err(error_with(
                 format!("/mounts/{i}/idmap"),
@@ -53,6 +53,29 @@ pub(super) fn for_spec(
         mounts.spec.push(mount);
     }
     Ok(mounts)
+}
+
+/// The request's mounts with their indices, a directory before what is mounted below it: in a request
+/// their order says nothing, and a parent that came later would hide them.
+fn by_depth(mounts: &[MountConfig]) -> Result<Vec<(usize, &MountConfig)>, ConfigError> {
+    let steps =
+        |mount: &MountConfig| -> PathBuf { Path::new(&mount.destination).components().collect() };
+    let mut seen = BTreeMap::new();
+    for (i, mount) in mounts.iter().enumerate() {
+        if let Some(first) = seen.insert(steps(mount), i) {
+            return Err(error_with(
+                format!("/mounts/{i}/destination"),
+                format!(
+                    "{} has a mount already, /mounts/{first}",
+                    shown(&mount.destination)
+                ),
+                "mount each directory once",
+            ));
+        }
+    }
+    let mut sorted: Vec<_> = mounts.iter().enumerate().collect();
+    sorted.sort_by_key(|(_, mount)| steps(mount).components().count());
+    Ok(sorted)
 }
 
 /// What every container has.

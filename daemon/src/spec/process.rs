@@ -68,7 +68,7 @@ const RLIMITS: [PosixRlimitType; 16] = [
 pub(super) fn user_plan(config: &ContainerConfig) -> Result<UserPlan, ConfigError> {
     let (user, group) = match &config.user {
         Some(text) => user(text, "/user")?,
-        None => (UserRef::Id(0), Some(UserRef::Id(0))),
+        None => (UserRef::Id(0), None),
     };
     at_most(config.groups.len(), 1024, "/groups", "groups")?;
     let additional_groups = config
@@ -200,11 +200,13 @@ pub(super) fn spec_capabilities(mask: u64) -> LinuxCapabilities {
     sets
 }
 
-/// Resource limits; no core dumps unless asked for.
+/// Resource limits; no core dumps unless asked for. One byte is what the kernel takes for "none" also
+/// where `core_pattern` is a pipe: there 0 is no limit (core(5), "Piping core dumps to a program";
+/// `do_coredump` in the kernel).
 pub(super) fn rlimits(wanted: &BTreeMap<String, Rlimit>) -> Result<Vec<PosixRlimit>, ConfigError> {
     let mut limits = Vec::with_capacity(wanted.len() + 1);
     if !wanted.contains_key("core") {
-        limits.push(rlimit(PosixRlimitType::RlimitCore, 0, 0));
+        limits.push(rlimit(PosixRlimitType::RlimitCore, 1, 1));
     }
     for (name, limit) in wanted {
         let pointer = key_pointer("/rlimits", name);

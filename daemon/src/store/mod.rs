@@ -5,9 +5,11 @@
 //! *durable* in it is committed with `synchronous=FULL`; a batch of running state alone with
 //! `NORMAL`, which in WAL mode survives the death of the daemon but needs no fsync.
 
+mod reserve;
 mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::{ContainerId, Event, ExecId, WaitResult};
@@ -23,11 +25,22 @@ pub use writer::{NewEvent, Write};
 /// The files of `migrations/`: number, description, text. Named here and not by `sqlx::migrate!`,
 /// for which SQLite and sqlx would be compiled a second time, for the compiler: a fifth of a clean
 /// build.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(
-    1,
-    "initial",
-    include_str!("../../../migrations/0001_initial.sql"),
-)];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (
+        1,
+        "initial",
+        include_str!("../../../migrations/0001_initial.sql"),
+    ),
+    (
+        2,
+        "event_numbers",
+        include_str!("../../../migrations/0002_event_numbers.sql"),
+    ),
+];
+
+/// The pauses between tries to take the room for removals back.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 fn migrator() -> Migrator {
     let migration = |(version, description, sql): (i64, &'static str, &'static str)| {
@@ -46,6 +59,12 @@ pub enum StoreError {
     /// A unique name is taken.
     #[error("the name is taken")]
     NameTaken,
+    /// A file of the database could not be read, written or synced.
+    #[error("database: {0}")]
+    Io(String),
+    /// The thread of a connection has died, and the connection with it.
+    #[error("database: its thread has died")]
+    Dead,
     /// Anything else of SQLite's.
     #[error("database: {0}")]
     Sql(String),
@@ -59,11 +78,16 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(e: sqlx::Error) -> Self {
+        if matches!(e, sqlx::Error::WorkerCrashed) {
+            return StoreError::Dead;
+        }
         if let sqlx::Error::Database(db) = &e {
             // Primary result codes of SQLite: https://www.sqlite.org/rescode.html
-            match db.code().as_deref() {
-                Some("13") => return StoreError::Full,
-                Some("2067") => return StoreError::NameTaken,
+            let code = db.code().and_then(|c| c.parse::<u32>().ok()).unwrap_or(0);
+            match (code, code & 0xff) {
+                (2067, _) => return StoreError::NameTaken,
+                (_, 13) => return StoreError::Full,
+                (_, 10) => return StoreError::Io(e.to_string()),
                 _ => {}
             }
         }
@@ -101,6 +125,7 @@ pub struct Store {
     readers: SqlitePool,
     queue: mpsc::UnboundedSender<writer::Job>,
     last_seq: watch::Receiver<u64>,
+    reserve: Arc<reserve::Reserve>,
 }
 
 fn options(path: &Path) -> SqliteConnectOptions {
@@ -116,8 +141,15 @@ fn options(path: &Path) -> SqliteConnectOptions {
 
 impl Store {
     /// Opens the database, brings its schema up to date, checks it and starts the writer.
-    /// `event_retention` is how many events are kept.
-    pub async fn open(path: &Path, event_retention: u64) -> Result<Self, StoreError> {
+    /// `event_retention` is how many events are kept, `boot_id` this boot of the machine.
+    ///
+    /// # Errors
+    /// Also a database that cannot be written: without descriptors SQLite opens it read-only.
+    pub async fn open(
+        path: &Path,
+        event_retention: u64,
+        boot_id: &str,
+    ) -> Result<Self, StoreError> {
         let mut connection = options(path).connect().await?;
         migrator()
             .run(&mut connection)
@@ -133,19 +165,29 @@ impl Store {
             .fetch_one(&mut connection)
             .await?;
         let newest = u64::try_from(newest).unwrap_or(0);
+        let numbers = writer::Numbers::begin(&mut connection, newest, boot_id).await?;
+        let reserve = reserve::Reserve::new(path.with_file_name("reserve"));
+        if let Err(error) = reserve.take() {
+            tracing::warn!(%error, "no room can be kept on the disk for removals");
+        }
         let readers = SqlitePoolOptions::new()
             .min_connections(0)
             .max_connections(4)
             .idle_timeout(Duration::from_secs(30))
             .connect_lazy_with(options(path).read_only(true).create_if_missing(false));
         let (queue, jobs) = mpsc::unbounded_channel();
-        let (tell, last_seq) = watch::channel(newest);
-        tokio::spawn(writer::run(connection, jobs, tell, event_retention));
-        Ok(Self {
+        let (tell, last_seq) = watch::channel(numbers.last());
+        let files = writer::Files::of(path);
+        let writing = writer::run(connection, jobs, tell, numbers, event_retention, files);
+        crate::vital::spawn("database writer", writing);
+        let store = Self {
             readers,
             queue,
             last_seq,
-        })
+            reserve: Arc::new(reserve),
+        };
+        store.restore_reserve();
+        Ok(store)
     }
 
     /// Queues writes as one unit of a transaction; the receiver tells when they are committed.
@@ -285,26 +327,43 @@ impl Store {
             .transpose()
     }
 
-    /// Whether the database answers.
+    /// Whether the database can be read and written.
     pub async fn ping(&self) -> Result<(), StoreError> {
         sqlx::query("SELECT 1").execute(&self.readers).await?;
-        Ok(())
+        self.commit(vec![Write::Probe], false).await
+    }
+
+    /// The last commit: waits for everything before it.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.commit(vec![Write::GiveBackNumbers], true).await
+    }
+
+    /// Gives the room that is kept for removals up. `false`: there was none.
+    pub fn give_up_reserve(&self) -> bool {
+        self.reserve.give_up()
+    }
+
+    /// Whether room for removals is kept.
+    pub fn has_reserve(&self) -> bool {
+        self.reserve.is_there()
+    }
+
+    /// Takes the room for removals back as soon as the disk has it. Does not wait.
+    pub fn restore_reserve(&self) {
+        if !self.reserve.begin_restoring() {
+            return;
+        }
+        let reserve = self.reserve.clone();
+        tokio::spawn(async move {
+            let mut pause = FIRST_PAUSE;
+            while reserve.take().is_err() {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            reserve.end_restoring();
+        });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::MIGRATIONS;
-
-    #[test]
-    fn every_migration_of_the_directory_is_known() {
-        let mut files: Vec<_> =
-            std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations"))
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-        files.sort();
-        let known = MIGRATIONS.map(|(version, name, _)| format!("{version:04}_{name}.sql"));
-        assert_eq!(files, known);
-    }
-}
+mod tests;

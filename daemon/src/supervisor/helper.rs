@@ -74,6 +74,16 @@ impl Helper {
         )
     }
 
+    /// The PID of a helper that was reconnected to.
+    pub fn pid(&self) -> Option<u32> {
+        self.shared.socket.peer()
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_gone(&self) -> bool {
+        self.shared.gone.load(Ordering::Acquire)
+    }
+
     /// Sends a request and waits for its answer.
     pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
         let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);

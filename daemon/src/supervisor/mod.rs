@@ -212,8 +212,10 @@ impl Supervisor {
         let zygote = self.zygote.read().await.clone();
         let forking = match zygote.fork(theirs.as_fd()).await {
             Ok(forking) => forking,
+            // Whatever else fails (no memory, no descriptors) is no fault of the zygote's.
+            Err(e) if !is_hang_up(&e) => return Err(e),
             Err(e) => {
-                tracing::warn!(error = %e, "the zygote does not answer; starting another");
+                tracing::warn!(error = %e, "the zygote is gone; starting another");
                 self.replace(&zygote).await?.fork(theirs.as_fd()).await?
             }
         };
@@ -245,6 +247,9 @@ impl Supervisor {
         let mut current = self.zygote.write().await;
         if Arc::ptr_eq(&current, dead) {
             *current = Zygote::spawn(&self.binary).await?;
+            dead.retire();
+            // One that the old zygote has forked.
+            *self.standby() = None;
         }
         Ok(current.clone())
     }
@@ -255,14 +260,7 @@ impl Fresh {
     async fn tell(&self, first: &First, fds: &[OwnedFd]) -> io::Result<bool> {
         let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         match self.socket.send(first, &borrowed).await {
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
-                ) =>
-            {
-                Ok(false)
-            }
+            Err(e) if is_hang_up(&e) => Ok(false),
             sent => sent.map(|()| true),
         }
     }
@@ -278,6 +276,12 @@ impl Fresh {
             Err(e) => Err(StartError::Io(e)),
         }
     }
+}
+
+/// Whether an error says that the peer is gone.
+fn is_hang_up(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 /// How long a container that cannot be watched may take to end.

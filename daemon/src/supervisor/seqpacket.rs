@@ -10,6 +10,7 @@ use std::path::Path;
 
 use littlebox_helper::protocol::{Framed, INLINE_LIMIT, MAX_FDS, MESSAGE_LIMIT};
 use rustix::fs::{MemfdFlags, Mode, OFlags};
+use rustix::io::retry_on_intr;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
@@ -60,10 +61,17 @@ impl SeqPacket {
             None,
         )?;
         let path = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
-        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+        let address = SocketAddrUnix::new(path)?;
+        retry_on_intr(|| rustix::net::connect(&socket, &address))?;
         Ok(Self {
             fd: crate::asyncfd::watch(socket)?,
         })
+    }
+
+    /// The process that listened where this has connected (`SO_PEERCRED`, unix(7)).
+    pub fn peer(&self) -> Option<u32> {
+        let peer = rustix::net::sockopt::socket_peercred(self.fd.get_ref()).ok()?;
+        u32::try_from(peer.pid.as_raw_pid()).ok()
     }
 
     /// Sends one message. Waits while the peer's queue is full.
@@ -139,12 +147,8 @@ fn send_now(fd: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()
     if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(io::Error::other("no room for descriptors"));
     }
-    rustix::net::sendmsg(
-        fd,
-        &[IoSlice::new(bytes)],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    let flags = SendFlags::NOSIGNAL;
+    retry_on_intr(|| rustix::net::sendmsg(fd, &[IoSlice::new(bytes)], &mut control, flags))?;
     Ok(())
 }
 
@@ -158,12 +162,10 @@ fn recv_now<T: DeserializeOwned>(fd: &OwnedFd) -> io::Result<Option<(T, Vec<Owne
     SCRATCH.with_borrow_mut(|buffer| {
         let mut space = [const { MaybeUninit::uninit() }; rustix::cmsg_space!(ScmRights(MAX_FDS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = rustix::net::recvmsg(
-            fd,
-            &mut [IoSliceMut::new(buffer)],
-            &mut control,
-            RecvFlags::CMSG_CLOEXEC,
-        )?;
+        let flags = RecvFlags::CMSG_CLOEXEC;
+        let received = retry_on_intr(|| {
+            rustix::net::recvmsg(fd, &mut [IoSliceMut::new(buffer)], &mut control, flags)
+        })?;
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,11 +17,14 @@ use littlebox_helper::protocol::{
     PROTOCOL_VERSION, ProcessExit, TEST_FAULTS, ZygoteEvent, ZygoteRequest,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::seqpacket::SeqPacket;
 use crate::faults::{self, Defence};
 use crate::spec::signal_name;
+
+/// How long a killed zygote may take to end.
+const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The helper's program, sealed.
 #[derive(Debug)]
@@ -78,6 +81,8 @@ struct Shared {
     /// Helpers by PID, until they are reaped.
     running: Mutex<HashMap<u32, watch::Sender<Fork>>>,
     dead: AtomicBool,
+    /// Another has taken its place.
+    retired: Notify,
 }
 
 /// How far a fork has come.
@@ -184,7 +189,7 @@ impl Zygote {
         }
         let socket = Arc::new(socket);
         let shared = Arc::new(Shared::default());
-        tokio::spawn(read(socket.clone(), shared.clone(), child));
+        crate::vital::spawn("zygote", read(socket.clone(), shared.clone(), child));
         Ok(Arc::new(Self {
             socket,
             shared,
@@ -201,6 +206,11 @@ impl Zygote {
     /// Whether its connection stands.
     pub fn alive(&self) -> bool {
         !self.shared.dead.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; helpers that it has forked go on.
+    pub fn retire(&self) {
+        self.shared.retired.notify_one();
     }
 
     /// Asks for a helper whose first connection is `connection`. Does not wait for the fork.
@@ -224,9 +234,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, mut child: Child) {
+async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, child: Child) {
     loop {
-        match socket.recv::<ZygoteEvent>().await {
+        let received = tokio::select! {
+            received = socket.recv::<ZygoteEvent>() => received,
+            () = shared.retired.notified() => break,
+        };
+        match received {
             Ok(Some((event, _fds))) => shared.handle(event),
             Ok(None) => break,
             Err(error) => {
@@ -242,10 +256,24 @@ async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, mut child: Child) {
     for (_, tell) in lock(&shared.running).drain() {
         tell.send_replace(Fork::ZygoteGone);
     }
-    // It may still run, when only the connection broke; nobody will ask it for anything again.
-    let _ = child.kill();
-    let status = tokio::task::spawn_blocking(move || child.wait()).await;
+    let status = end(child).await;
     tracing::warn!(?status, "the zygote ended; the next start makes another");
+}
+
+/// Ends a zygote that may still run, when only its connection broke: nobody will ask it for anything
+/// again. Bounded, because the kill may fail.
+async fn end(mut child: Child) -> io::Result<Option<ExitStatus>> {
+    if let Err(error) = child.kill() {
+        tracing::error!(%error, pid = child.id(), "cannot kill a zygote");
+    }
+    let deadline = tokio::time::Instant::now() + END_PATIENCE;
+    loop {
+        let status = child.try_wait()?;
+        if status.is_some() || tokio::time::Instant::now() > deadline {
+            return Ok(status);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 impl Shared {

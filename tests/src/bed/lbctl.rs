@@ -24,6 +24,8 @@ impl Bed {
         command
             .args(args)
             .env("LITTLEBOX_SOCKET", &self.dirs.socket)
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
             .env_remove("NO_COLOR");
         command
     }

@@ -77,6 +77,13 @@ impl BedBuilder {
         self
     }
 
+    /// The daemon behind a program that becomes it in the end.
+    #[must_use]
+    pub fn surroundings(mut self, command: Vec<String>) -> Self {
+        self.options.surroundings = command;
+        self
+    }
+
     /// Starts the daemon and takes the first snapshot.
     #[track_caller]
     pub fn build(self) -> Bed {
@@ -205,6 +212,25 @@ impl Bed {
     pub fn start_again(&mut self) {
         assert!(self.daemon.is_none(), "it runs already");
         self.daemon = Some(Daemon::start(&self.dirs, &self.options));
+    }
+
+    /// Starts it again where it may end before it is ready; whether it runs.
+    #[track_caller]
+    pub fn try_start_again(&mut self) -> bool {
+        assert!(self.daemon.is_none(), "it runs already");
+        let mut daemon = Daemon::spawn(&self.dirs, &self.options);
+        let ready = daemon.wait_ready(&self.dirs).is_ok();
+        self.daemon = ready.then_some(daemon);
+        ready
+    }
+
+    /// Whether the daemon runs; one that has ended is reaped, and can be started again.
+    pub fn daemon_runs(&mut self) -> bool {
+        self.daemon = self
+            .daemon
+            .take()
+            .and_then(|mut daemon| daemon.is_running().then_some(daemon));
+        self.daemon.is_some()
     }
 
     /// `kill -9`, then started again.

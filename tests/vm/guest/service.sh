@@ -124,6 +124,39 @@ many_containers_survive_many_restarts() {
   is "$(find /sys/fs/cgroup/littlebox.slice -mindepth 3 -type d)" ""
 }
 
+a_service_that_is_restarted_often_is_not_left_dead() {
+  run web -- sleep 1000
+  local pid
+  pid=$(pid_of web)
+  for unit in littleboxd.service littleboxd.socket littlebox-containers.service; do
+    is "$(systemctl show -P StartLimitIntervalUSec $unit)" 0
+  done
+  for _ in 1 2 3 4 5 6 7 8 9 10 11 12; do systemctl restart littleboxd.service; done
+  active littleboxd.socket
+  is "$(pid_of web)" "$pid"
+  remove_all
+}
+
+_restarts() { test "$(systemctl show -P NRestarts littleboxd.service)" -ge "$1"; }
+
+a_daemon_that_could_not_start_for_a_while_comes_back_by_itself() {
+  local drop_in=/run/systemd/system/littleboxd.service.d asking
+  mkdir -p $drop_in
+  printf '[Service]\nExecStart=\nExecStart=/bin/false\n' >$drop_in/broken.conf
+  systemctl daemon-reload
+  systemctl kill -s KILL littleboxd.service
+  # A client that waits all the while, as the socket lets it.
+  api /health >/run/vm-asked &
+  asking=$!
+  until_true _restarts 12
+  active littleboxd.socket
+  rm -r $drop_in
+  systemctl daemon-reload
+  wait $asking
+  jq -e '.status == "ok"' /run/vm-asked
+  active littleboxd.service
+}
+
 systemd_has_nothing_to_complain_about() {
   is "$(systemctl --failed --no-legend --plain 'littlebox*')" ""
   fails says 'left-over process' journalctl -b -o cat

@@ -1,83 +1,67 @@
 //! Into an archive: files of ours.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 
-use tar::{Builder, Header};
+use littlebox_archive::{Owners, Scope};
+
+use super::flat;
 
 /// What to pack.
 #[derive(Debug)]
 pub struct Packing {
-    /// The file or directory; not followed when it is a link.
-    pub source: PathBuf,
+    /// The file or directory, by an `O_PATH` descriptor.
+    pub source: OwnedFd,
     /// Its name in the archive.
     pub name: OsString,
     /// Our owners; else everything is root's.
     pub keep_owners: bool,
 }
 
-/// Writes a file or directory as a tar archive.
-pub fn pack(packing: &Packing, out: &mut impl Write) -> io::Result<()> {
-    let mut builder = Builder::new(out);
-    append(
-        &mut builder,
-        packing,
-        &packing.source,
-        Path::new(&packing.name),
-    )?;
-    builder.finish()
+/// Writes a file or directory as a tar archive; returns what was left out.
+///
+/// What lies below it may be a container's, which changes it meanwhile: see `littlebox-archive`.
+pub fn pack(packing: Packing, out: &mut impl Write) -> io::Result<Vec<String>> {
+    let owners = match packing.keep_owners {
+        true => Whose::Ours,
+        false => Whose::Roots,
+    };
+    let name = packing.name.into_vec();
+    littlebox_archive::Packing::new(packing.source, name, owners, Scope::Mounts)
+        .and_then(|packing| packing.write(out))
+        .map_err(flat)
 }
 
-fn append(
-    builder: &mut Builder<impl Write>,
-    packing: &Packing,
-    path: &Path,
-    name: &Path,
-) -> io::Result<()> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
-    let metadata = path.symlink_metadata().map_err(named)?;
-    let mut header = Header::new_gnu();
-    header.set_metadata(&metadata);
-    if !packing.keep_owners {
-        header.set_uid(0);
-        header.set_gid(0);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    Ours,
+    Roots,
+}
+
+impl Owners for Whose {
+    fn user(&self, id: u32) -> u32 {
+        match self {
+            Whose::Ours => id,
+            Whose::Roots => 0,
+        }
     }
-    let kind = metadata.file_type();
-    if kind.is_symlink() {
-        header.set_size(0);
-        let target = path.read_link().map_err(named)?;
-        return builder.append_link(&mut header, name, target);
+
+    fn group(&self, id: u32) -> u32 {
+        self.user(id)
     }
-    if kind.is_file() {
-        let file = File::open(path).map_err(named)?;
-        // A file that grows meanwhile must not run into the next header; one that shrinks cannot
-        // be told any more.
-        return builder.append_data(&mut header, name, file.take(metadata.len()));
+
+    fn capability_root(&self, id: u32) -> Option<u32> {
+        Some(id)
     }
-    if !kind.is_dir() {
-        eprintln!(
-            "lbctl: left out: {} is neither file, directory nor link",
-            path.display()
-        );
-        return Ok(());
+
+    fn attributes(&self) -> bool {
+        *self == Whose::Ours
     }
-    header.set_size(0);
-    builder.append_data(&mut header, name, io::empty())?;
-    let mut children: Vec<_> = path
-        .read_dir()
-        .map_err(named)?
-        .collect::<io::Result<_>>()
-        .map_err(named)?;
-    children.sort_by_key(std::fs::DirEntry::file_name);
-    for child in children {
-        append(
-            builder,
-            packing,
-            &child.path(),
-            &name.join(child.file_name()),
-        )?;
+
+    /// The daemon unpacks none.
+    fn devices(&self) -> bool {
+        false
     }
-    Ok(())
 }

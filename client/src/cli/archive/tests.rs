@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags, XattrFlags};
 use tar::{Builder, EntryType, Header};
 
 use super::unpack::target;
@@ -32,6 +33,15 @@ fn archive(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
         builder.append(&header, data.as_bytes()).unwrap();
     }
     builder.into_inner().unwrap()
+}
+
+fn packing(source: &Path, keep_owners: bool) -> Packing {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Packing {
+        source: rustix::fs::open(source, flags, Mode::empty()).unwrap(),
+        name: "src".into(),
+        keep_owners,
+    }
 }
 
 fn unpack_into(dir: &Path, rename: Option<&str>, data: &[u8]) -> io::Result<Vec<String>> {
@@ -82,12 +92,7 @@ fn a_tree_comes_back_as_it_was() {
     let long = "n".repeat(200);
     std::fs::write(src.join(&long), "long").unwrap();
     let mut data = Vec::new();
-    let packing = Packing {
-        source: src,
-        name: "src".into(),
-        keep_owners: false,
-    };
-    pack(&packing, &mut data).unwrap();
+    assert!(pack(packing(&src, false), &mut data).unwrap().is_empty());
     let to = dir.path().join("to");
     std::fs::create_dir(&to).unwrap();
     assert!(unpack_into(&to, Some("dst"), &data).unwrap().is_empty());
@@ -141,4 +146,87 @@ fn setuid_bits_and_devices_are_left_out() {
         0o755
     );
     assert!(!dir.path().join("null").exists());
+}
+
+#[test]
+fn times_before_1970_and_attributes_are_kept_on_demand() {
+    let dir = tempfile::tempdir().unwrap();
+    let src = dir.path().join("src");
+    std::fs::write(&src, "text").unwrap();
+    rustix::fs::setxattr(&src, "user.note", b"kept", XattrFlags::empty()).unwrap();
+    let old = std::time::UNIX_EPOCH - std::time::Duration::from_millis(1500);
+    let file = std::fs::File::options().write(true).open(&src).unwrap();
+    file.set_modified(old).unwrap();
+    for keep_owners in [true, false] {
+        let mut data = Vec::new();
+        pack(packing(&src, keep_owners), &mut data).unwrap();
+        let to = tempfile::tempdir().unwrap();
+        let unpacking = Unpacking {
+            directory: to.path().to_owned(),
+            rename: None,
+            keep_owners,
+        };
+        unpack(&data[..], &unpacking).unwrap();
+        let copy = to.path().join("src");
+        assert_eq!(copy.metadata().unwrap().modified().unwrap(), old);
+        let mut value = [0u8; 16];
+        let found = rustix::fs::getxattr(&copy, "user.note", &mut value[..]);
+        assert_eq!(found.is_ok(), keep_owners);
+    }
+}
+
+#[test]
+fn files_of_the_kernel_are_read_to_their_end() {
+    let mut data = Vec::new();
+    pack(
+        packing(Path::new("/proc/sys/kernel/ostype"), false),
+        &mut data,
+    )
+    .unwrap();
+    let to = tempfile::tempdir().unwrap();
+    unpack_into(to.path(), None, &data).unwrap();
+    assert_eq!(std::fs::read(to.path().join("src")).unwrap(), b"Linux\n");
+}
+
+/// A container that may write to the source exchanges a file and a directory with links to what is
+/// not its own while they are packed, a thousand times.
+#[test]
+fn a_source_that_changes_meanwhile_gives_nothing_foreign() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const TRIES: u32 = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let (src, outside) = (dir.path().join("src"), dir.path().join("outside"));
+    std::fs::create_dir_all(src.join("dir")).unwrap();
+    std::fs::create_dir(&outside).unwrap();
+    std::fs::write(src.join("dir/file"), "ours").unwrap();
+    std::fs::write(src.join("file"), "ours").unwrap();
+    std::fs::write(outside.join("file"), "foreign secret").unwrap();
+    symlink(&outside, src.join("dir-link")).unwrap();
+    symlink(outside.join("file"), src.join("file-link")).unwrap();
+    let done = AtomicBool::new(false);
+    let (mut ours, mut links) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for (a, b) in [("dir", "dir-link"), ("file", "file-link")] {
+                    let (a, b) = (src.join(a), src.join(b));
+                    rustix::fs::renameat_with(CWD, &a, CWD, &b, RenameFlags::EXCHANGE).unwrap();
+                }
+            }
+        });
+        for _ in 0..TRIES {
+            let mut data = Vec::new();
+            pack(packing(&src, false), &mut data).unwrap();
+            let has = |text: &[u8]| data.windows(text.len()).any(|part| part == text);
+            if has(b"foreign secret") {
+                done.store(true, Ordering::Relaxed);
+                panic!("foreign content was packed");
+            }
+            ours += u32::from(has(b"ours"));
+            links += u32::from(has(b"outside/file"));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(ours > 0 && links > 0, "{ours} {links}");
 }

@@ -12,9 +12,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use littlebox_archive::{
+    Bounds, Entry, Kind, Reader, Time, capability_from_archive, is_portable, shown, write_content,
+};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags,
+};
 use rustix::io::Errno;
-use tar::{Archive, Entry, EntryType, Header};
+
+use super::flat;
 
 /// Where to unpack.
 #[derive(Debug)]
@@ -23,7 +29,7 @@ pub struct Unpacking {
     pub directory: PathBuf,
     /// Stands for the first name of every entry; `.` for none.
     pub rename: Option<OsString>,
-    /// The archive's owners and set-user-id bits.
+    /// The archive's owners, set-user-id bits and extended attributes.
     pub keep_owners: bool,
 }
 
@@ -36,14 +42,22 @@ pub fn unpack(input: impl Read, unpacking: &Unpacking) -> io::Result<Vec<String>
         unpacking,
         root,
         directories: Vec::new(),
+        remembered: 0,
+        buffer: vec![0; BUFFER],
         skipped: Vec::new(),
     };
-    let mut archive = Archive::new(input);
-    for entry in archive.entries()? {
-        unpacker.entry(&mut entry?)?;
+    let bounds = Bounds::default();
+    let mut reader = Reader::new(input, &bounds);
+    while let Some(entry) = reader.next_entry().map_err(flat)? {
+        unpacker.entry(&entry, &mut reader)?;
     }
+    unpacker.skipped.extend(reader.left_out());
     unpacker.finish()
 }
+
+const BUFFER: usize = 128 * 1024;
+/// The most bytes of directories' names that wait for their attributes.
+const REMEMBERED: usize = 16 * 1024 * 1024;
 
 struct Unpacker<'a> {
     unpacking: &'a Unpacking,
@@ -51,14 +65,17 @@ struct Unpacker<'a> {
     /// Made or met; their modes and times are set at the end, when nothing is written below any
     /// more.
     directories: Vec<(PathBuf, Attributes)>,
+    remembered: usize,
+    buffer: Vec<u8>,
     skipped: Vec<String>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Attributes {
     mode: Mode,
     owner: Option<(Uid, Gid)>,
-    modified: i64,
+    modified: Time,
+    extended: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 fn named(path: &Path, e: Errno) -> io::Error {
@@ -67,31 +84,21 @@ fn named(path: &Path, e: Errno) -> io::Error {
 }
 
 impl Unpacker<'_> {
-    fn entry(&mut self, entry: &mut Entry<'_, impl Read>) -> io::Result<()> {
-        let Some(path) = target(&entry.path()?, self.unpacking.rename.as_deref())? else {
+    fn entry(&mut self, entry: &Entry, reader: &mut Reader<'_, impl Read>) -> io::Result<()> {
+        let rename = self.unpacking.rename.as_deref();
+        let Some(path) = target(path_of(&entry.path), rename)? else {
             return Ok(());
         };
-        let attributes = self.attributes(entry.header())?;
-        let kind = entry.header().entry_type();
-        let result = match kind {
-            EntryType::Directory => self.directory(&path, attributes),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                return self.file(&path, attributes, entry);
-            }
-            EntryType::Symlink => {
-                let link = entry.link_name_bytes().unwrap_or_default().into_owned();
-                self.symlink(&path, OsStr::from_bytes(&link), attributes)
-            }
-            EntryType::Link => {
-                let Some(link) = entry.link_name()? else {
-                    return Err(bad(&path, "a hard link to nothing"));
-                };
-                match target(&link, self.unpacking.rename.as_deref())? {
-                    Some(existing) => self.hard_link(&path, &existing),
-                    None => return Err(bad(&path, "a hard link to a directory")),
-                }
-            }
-            _ => {
+        let attributes = self.attributes(entry)?;
+        let result = match entry.kind {
+            Kind::Directory => self.directory(&path, attributes),
+            Kind::File => return self.file(&path, &attributes, entry, reader),
+            Kind::Symlink => self.symlink(&path, OsStr::from_bytes(&entry.link), &attributes),
+            Kind::HardLink => match target(path_of(&entry.link), rename)? {
+                Some(existing) => self.hard_link(&path, &existing),
+                None => return Err(bad(&path, "a hard link to a directory")),
+            },
+            Kind::Char | Kind::Block | Kind::Fifo => {
                 self.skipped
                     .push(format!("{} (a device or pipe)", path.display()));
                 Ok(())
@@ -100,35 +107,29 @@ impl Unpacker<'_> {
         result.map_err(|e| named(&path, e))
     }
 
-    fn attributes(&self, header: &Header) -> io::Result<Attributes> {
+    fn attributes(&self, entry: &Entry) -> io::Result<Attributes> {
         let keep = self.unpacking.keep_owners;
         // Root's copy of a container's setuid file would be a way to become root.
-        let bits = header.mode()? & if keep { 0o7777 } else { 0o777 };
-        let id = |n: u64| {
-            // -1 means "unchanged" to chown(2).
-            u32::try_from(n)
-                .ok()
-                .filter(|&n| n != u32::MAX)
-                .ok_or_else(|| {
-                    io::Error::new(
-                        io::ErrorKind::InvalidData,
-                        format!("{n} is no user or group id"),
-                    )
-                })
+        let bits = entry.mode & if keep { 0o7777 } else { 0o777 };
+        // -1 means "unchanged" to chown(2).
+        if keep && (entry.uid == u32::MAX || entry.gid == u32::MAX) {
+            let path = shown(&entry.path);
+            return Err(bad(Path::new(&path), "an owner that does not exist"));
+        }
+        let owner = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
+        let attribute = |(name, value): &(Vec<u8>, Vec<u8>)| match &name[..] {
+            b"security.capability" => Some((name.clone(), capability_from_archive(value, Some)?)),
+            _ => Some((name.clone(), value.clone())),
         };
-        let owner = if keep {
-            Some((
-                Uid::from_raw(id(header.uid()?)?),
-                Gid::from_raw(id(header.gid()?)?),
-            ))
-        } else {
-            None
-        };
-        let modified = i64::try_from(header.mtime()?).unwrap_or(0);
+        let portable = entry.xattrs.iter().filter(|(name, _)| is_portable(name));
         Ok(Attributes {
             mode: Mode::from_raw_mode(bits),
-            owner,
-            modified,
+            owner: keep.then_some(owner),
+            modified: entry.mtime,
+            extended: match keep {
+                true => portable.filter_map(attribute).collect(),
+                false => Vec::new(),
+            },
         })
     }
 
@@ -159,13 +160,23 @@ impl Unpacker<'_> {
             }
             Err(e) => Err(e),
             Ok(()) => {
+                self.remembered += path.as_os_str().len() + size_of::<Attributes>();
                 self.directories.push((path.to_owned(), attributes));
+                if self.remembered > REMEMBERED {
+                    self.set_directories()?;
+                }
                 Ok(())
             }
         }
     }
 
-    fn file(&self, path: &Path, attributes: Attributes, entry: &mut impl Read) -> io::Result<()> {
+    fn file(
+        &mut self,
+        path: &Path,
+        attributes: &Attributes,
+        entry: &Entry,
+        reader: &mut Reader<'_, impl Read>,
+    ) -> io::Result<()> {
         let create = || {
             let (parent, name) = self.parent(path)?;
             remove(&parent, name)?;
@@ -178,11 +189,11 @@ impl Unpacker<'_> {
             )
         };
         let mut file = File::from(create().map_err(|e| named(path, e))?);
-        io::copy(entry, &mut file)?;
+        write_content(reader, entry, &mut file, &mut self.buffer).map_err(flat)?;
         set_attributes(&file, attributes).map_err(|e| named(path, e))
     }
 
-    fn symlink(&self, path: &Path, link: &OsStr, attributes: Attributes) -> Result<(), Errno> {
+    fn symlink(&self, path: &Path, link: &OsStr, attributes: &Attributes) -> Result<(), Errno> {
         let (parent, name) = self.parent(path)?;
         remove(&parent, name)?;
         rustix::fs::symlinkat(link, &parent, name)?;
@@ -200,16 +211,24 @@ impl Unpacker<'_> {
         rustix::fs::linkat(&from_parent, from, &to_parent, to, AtFlags::empty())
     }
 
-    fn finish(self) -> io::Result<Vec<String>> {
-        for (path, attributes) in self.directories.iter().rev() {
-            let set = || {
-                let fd = open_below(&self.root, path, OFlags::DIRECTORY | OFlags::RDONLY)?;
-                set_attributes(&fd, *attributes)
-            };
-            set().map_err(|e| named(path, e))?;
-        }
+    fn finish(mut self) -> io::Result<Vec<String>> {
+        self.set_directories()?;
         Ok(self.skipped)
     }
+
+    /// Sets the directories' attributes, the innermost first.
+    fn set_directories(&mut self) -> Result<(), Errno> {
+        self.remembered = 0;
+        for (path, attributes) in std::mem::take(&mut self.directories).iter().rev() {
+            let fd = open_below(&self.root, path, OFlags::DIRECTORY | OFlags::RDONLY)?;
+            set_attributes(&fd, attributes)?;
+        }
+        Ok(())
+    }
+}
+
+fn path_of(name: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(name))
 }
 
 fn open_below(root: &OwnedFd, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -233,21 +252,28 @@ fn remove(parent: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
     }
 }
 
-fn set_attributes(fd: impl AsFd, attributes: Attributes) -> Result<(), Errno> {
+fn set_attributes(fd: impl AsFd, attributes: &Attributes) -> Result<(), Errno> {
     let fd = fd.as_fd();
     // The owner first: chown(2) clears the set-user-id bit.
     if let Some((uid, gid)) = attributes.owner {
         rustix::fs::fchown(fd, Some(uid), Some(gid))?;
     }
     rustix::fs::fchmod(fd, attributes.mode)?;
+    for (name, value) in &attributes.extended {
+        match rustix::fs::fsetxattr(fd, &name[..], value, XattrFlags::empty()) {
+            // A filesystem without attributes, or file capabilities without the right to give them.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::PERM) => {}
+            Err(e) => return Err(e),
+        }
+    }
     let times = Timestamps {
         last_access: Timespec {
             tv_sec: 0,
             tv_nsec: UTIME_OMIT,
         },
         last_modification: Timespec {
-            tv_sec: attributes.modified,
-            tv_nsec: 0,
+            tv_sec: attributes.modified.secs,
+            tv_nsec: attributes.modified.nanos.into(),
         },
     };
     rustix::fs::futimens(fd, &times)

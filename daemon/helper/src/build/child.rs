@@ -14,7 +14,8 @@ use rustix::thread::ThreadNameSpaceType;
 use super::clocks;
 use super::detached::{Start, Status};
 use super::mounts::{self, Context, Source};
-use super::namespaces::{Namespaces, Origin, join, join_process};
+use super::namespaces::{Birth, Namespaces, Origin, join, join_process};
+use super::paths::Links;
 use super::program::{LastFork, Program, give_up, harden};
 use super::report::{FromChild, Report};
 use super::rootfs::inherited_propagation;
@@ -27,7 +28,7 @@ use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
 use crate::protocol::{
-    LaunchPlan, MountSource, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step,
+    Defence, LaunchPlan, MountSource, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step,
     StepFailure,
 };
 use crate::sys::{self, MountAttr, mount_setattr};
@@ -85,6 +86,7 @@ impl<'a> Container<'a> {
         steps.run_if(self.cgroup.has_v1(), Step::CgroupAttach, |_| {
             self.cgroup.attach_self_v1()
         })?;
+        scheduling::set_cpus(&[]).map_err(|fault| fault.of_step(Step::Scheduling))?;
         self.enter_user_namespace(steps, report)?;
         self.enter_namespaces(steps)?;
         self.enter_time_namespace(steps, report)?;
@@ -110,10 +112,10 @@ impl<'a> Container<'a> {
         let program = Program {
             process: &plan.process,
             stdio,
-            fork: if plan.init {
-                LastFork::Init
-            } else {
-                LastFork::None
+            fork: match self.namespaces.birth() {
+                Birth::Outside => LastFork::PidNamespace,
+                Birth::Inside | Birth::Middle if plan.init => LastFork::Init,
+                Birth::Inside | Birth::Middle => LastFork::None,
             },
             tie: self.start.tie_of_container(&plan.hooks),
         };
@@ -145,7 +147,7 @@ impl<'a> Container<'a> {
         let (plan, namespaces) = (self.plan, self.namespaces);
         let is_new = |kind| namespaces.origin(kind) == Origin::New;
         let own_names = namespaces.origin(NamespaceKind::Uts) != Origin::Host;
-        let join = namespaces.any_given() && !namespaces.needs_middle();
+        let join = namespaces.joins_in_child();
         let joined = steps.across_time_namespace(|| {
             if join {
                 namespaces.join_in_child()
@@ -190,6 +192,18 @@ impl<'a> Container<'a> {
         steps.run_if(!dev_is_made, Step::Devices, |_| {
             devices::make(&tree, &plan.devices)
         })?;
+        let elsewhere = !plan.devices.iter().all(devices::is_below_dev);
+        steps.run_if(elsewhere, Step::Devices, |_| {
+            devices::make_elsewhere(&tree, &plan.devices)
+        })?;
+        let cwd = &plan.process.cwd;
+        if plan.process.create_cwd && Defence::CwdInside.stands() {
+            // As long as the root is writable.
+            let subject = Some(format!("make {}", cwd.display()));
+            steps.run_on(Step::Cwd, subject, |_| {
+                tree.ensure_dir(cwd, Links::Inside).map(drop)
+            })?;
+        }
         let pty = self.console(&tree, steps)?;
         let proc = self.proc.take();
         steps.run_if(!plan.sysctls.is_empty(), Step::Sysctls, |_| {
@@ -338,9 +352,7 @@ impl Exec<'_> {
             scheduling::set_cpus(&cpus.initial)
         })?;
         steps.run_if(v1, Step::CgroupAttach, |_| self.cgroup.attach_self_v1())?;
-        steps.run_if(!cpus.finally.is_empty(), Step::Scheduling, |_| {
-            scheduling::set_cpus(&cpus.finally)
-        })?;
+        scheduling::set_cpus(&cpus.finally).map_err(|fault| fault.of_step(Step::Scheduling))?;
         // Before the container's mounts are all that this process sees.
         let labelled = !process.labels.is_empty();
         steps.run_if(labelled, Step::SecurityLabels, |_| {

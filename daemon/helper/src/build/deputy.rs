@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags, open};
 
 use super::guard::Child;
+use super::idmap;
 use super::namespaces;
 use super::report::{FromMiddle, Report};
 use super::spawn;
@@ -46,7 +47,8 @@ pub fn fetch(flags: u64, work: impl FnOnce() -> Result<OwnedFd, Fault>) -> Resul
 pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<OwnedFd, Fault> {
     let (ours, childs) = Report::pair()?;
     let new_user = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
-    let child = match spawn::fork(new_user, None)? {
+    let owner = idmap::owner_of(uid_map, gid_map);
+    let child = match spawn::fork_owned(owner, new_user, None)? {
         Forked::Child => {
             drop(ours);
             // It is there until its maps are written and its namespace is opened, or nobody is

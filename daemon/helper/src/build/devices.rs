@@ -39,10 +39,9 @@ pub fn fill(
     maps: Option<Maps<'_>>,
 ) -> Result<(), Fault> {
     for device in devices {
-        let rest = device
-            .path
-            .strip_prefix("/dev")
-            .map_err(|_| outside(&device.path))?;
+        let Ok(rest) = device.path.strip_prefix("/dev") else {
+            continue;
+        };
         let parent = rest.parent().unwrap_or(Path::new(""));
         let parent = paths::ensure_dir(dev, parent, Links::Inside)?;
         make_node(parent.as_fd(), device, maps)?;
@@ -50,7 +49,12 @@ pub fn fill(
     links(dev)
 }
 
-/// Fills a fresh `/dev`. Where the plan has none (the host's is bound), nothing is touched.
+/// Whether the node is below `/dev`.
+pub fn is_below_dev(device: &DevicePlan) -> bool {
+    device.path.starts_with("/dev")
+}
+
+/// Fills a fresh `/dev`. Where the plan has none (the host's is bound), nothing there is touched.
 pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
     let Some(dev) = tree.fresh("/dev", "tmpfs") else {
         return Ok(());
@@ -58,10 +62,28 @@ pub fn make(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
     // Nodes on a filesystem of a user namespace are refused, and would not open: once is enough
     // to know.
     let mut refused = false;
-    for device in devices {
+    for device in devices.iter().filter(|device| is_below_dev(device)) {
         refused = node(tree, device, refused)?;
     }
     links(dev)
+}
+
+/// Makes the nodes elsewhere, in what the image or a mount has there. What is there from an earlier
+/// run of the same bundle is used as it is.
+pub fn make_elsewhere(tree: &Tree, devices: &[DevicePlan]) -> Result<(), Fault> {
+    for device in devices.iter().filter(|device| !is_below_dev(device)) {
+        match node(tree, device, false) {
+            Err(fault) if fault.is(Errno::EXIST) => {
+                let found = tree.open(&device.path, OFlags::PATH | OFlags::NOFOLLOW);
+                let found = found.fault_at("openat2", device.path.display())?;
+                if !is_node(found.as_fd(), device)? {
+                    return Err(fault.because("something else than the device is there already"));
+                }
+            }
+            made => made.map(drop)?,
+        }
+    }
+    Ok(())
 }
 
 fn links(dev: BorrowedFd<'_>) -> Result<(), Fault> {
@@ -77,12 +99,9 @@ fn links(dev: BorrowedFd<'_>) -> Result<(), Fault> {
 /// Makes one node; returns whether mknod is refused here.
 fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> {
     let path = device.path.as_path();
-    if !path.starts_with("/dev") {
-        return Err(outside(path));
-    }
     if !refused {
-        let parent = path.parent().unwrap_or(Path::new("/dev"));
-        let parent = if Defence::DevByDescriptor.stands() {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        let parent = if Defence::DevByDescriptor.stands() || !is_below_dev(device) {
             tree.ensure_dir(parent, Links::Inside)?
         } else {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -94,13 +113,14 @@ fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> 
             result => return result.map(|()| false),
         }
     }
-    let host = host_node(path, file_type(device)?, (device.major, device.minor))?;
+    let (kind, numbers) = (file_type(device)?, (device.major, device.minor));
+    let host = host_node(path, kind, numbers).or_else(|fault| {
+        // Elsewhere the host has it by the same name at most.
+        let in_dev = Path::new("/dev").join(paths::file_name(path)?);
+        host_node(&in_dev, kind, numbers).map_err(|_| fault)
+    })?;
     attach(host, tree.ensure_file(path)?, path)?;
     Ok(true)
-}
-
-fn outside(path: &Path) -> Fault {
-    Fault::refused("devices are made below /dev").at(path.display())
 }
 
 fn make_node(
@@ -129,14 +149,24 @@ fn make_node(
         None => (Some(device.uid), Some(device.gid)),
         Some((uids, gids)) => (on_host(uids, device.uid), on_host(gids, device.gid)),
     };
-    chownat(
-        parent,
-        name,
-        uid.map(Uid::from_raw),
-        gid.map(Gid::from_raw),
-        AtFlags::SYMLINK_NOFOLLOW,
-    )
-    .fault_at("fchownat", path.display())
+    // By a descriptor that was looked at: elsewhere than in a fresh /dev somebody may have put a
+    // file of the host in its place.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = openat(parent, name, flags, Mode::empty()).fault_at("openat", path.display())?;
+    if !is_node(node.as_fd(), device)? || fstat(&node).fault("fstat")?.st_nlink != 1 {
+        return Err(Fault::refused("the node was exchanged for something else").at(path.display()));
+    }
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    chownat(node, "", uid, gid, AtFlags::EMPTY_PATH).fault_at("fchownat", path.display())
+}
+
+fn is_node(fd: BorrowedFd<'_>, device: &DevicePlan) -> Result<bool, Fault> {
+    let kind = file_type(device)?;
+    if kind == FileType::Fifo {
+        let mode = fstat(fd).fault("fstat")?.st_mode;
+        return Ok(FileType::from_raw_mode(mode) == kind);
+    }
+    is_device(fd, kind, device.major, device.minor)
 }
 
 /// The host's node, if it is the device that is meant, as a detached mount. The mount is

@@ -6,7 +6,7 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
-use crate::protocol::ProcessPlan;
+use crate::protocol::{ProcessPlan, StepFailure};
 use crate::sys::{self, Arguments};
 
 /// Where is searched when the environment says nothing.
@@ -21,6 +21,8 @@ pub struct Execution<'p> {
     paths: Vec<CString>,
     argv: Arguments,
     env: Arguments,
+    /// Which of the paths is a program, as far as can be seen.
+    found: Option<usize>,
 }
 
 impl<'p> Execution<'p> {
@@ -37,16 +39,32 @@ impl<'p> Execution<'p> {
             paths: candidates(command, search_path(process)).map_err(zero)?,
             argv: Arguments::new(c_strings(process.args.iter()).map_err(zero)?),
             env: Arguments::new(c_strings(env).map_err(zero)?),
+            found: None,
         })
+    }
+
+    /// Looks for the program, so that what execve(2) says can be told apart.
+    ///
+    /// # Errors
+    /// As [`Execution::execute`]: it is plainly not there.
+    pub fn look(&mut self) -> Result<(), Fault> {
+        self.found =
+            Some(first_program(&self.paths).map_err(|errno| missing(errno, self.command))?);
+        Ok(())
     }
 
     /// Becomes the program, or tells why not: `ENOENT` when it is nowhere, `EACCES` when it was
     /// found and may not be executed.
     pub fn execute(&self) -> Fault {
-        explain(
-            Fault::of("execve", self.try_paths()).at(self.command),
-            self.command,
-        )
+        let errno = self.try_paths();
+        let program = self.found.and_then(|i| self.paths.get(i));
+        match program {
+            // It is there, so what is not is what it takes to run it.
+            Some(program) if errno == Errno::NOENT => Fault::of("execve", errno)
+                .at(program.to_string_lossy())
+                .because(StepFailure::NO_INTERPRETER),
+            _ => missing(errno, self.command),
+        }
     }
 
     /// As execvp(3): what may not be executed here may be found further on.
@@ -74,16 +92,23 @@ pub fn find(process: &ProcessPlan) -> Result<(), Fault> {
     };
     let paths = candidates(command, search_path(process))
         .map_err(|_| Fault::refused("the command contains a zero byte").at(command))?;
+    first_program(&paths)
+        .map(drop)
+        .map_err(|errno| missing(errno, command))
+}
+
+/// The first of the paths that is a file which may be executed.
+fn first_program(paths: &[CString]) -> Result<usize, Errno> {
     let mut worst = Errno::NOENT;
-    for path in paths {
-        match accessat(CWD, &path, Access::EXEC_OK, AtFlags::EACCESS) {
-            Ok(()) if is_file(&path) => return Ok(()),
+    for (i, path) in paths.iter().enumerate() {
+        match accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) if is_file(path) => return Ok(i),
             Ok(()) => worst = Errno::ACCESS,
             Err(Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => worst = errno,
         }
     }
-    Err(explain(Fault::of("execve", worst).at(command), command))
+    Err(worst)
 }
 
 fn is_file(path: &CStr) -> bool {
@@ -119,11 +144,9 @@ fn c_strings<'s>(
     strings.map(|s| CString::new(s.as_bytes())).collect()
 }
 
-fn explain(fault: Fault, command: &str) -> Fault {
+fn missing(errno: Errno, command: &str) -> Fault {
+    let fault = Fault::of("execve", errno).at(command);
     match fault.errno {
-        libc::ENOENT if command.contains('/') && exists(command) => {
-            fault.because("its interpreter (the ELF loader, or what follows #!) does not exist")
-        }
         libc::ENOENT if command.contains('/') => fault.because("no such program in the container"),
         libc::ENOENT => fault.because("no such program in the container's PATH"),
         libc::EACCES => fault.because("it may not be executed: its mode, or a noexec mount"),
@@ -131,8 +154,4 @@ fn explain(fault: Fault, command: &str) -> Fault {
         libc::E2BIG => fault.because("arguments and environment are too large"),
         _ => fault,
     }
-}
-
-fn exists(path: &str) -> bool {
-    accessat(CWD, path, Access::EXISTS, AtFlags::empty()).is_ok()
 }

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{AtFlags, renameat, unlinkat};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
@@ -16,9 +17,21 @@ use rustix::net::{
 use super::report::Report;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{Step, StepFailure};
+use crate::sys;
 
 /// The socket's name in its directory.
 pub const NAME: &str = "start.sock";
+
+/// Signals whose default is not to end a process (signal(7)).
+const DO_NOT_END: [i32; 7] = [
+    libc::SIGCHLD,
+    libc::SIGCONT,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+    libc::SIGURG,
+    libc::SIGWINCH,
+];
 
 /// Its name from when a start was asked for until the program runs, or never will.
 pub const ASKED: &str = "starting.sock";
@@ -79,8 +92,29 @@ impl GateError {
     }
 }
 
-/// The waiting side: returns when somebody has asked.
+/// The waiting side: returns when somebody has asked. A signal that would end a program ends this
+/// process, too: the first of a PID namespace ignores what it has no handler for
+/// (pid_namespaces(7)), and whoever stops a created container would have no effect.
 pub(super) fn wait(gate: BorrowedFd<'_>) -> Result<Report, Fault> {
+    let signals = sys::all_signals().fault("signalfd4")?;
+    loop {
+        let mut fds = [
+            PollFd::from_borrowed_fd(gate, PollFlags::IN),
+            PollFd::new(&signals, PollFlags::IN),
+        ];
+        retry_on_intr(|| poll(&mut fds, None)).fault("poll")?;
+        let [asked, signalled] = fds.map(|fd| !fd.revents().is_empty());
+        if signalled {
+            let signal = sys::read_signal(signals.as_fd()).fault("read")?;
+            if !DO_NOT_END.contains(&signal) {
+                sys::exit_now(128 + signal);
+            }
+        }
+        if asked {
+            break;
+        }
+    }
+    sys::set_signal_mask(0).fault("rt_sigprocmask")?;
     retry_on_intr(|| accept_with(gate, SocketFlags::CLOEXEC))
         .map(Report::from)
         .fault_at("accept4", NAME)

@@ -13,31 +13,69 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::seccomp;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::HookPlan;
+use crate::protocol::{HookPlan, ProcessPlan};
+use crate::sys;
 
 /// How much of what a hook printed is told when it fails.
 const OUTPUT_LIMIT: u64 = 4096;
 
-/// Runs hooks in their order, until one fails. `name` is their list's in the specification.
+/// Runs hooks in their order, until one fails. `name` is their list's in the specification. One that
+/// says nothing of its environment has this process'.
 ///
 /// # Errors
 /// The first that could not be run, did not return 0, or took longer than its timeout; with what it
 /// printed.
 pub fn run_all(name: &str, hooks: &[HookPlan], state: &str) -> Result<(), Fault> {
+    hooks
+        .iter()
+        .try_for_each(|hook| run(name, hook, state, |_| {}))
+}
+
+/// Runs `startContainer` hooks: as all that is executed in the container they are under the filter of
+/// its process, and one that says nothing of its environment has that one's.
+///
+/// # Errors
+/// As [`run_all`].
+pub fn run_in_container(
+    hooks: &[HookPlan],
+    state: &str,
+    process: &ProcessPlan,
+    home: Option<&str>,
+) -> Result<(), Fault> {
     hooks.iter().try_for_each(|hook| {
-        run(hook, state).map_err(|why| {
-            Fault::refused(format!("the {name} hook failed: {why}")).at(hook.path.display())
+        run("startContainer", hook, state, |command| {
+            if hook.env.is_none() {
+                let env = process.env.iter().filter_map(|entry| entry.split_once('='));
+                let home = home.map(|home| ("HOME", home));
+                command.env_clear().envs(env).envs(home);
+            }
+            let process = process.clone();
+            sys::before_exec(command, move || {
+                let loaded = seccomp::load(&process);
+                loaded.map_err(|fault| std::io::Error::from_raw_os_error(fault.errno))
+            });
         })
     })
 }
 
-fn run(hook: &HookPlan, state: &str) -> Result<(), String> {
+fn run(
+    name: &str,
+    hook: &HookPlan,
+    state: &str,
+    prepare: impl FnOnce(&mut Command),
+) -> Result<(), Fault> {
+    try_run(hook, state, prepare).map_err(|why| {
+        Fault::refused(format!("the {name} hook failed: {why}")).at(hook.path.display())
+    })
+}
+
+fn try_run(hook: &HookPlan, state: &str, prepare: impl FnOnce(&mut Command)) -> Result<(), String> {
     let output = memory_file("").map_err(describe)?;
-    let child = command(hook, state, &output)
-        .map_err(describe)?
-        .spawn()
-        .map_err(|error| error.to_string())?;
+    let mut command = command(hook, state, &output).map_err(describe)?;
+    prepare(&mut command);
+    let child = command.spawn().map_err(|error| error.to_string())?;
     match wait(child, hook.timeout_s) {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(with_output(how(status), output)),
@@ -52,10 +90,11 @@ fn command(hook: &HookPlan, state: &str, output: &File) -> Result<Command, Fault
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);
     }
-    let env = hook.env.iter().filter_map(|entry| entry.split_once('='));
+    if let Some(env) = &hook.env {
+        let env = env.iter().filter_map(|entry| entry.split_once('='));
+        command.env_clear().envs(env);
+    }
     command
-        .env_clear()
-        .envs(env)
         .stdin(memory_file(state)?)
         .stdout(output.try_clone().fault("fcntl")?)
         .stderr(Stdio::from(output.try_clone().fault("fcntl")?));

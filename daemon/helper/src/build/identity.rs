@@ -1,6 +1,7 @@
 //! Users, groups and capabilities of a process that becomes a program.
 
 use rustix::io::Errno;
+use rustix::process::{getegid, geteuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set,
     configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
@@ -12,7 +13,50 @@ use super::stdio::ChildStdio;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{CapabilityPlan, Defence, IdMapping, UserPlan};
-use crate::users;
+use crate::{sys, users};
+
+/// Makes the ids of this thread others' for one clone, in what counts for a new user namespace: who
+/// it belongs to, and whose account everything is charged to that the kernel counts per user below
+/// it (inotify(7), mq_overview(7), POSIX timers, pending signals, namespaces). With the host's root as
+/// its owner, every container and the host's root would share one account.
+///
+/// Only the effective ids change. The real and saved ones stay, so the permitted capabilities do,
+/// too (capabilities(7), "Effect of user ID changes on capabilities"), nobody may send this process
+/// signals or trace it by having these ids, and there is a way back. Files are opened as before.
+pub fn appear_as((uid, gid): (u32, u32)) -> Result<OwnIds, Fault> {
+    let own = OwnIds {
+        uid: geteuid(),
+        gid: getegid(),
+    };
+    let appeared = own.set_effective(Uid::from_raw(uid), Gid::from_raw(gid));
+    if appeared.is_err() {
+        own.take_back()?;
+    }
+    appeared.map(|()| own)
+}
+
+/// The ids that a thread had before [`appear_as`].
+#[derive(Debug)]
+pub struct OwnIds {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl OwnIds {
+    /// This thread is itself again.
+    pub fn take_back(&self) -> Result<(), Fault> {
+        self.set_effective(self.uid, self.gid)
+    }
+
+    fn set_effective(&self, uid: Uid, gid: Gid) -> Result<(), Fault> {
+        set_thread_res_gid(self.gid, gid, self.gid).fault("setresgid")?;
+        set_thread_res_uid(self.uid, uid, self.uid).fault("setresuid")?;
+        sys::set_fs_ids(self.uid.as_raw(), self.gid.as_raw());
+        raise_effective()?;
+        // A change of the effective ids has undone it.
+        harden()
+    }
+}
 
 /// Takes over the plan's user and groups. The capabilities stay permitted for the steps that
 /// follow. Returns the value for HOME where it was asked for.
@@ -22,7 +66,7 @@ pub fn assume(
     stdio: &ChildStdio,
     warnings: &mut Warnings,
 ) -> Result<Option<String>, Fault> {
-    let identity = users::look_up(plan, needs_home)?;
+    let identity = users::look_up(plan, needs_home, warnings)?;
     if identity.uid != 0 {
         stdio.give_to(identity.uid, None)?;
         set_keep_capabilities(true).fault("prctl(PR_SET_KEEPCAPS)")?;

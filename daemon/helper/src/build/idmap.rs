@@ -5,6 +5,7 @@ use std::path::Path;
 
 use rustix::fs::fstatfs;
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use super::deputy;
 use super::namespaces;
@@ -46,6 +47,12 @@ pub fn root_of(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Option<(u32, u32
         Some(namespaces::host_id(map, 0).unwrap_or(line.host_id))
     };
     Some((first(uid_map)?, first(gid_map)?))
+}
+
+/// Who a user namespace with these maps is to belong to: its own root, where that is not the
+/// helper's user.
+pub fn owner_of(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Option<(u32, u32)> {
+    root_of(uid_map, gid_map).filter(|(uid, _)| *uid != geteuid().as_raw())
 }
 
 /// Gives a detached mount the id map of a user namespace.

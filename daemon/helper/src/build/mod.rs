@@ -42,6 +42,7 @@ mod report;
 mod rootfs;
 mod scheduling;
 mod seccomp;
+mod source;
 mod spawn;
 mod stdio;
 mod steps;
@@ -51,8 +52,6 @@ mod tree;
 mod view;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use rustix::thread::{CapabilitySet, ThreadNameSpaceType};
 
 use crate::cgroup::Cgroup;
 use crate::defence;
@@ -73,6 +72,8 @@ use program::LastFork;
 use report::{First, Heard, Report};
 use stdio::{ChildStdio, Prepared};
 use steps::Steps;
+
+pub(crate) use steps::Warnings;
 
 pub use detached::{Detached, Status};
 pub use namespaces::Membership;
@@ -158,8 +159,7 @@ pub fn prepare() {
 /// Builds the container of `plan` and starts its program. `fds` are the descriptors that lay
 /// beside the plan (for `NamespacePlan::Join`).
 ///
-/// The caller must be a process with one thread. Afterwards its children are born in the
-/// container's PID namespace, so that each exec is a single clone.
+/// The caller must be a process with one thread.
 ///
 /// # Errors
 ///
@@ -228,7 +228,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     };
     drop(childs_report);
     parts.release_to_child();
-    let running = watch(
+    let watched = watch(
         plan,
         &namespaces,
         &child,
@@ -236,10 +236,12 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
         start,
         &mut parts,
         &mut steps,
-    )
-    .and_then(|launched| conclude(launched, parts.stdio, &child, &namespaces, steps, &report))
-    .and_then(|(launched, stdio)| Ok((launched, check_stdio(stdio, start)?)));
-    let ((mut launched, stdio), child) = child.or_end(running)?;
+    );
+    let (mut launched, child) = child.or_end(watched)?;
+    let (mut heard, child) = follow(child, &report, &steps)?;
+    let stdio = check_stdio(choose_stdio(parts.stdio, heard.terminal.take()), start);
+    let (stdio, child) = child.or_end(stdio)?;
+    conclude(&mut launched, heard, &child, &namespaces, steps);
     launched.cgroups = cgroup.get().paths();
     launched.device_filter = cgroup.get().device_filter(&plan.cgroup.resources);
     Ok(Built {
@@ -378,6 +380,7 @@ fn watch(
     parts: &mut Parts,
     steps: &mut Steps,
 ) -> Result<Launched, StepFailure> {
+    let inodes = namespaces.inodes(child.pid).unwrap_or_default();
     if namespaces.origin(NamespaceKind::User) == Origin::New {
         steps.run(Step::IdMaps, |_| {
             namespaces::write_id_maps(child.pid, &plan.uid_map, &plan.gid_map)
@@ -409,9 +412,6 @@ fn watch(
             ..Launched::default()
         });
     }
-    namespaces
-        .enter_container_pid(child.pidfd.as_fd())
-        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
     let helper_pid = rustix::process::getpid()
         .as_raw_nonzero()
         .get()
@@ -421,7 +421,7 @@ fn watch(
         start_time: view::start_time(child.pid).unwrap_or(0),
         helper_pid,
         helper_start_time: view::start_time(helper_pid).unwrap_or(0),
-        namespaces: namespaces.inodes(child.pid).unwrap_or_default(),
+        namespaces: inodes,
         idmaps: std::mem::take(&mut parts.idmaps),
         ..Launched::default()
     })
@@ -459,33 +459,28 @@ fn run_hooks(
     Ok(())
 }
 
-/// The helper's part when the child has become the program.
+/// What is told of a child that has become the program.
 fn conclude(
-    mut launched: Launched,
-    pipes: Option<Stdio>,
+    launched: &mut Launched,
+    mut heard: Heard,
     child: &Child,
     namespaces: &Namespaces,
     mut steps: Steps,
-    report: &Report,
-) -> Result<(Launched, Option<Stdio>), StepFailure> {
-    let mut heard = hear(child, report, &steps)?;
-    let stdio = choose_stdio(pipes, heard.terminal.take());
+) {
+    if launched.pid != child.pid {
+        launched.pid = child.pid;
+        launched.start_time = view::start_time(child.pid).unwrap_or(0);
+    }
     namespaces.refresh(&mut launched.namespaces, child.pid);
     steps.timings.append(&mut heard.timings);
     steps.timings.push(exec_timing(&steps));
     launched.timings = steps.timings;
     launched.warnings = steps.warnings;
     launched.warnings.append(&mut heard.warnings);
-    Ok((launched, stdio))
 }
 
-/// Waits for the child's end of the report.
-fn hear(child: &Child, report: &Report, steps: &Steps) -> Result<Heard, StepFailure> {
-    let heard = report.listen().map_err(|fault| fault.of_step(Step::Exec))?;
-    judge(heard, child, steps)
-}
-
-/// As [`hear`], of a child that may have let another go on in its place; with the one that did.
+/// Waits for the end of the report of a child that may have let another go on in its place; with the
+/// one that did.
 fn follow(child: Child, report: &Report, steps: &Steps) -> Result<(Heard, Child), StepFailure> {
     let heard = report.listen().map_err(|fault| fault.of_step(Step::Exec));
     let (mut heard, child) = child.or_end(heard)?;
@@ -566,15 +561,13 @@ pub fn exec(
         scheduling: plan.process.scheduling.in_container(of_container),
         ..plan.process.clone()
     };
-    let traced = can_trace(&launch.process) || can_trace(&process);
-    exec_as(running, &process, plan.stdin, traced, Start::Supervised)
+    exec_as(running, &process, plan.stdin, Start::Supervised)
 }
 
 /// Starts a process inside a running container that somebody else has built. It goes its own way;
 /// until it ends or this process does, it is a child of this process.
 ///
-/// The caller must be a process with one thread, and is in the container's PID namespace for its
-/// children afterwards.
+/// The caller must be a process with one thread.
 ///
 /// # Errors
 /// As [`exec`].
@@ -583,52 +576,35 @@ pub fn exec_detached(
     process: &ProcessPlan,
     detached: &Detached<'_>,
 ) -> Result<ExecBuilt, StepFailure> {
-    if running.membership.has_pid() {
-        namespaces::join_process(running.pidfd, ThreadNameSpaceType::PROCESS_ID)
-            .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
-    }
-    exec_as(
-        running,
-        process,
-        false,
-        can_trace(process),
-        Start::Detached(detached),
-    )
-}
-
-fn can_trace(process: &ProcessPlan) -> bool {
-    let held = process.capabilities.bounding | process.capabilities.permitted;
-    held & CapabilitySet::SYS_PTRACE.bits() != 0
+    exec_as(running, process, false, Start::Detached(detached))
 }
 
 /// Where a process is born that joins a container.
 ///
 /// Whoever has CAP_SYS_PTRACE in the host's user namespace can trace a process that is not dumpable,
-/// and may be in the container (CVE-2016-9962). There such a process is born outside of the
-/// container's PID namespace, and what is born inside is its child, which has no rights left that
-/// the container has not (but for CAP_SYS_ADMIN until its seccomp filter is loaded, where the
-/// request lifts no_new_privileges). In a user namespace the capability does not reach what comes from outside.
-fn fork_of(running: Running<'_>, traced: bool) -> LastFork {
-    let reachable =
-        traced && running.membership.user() == Origin::Host && running.membership.has_pid();
-    if reachable && Defence::JoinsLast.stands() {
+/// and may be in the container's PID namespace (CVE-2016-9962): the container, another that has joined
+/// that namespace, a program that was executed with the capability and has left others behind. So such
+/// a process is born outside of the PID namespace, and what is born inside is its child, which has no
+/// rights left that the container has not (but for CAP_SYS_ADMIN until its seccomp filter is loaded,
+/// where the request lifts no_new_privileges).
+fn fork_of(running: Running<'_>) -> LastFork {
+    if running.membership.has_pid() && Defence::JoinsLast.stands() {
         LastFork::PidNamespace
     } else {
         LastFork::None
     }
 }
 
-/// The clone of an exec; afterwards this process' children are born in the container's PID
-/// namespace, as before.
+/// The clone of an exec.
 fn fork_exec(running: Running<'_>, fork: LastFork) -> Result<Forked, Fault> {
     let cgroup = running.cgroup.clone_fd();
-    if fork == LastFork::None {
+    if fork == LastFork::PidNamespace || !running.membership.has_pid() {
         return spawn::fork(0, cgroup);
     }
-    namespaces::bear_children_outside()?;
+    namespaces::bear_children_in(running.pidfd)?;
     let forked = spawn::fork(0, cgroup);
     if !matches!(forked, Ok(Forked::Child)) {
-        namespaces::bear_children_in(running.pidfd)?;
+        namespaces::bear_children_outside()?;
     }
     forked
 }
@@ -637,7 +613,6 @@ fn exec_as(
     running: Running<'_>,
     process: &ProcessPlan,
     stdin: bool,
-    traced: bool,
     start: Start<'_>,
 ) -> Result<ExecBuilt, StepFailure> {
     let mut steps = Steps::start(None);
@@ -653,7 +628,7 @@ fn exec_as(
         .then(|| view::root_of(running.pid, running.pidfd))
         .transpose()
         .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
-    let fork = fork_of(running, traced);
+    let fork = fork_of(running);
     let forked = steps.run(Step::Clone, |_| fork_exec(running, fork))?;
     let child = match forked {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },

@@ -3,17 +3,17 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, fstat, fstatfs};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, chmodat, fstat, fstatfs};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_fd,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use super::paths::Links;
+use super::paths::{Links, PROC_MAGIC};
 use super::steps::Warnings;
-use super::tree::{Tree, attach};
-use super::{cgroup_mount, copy_up, namespaces};
+use super::tree::{Tree, attach, clone_mount};
+use super::{cgroup_mount, copy_up, namespaces, source};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
@@ -33,14 +33,15 @@ pub enum Source {
 /// Opens the source of a bind mount as a detached tree with its attributes set. Done by the
 /// helper: inside a user namespace the host's paths need not be reachable.
 pub fn open_source(mount: &MountPlan) -> Result<Source, Fault> {
-    let MountSource::Bind { path, recursive } = &mount.source else {
+    let MountSource::Bind {
+        path,
+        recursive,
+        inside: None,
+    } = &mount.source
+    else {
         return Ok(Source::Nothing);
     };
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if *recursive {
-        flags |= OpenTreeFlags::AT_RECURSIVE;
-    }
-    let tree = open_tree(CWD, path, flags).fault_at("open_tree", path.display())?;
+    let tree = source::clone_path(path, *recursive)?;
     set_attributes(&tree, mount, *recursive)
         .map_err(|fault| fault.at(mount.destination.display()))?;
     Ok(Source::Tree(tree))
@@ -54,6 +55,7 @@ fn set_attributes(tree: &OwnedFd, mount: &MountPlan, recursive: bool) -> Result<
         propagation,
         ..attr_of(mount.attrs)
     };
+    attr.clear |= attr_of(mount.cleared).set;
     let attrs_deep = mount.attrs.recursive && recursive;
     if deep != attrs_deep {
         let only_attrs = MountAttr {
@@ -164,6 +166,21 @@ pub fn mount(
 ) -> Result<(), Fault> {
     match (&mount.source, source) {
         (MountSource::Bind { .. }, Source::Tree(source)) => bind(tree, mount, &source),
+        (
+            MountSource::Bind {
+                recursive,
+                inside: Some(at),
+                ..
+            },
+            _,
+        ) => {
+            let found = tree.open(at, OFlags::PATH);
+            let found = found.fault_at("openat2", at.display())?;
+            let source = clone_mount(found, *recursive).map_err(|f| f.at(at.display()))?;
+            set_attributes(&source, mount, *recursive)
+                .map_err(|fault| fault.at(mount.destination.display()))?;
+            bind(tree, mount, &source)
+        }
         (MountSource::Bind { path, .. }, _) => {
             Err(Fault::refused("the source was not opened").at(path.display()))
         }
@@ -203,7 +220,13 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
     let path = &mount.destination;
     let kind = FileType::from_raw_mode(fstat(source).fault("fstat")?.st_mode);
     if kind == FileType::Directory {
-        let target = tree.ensure_dir(path, Links::Inside)?;
+        let target = tree.ensure_dir(path, Links::Inside).map_err(|fault| {
+            if fault.is(Errno::NOTDIR) {
+                fault.because("a directory cannot be mounted on a file")
+            } else {
+                fault
+            }
+        })?;
         refuse_proc(target.as_fd(), path)?;
         return attach(source, target, path);
     }
@@ -221,8 +244,6 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
 /// Nothing but what the plan itself puts below `/proc` may be mounted there: a link of the image
 /// would else lay a volume over the files that programs believe (CVE-2019-16884).
 fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
-    /// `PROC_SUPER_MAGIC` of statfs(2).
-    const PROC_MAGIC: i64 = 0x9fa0;
     if path.starts_with("/proc") || fstatfs(target).fault("fstatfs")?.f_type != PROC_MAGIC {
         return Ok(());
     }
@@ -275,8 +296,12 @@ fn filesystem(
         }
         Err(fault) => return Err(fault.at(path.display())),
     };
+    let mode = mode_below(tree, path, wanted.fstype, wanted.options)?;
     let target = tree.ensure_dir(path, links_for(wanted.fstype))?;
     refuse_proc(target.as_fd(), path)?;
+    if let Some(mode) = mode {
+        chmodat(&made, ".", mode, AtFlags::empty()).fault_at("fchmodat", path.display())?;
+    }
     if wanted.copy_up {
         copy_up::copy(target.as_fd(), made.as_fd())
             .map_err(|fault| fault.because("the image's content does not fit the tmpfs"))?;
@@ -302,6 +327,24 @@ fn filesystem(
     Ok(())
 }
 
+/// The mode of the directory that a tmpfs without one of its own takes over. Where there is none, it
+/// is the kernel's, 1777.
+fn mode_below(
+    tree: &Tree,
+    path: &Path,
+    fstype: &str,
+    options: &[String],
+) -> Result<Option<Mode>, Fault> {
+    if fstype != "tmpfs" || options.iter().any(|option| option.starts_with("mode=")) {
+        return Ok(None);
+    }
+    let Some(below) = tree.find(path)? else {
+        return Ok(None);
+    };
+    let mode = fstat(below).fault_at("fstat", path.display())?.st_mode;
+    Ok(Some(Mode::from_raw_mode(mode & 0o7777)))
+}
+
 /// Programs and the helper itself trust what they find in `/proc` and `/sys`.
 fn links_for(fstype: &str) -> Links {
     if matches!(fstype, "proc" | "sysfs") {
@@ -313,6 +356,27 @@ fn links_for(fstype: &str) -> Links {
 
 /// A new filesystem, not attached anywhere.
 pub fn make(fstype: &str, options: &[&str], attrs: MountAttrs) -> Result<OwnedFd, Fault> {
+    create(&configure(fstype, options)?, attrs)
+}
+
+/// A procfs of a PID namespace that this process is not in; `None`: the kernel does not know the
+/// option `pidns` (Linux 6.18).
+pub fn make_procfs_of(
+    pid_namespace: BorrowedFd<'_>,
+    options: &[&str],
+    attrs: MountAttrs,
+) -> Result<Option<OwnedFd>, Fault> {
+    let context = configure("proc", options)?;
+    match fsconfig_set_fd(context.as_fd(), "pidns", pid_namespace) {
+        Err(Errno::INVAL) => Ok(None),
+        set => {
+            set.fault_at("fsconfig", "pidns")?;
+            create(&context, attrs).map(Some)
+        }
+    }
+}
+
+fn configure(fstype: &str, options: &[&str]) -> Result<OwnedFd, Fault> {
     let context = fsopen(fstype, FsOpenFlags::FSOPEN_CLOEXEC).fault_at("fsopen", fstype)?;
     // What `mount` shows in its first column, as mount(8) would have set it.
     // An option that names another one comes instead: the kernel takes one source.
@@ -327,6 +391,10 @@ pub fn make(fstype: &str, options: &[&str], attrs: MountAttrs) -> Result<OwnedFd
         .fault("fsconfig")
         .map_err(|fault| fault.because(format!("{fstype} refuses the option {option}")))?;
     }
+    Ok(context)
+}
+
+fn create(context: &OwnedFd, attrs: MountAttrs) -> Result<OwnedFd, Fault> {
     fsconfig_create(context.as_fd()).fault("fsconfig")?;
     let flags = u32::try_from(attr_of(attrs).set).unwrap_or(0);
     let flags = MountAttrFlags::from_bits_retain(flags);

@@ -13,8 +13,11 @@ use rustix::thread::{
 
 use serde::{Deserialize, Serialize};
 
+use super::idmap;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{IdMapping, LaunchPlan, NamespaceInodes, NamespaceKind, NamespacePlan};
+use crate::protocol::{
+    Defence, IdMapping, LaunchPlan, NamespaceInodes, NamespaceKind, NamespacePlan,
+};
 
 /// Where a namespace of the container comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,19 @@ pub enum Origin {
     Joined,
 }
 
+/// How a container's first process comes into its namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Birth {
+    /// It is born in the new ones, and joins the others.
+    Inside,
+    /// As the child of a process that joins first: before a user namespace is entered or made, and
+    /// not by the helper, which stays where it is.
+    Middle,
+    /// It is born in the helper's, and neither it nor what it still holds of the host is ever seen in
+    /// a PID namespace that others live in.
+    Outside,
+}
+
 /// The plan's namespaces with their descriptors.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -38,6 +54,8 @@ pub struct Namespaces {
     outer_mounts: Option<(Origin, OwnedFd)>,
     /// The new time namespace is made by the child, because its clocks are set first.
     clocks_are_set: bool,
+    /// Whose the new user namespace is to be; `None`: the helper's user's, or there is no new one.
+    owner: Option<(u32, u32)>,
 }
 
 /// The order of joining. The user namespace comes last: the helper is privileged over every
@@ -62,6 +80,7 @@ impl Namespaces {
             joined: Vec::new(),
             outer_mounts: None,
             clocks_are_set: false,
+            owner: None,
         };
         for kind in JOIN_ORDER {
             match plan.namespaces.get(&kind) {
@@ -87,6 +106,9 @@ impl Namespaces {
         }
         namespaces.clocks_are_set =
             !plan.time_offsets.is_empty() && namespaces.new.contains(&NamespaceKind::Time);
+        if namespaces.origin(NamespaceKind::User) == Origin::New {
+            namespaces.owner = idmap::owner_of(&plan.uid_map, &plan.gid_map);
+        }
         if namespaces.outer_mounts.is_some()
             && namespaces.origin(NamespaceKind::User) != Origin::Host
         {
@@ -100,6 +122,11 @@ impl Namespaces {
     /// Whether there is a new time namespace with clocks of its own (see [`super::clocks`]).
     pub fn clocks_are_set(&self) -> bool {
         self.clocks_are_set
+    }
+
+    /// The ids that the new user namespace is made by.
+    pub fn owner(&self) -> Option<(u32, u32)> {
+        self.owner
     }
 
     /// Where one kind comes from.
@@ -146,11 +173,19 @@ impl Namespaces {
         })
     }
 
+    /// Whether a new time namespace has to be entered after it was made: `unshare` makes one for the
+    /// children to come (time_namespaces(7)), where a clone is born in it.
+    pub fn time_is_made_beside(&self) -> bool {
+        self.origin(NamespaceKind::Time) == Origin::New
+            && !self.clocks_are_set
+            && self.birth() == Birth::Outside
+    }
+
     fn is_made_by_child(&self, kind: NamespaceKind) -> bool {
         self.origin(kind) == Origin::New
             && match kind {
                 NamespaceKind::Cgroup => true,
-                NamespaceKind::Time => self.clocks_are_set,
+                NamespaceKind::Time => self.clocks_are_set || self.time_is_made_beside(),
                 _ => false,
             }
     }
@@ -166,14 +201,21 @@ impl Namespaces {
         }
     }
 
-    /// Whether the joins must be done by a process between the helper and the child: before a
-    /// user namespace is entered or made, and not by the helper, which stays where it is.
-    pub fn needs_middle(&self) -> bool {
-        match self.origin(NamespaceKind::User) {
-            Origin::Host => false,
-            Origin::New => !self.joined.is_empty(),
-            Origin::Joined => true,
+    /// How the first process comes into them.
+    pub fn birth(&self) -> Birth {
+        if self.origin(NamespaceKind::Pid) == Origin::Joined && Defence::JoinsLast.stands() {
+            return Birth::Outside;
         }
+        match self.origin(NamespaceKind::User) {
+            Origin::New if !self.joined.is_empty() => Birth::Middle,
+            Origin::Joined => Birth::Middle,
+            Origin::New | Origin::Host => Birth::Inside,
+        }
+    }
+
+    /// Whether the child still has to join what was given.
+    pub fn joins_in_child(&self) -> bool {
+        !self.joined.is_empty() && self.birth() == Birth::Inside
     }
 
     /// The helper's part before the clone: children are born in a given PID namespace.
@@ -196,20 +238,6 @@ impl Namespaces {
             .iter()
             .filter(|(kind, _)| *kind != NamespaceKind::Pid);
         rest.try_for_each(|(kind, fd)| join(*kind, fd.as_fd()))
-    }
-
-    /// Whether anything was given.
-    pub fn any_given(&self) -> bool {
-        !self.joined.is_empty()
-    }
-
-    /// The helper's part when the container runs: its later children, the execs, are born in the
-    /// container's PID namespace.
-    pub fn enter_container_pid(&self, pidfd: BorrowedFd<'_>) -> Result<(), Fault> {
-        match self.origin(NamespaceKind::Pid) {
-            Origin::Host => Ok(()),
-            Origin::New | Origin::Joined => bear_children_in(pidfd),
-        }
     }
 
     /// Reads again what the child makes only on its way: its cgroup namespace, and a time

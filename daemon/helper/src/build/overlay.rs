@@ -226,6 +226,9 @@ impl Overlay<'_> {
         set_lower(context, lower)?;
         set(context, "upperdir", &upper.name)?;
         set(context, "workdir", &work.name)?;
+        for (key, value) in FEATURES {
+            set(context, key, value)?;
+        }
         if self.volatile {
             fsconfig_set_flag(context, "volatile").fault_at("fsconfig", "volatile")?;
         }
@@ -312,6 +315,10 @@ fn set_lower(context: BorrowedFd<'_>, lower: &[Layer]) -> Result<(), Fault> {
         .iter()
         .try_for_each(|layer| set(context, "lowerdir+", &layer.name))
 }
+
+/// What the kernel's configuration decides otherwise (overlayfs.rst): a container's upper directory
+/// never says where files of lower layers are, and inode numbers are the same whatever layers there are.
+const FEATURES: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("xino", "on")];
 
 /// `fsconfig(2)` takes strings of less than 256 bytes.
 const FSCONFIG_LIMIT: usize = 256;

@@ -2,16 +2,25 @@
 //!
 //! Every container path is opened with `openat2(2)`, `RESOLVE_IN_ROOT` (an absolute link or `..`
 //! stays inside) and `RESOLVE_NO_MAGICLINKS` (`/proc/self/fd/N` is no way out), and from then on
-//! only the descriptor is used. Making a missing directory happens below a resolved descriptor.
+//! only the descriptor is used. What is missing, be it the target of a link, is made step by step
+//! below descriptors that were opened inside, each without following a link.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{
+    CWD, FileType, Mode, OFlags, ResolveFlags, fstat, fstatfs, mkdirat, openat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 
 use crate::fault::{Fault, OrFault};
 use crate::protocol::Defence;
+
+/// `PROC_SUPER_MAGIC` of statfs(2).
+pub const PROC_MAGIC: i64 = 0x9fa0;
 
 /// How the links on the way are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +87,7 @@ pub fn ensure_dir<'a>(root: BorrowedFd<'a>, path: &Path, links: Links) -> Result
     }
     match open_in(root, path, OFlags::PATH | OFlags::DIRECTORY, links) {
         Ok(fd) => Ok(Dir::Owned(fd)),
-        Err(Errno::NOENT) => make_dir(root, path, links).map(Dir::Owned),
+        Err(Errno::NOENT) => make(root, path, links, Kind::Directory),
         Err(errno) => Err(refused(Fault::of("openat2", errno), path)),
     }
 }
@@ -86,26 +95,158 @@ pub fn ensure_dir<'a>(root: BorrowedFd<'a>, path: &Path, links: Links) -> Result
 /// A file inside `root` to mount something on, made empty where it is missing.
 pub fn ensure_file(root: BorrowedFd<'_>, path: &Path, links: Links) -> Result<OwnedFd, Fault> {
     match open_in(root, path, OFlags::PATH, links) {
-        Ok(fd) => return Ok(fd),
-        Err(Errno::NOENT) => {}
-        Err(errno) => return Err(refused(Fault::of("openat2", errno), path)),
+        Ok(fd) => Ok(fd),
+        Err(Errno::NOENT) => match make(root, path, links, Kind::File)? {
+            Dir::Owned(fd) => Ok(fd),
+            Dir::Borrowed(_) => {
+                Err(Fault::refused("the path leads to the root").at(path.display()))
+            }
+        },
+        Err(errno) => Err(refused(Fault::of("openat2", errno), path)),
     }
-    let parent = ensure_dir(root, path.parent().unwrap_or(Path::new("")), links)?;
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, file_name(path)?, flags, Mode::from_raw_mode(0o644))
-        .fault_at("openat", path.display())
 }
 
-fn make_dir(root: BorrowedFd<'_>, path: &Path, links: Links) -> Result<OwnedFd, Fault> {
-    let parent = ensure_dir(root, path.parent().unwrap_or(Path::new("")), links)?;
-    let name = file_name(path)?;
-    match mkdirat(parent.as_fd(), name, Mode::from_raw_mode(0o755)) {
-        // Made by somebody else in the same moment, or a dangling link: the open below tells.
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(Fault::of("mkdirat", errno).at(path.display())),
+/// What is made where there is nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Directory,
+    File,
+}
+
+/// Makes what is missing on the way to `path`, and `path` itself.
+fn make<'a>(root: BorrowedFd<'a>, path: &Path, links: Links, kind: Kind) -> Result<Dir<'a>, Fault> {
+    let walk = Walk {
+        root,
+        above: Vec::new(),
+        left: components(path),
+        links,
+        kind,
+        links_left: LINK_LIMIT,
+        makes_left: MAKE_LIMIT,
+    };
+    walk.run().map_err(|fault| refused(fault, path))
+}
+
+/// As many links as the kernel follows (path_resolution(7)).
+const LINK_LIMIT: usize = 40;
+/// More names than this no path has. It ends a walk from which somebody takes away what it makes.
+const MAKE_LIMIT: usize = 4096;
+
+/// A path that is resolved by hand, because openat2(2) stops where something is missing. No `..` is
+/// ever given to the kernel: the way back is the descriptors that led here, so a directory that
+/// somebody moves cannot lead out.
+struct Walk<'a> {
+    root: BorrowedFd<'a>,
+    /// The directories from below the root to where the walk is.
+    above: Vec<OwnedFd>,
+    left: VecDeque<OsString>,
+    links: Links,
+    kind: Kind,
+    links_left: usize,
+    makes_left: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn run(mut self) -> Result<Dir<'a>, Fault> {
+        while let Some(name) = self.left.pop_front() {
+            if name == "/" {
+                self.start_again()?;
+            } else if name == ".." {
+                self.above.pop();
+            } else {
+                self.enter(name)?;
+            }
+        }
+        Ok(self
+            .above
+            .pop()
+            .map_or(Dir::Borrowed(self.root), Dir::Owned))
     }
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty()).fault_at("openat", path.display())
+
+    fn here(&self) -> BorrowedFd<'_> {
+        self.above.last().map_or(self.root, AsFd::as_fd)
+    }
+
+    /// An absolute link starts again from the root.
+    fn start_again(&mut self) -> Result<(), Fault> {
+        self.above.clear();
+        if !Defence::InRoot.stands() {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let host = openat(CWD, "/", flags, Mode::empty()).fault_at("open", "/")?;
+            self.above.push(host);
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, name: OsString) -> Result<(), Fault> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let found = match openat(self.here(), &name, flags, Mode::empty()) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return self.make(name),
+            Err(errno) => return Err(Fault::of("openat", errno)),
+        };
+        let kind = FileType::from_raw_mode(fstat(&found).fault("fstat")?.st_mode);
+        match kind {
+            FileType::Symlink => self.follow(&found),
+            FileType::Directory => {
+                self.above.push(found);
+                Ok(())
+            }
+            _ if self.left.is_empty() && self.kind == Kind::File => {
+                self.above.push(found);
+                Ok(())
+            }
+            _ => Err(Fault::of("openat", Errno::NOTDIR)),
+        }
+    }
+
+    fn follow(&mut self, link: &OwnedFd) -> Result<(), Fault> {
+        spend(&mut self.links_left)?;
+        // Those of procfs may be magic, and lead out (proc_pid_fd(5)).
+        let of_proc = fstatfs(link).fault("fstatfs")?.f_type == PROC_MAGIC;
+        if self.links == Links::Refused || of_proc && Defence::InRoot.stands() {
+            return Err(Fault::of("openat", Errno::LOOP));
+        }
+        let target = readlinkat(link, "", Vec::new()).fault("readlinkat")?;
+        let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+        for name in components(&target).into_iter().rev() {
+            self.left.push_front(name);
+        }
+        Ok(())
+    }
+
+    /// Makes what is missing and enters it. What somebody else has made in the same moment is looked
+    /// at again.
+    fn make(&mut self, name: OsString) -> Result<(), Fault> {
+        spend(&mut self.makes_left)?;
+        let (call, made) = if self.left.is_empty() && self.kind == Kind::File {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+            let mode = Mode::from_raw_mode(0o644);
+            let file = openat(self.here(), &name, flags | OFlags::CLOEXEC, mode);
+            ("openat", file.map(drop))
+        } else {
+            let mode = Mode::from_raw_mode(0o755);
+            ("mkdirat", mkdirat(self.here(), &name, mode))
+        };
+        match made {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Fault::of(call, errno)),
+        }
+        self.left.push_front(name);
+        Ok(())
+    }
+}
+
+fn spend(budget: &mut usize) -> Result<(), Fault> {
+    let left = budget.checked_sub(1);
+    *budget = left.ok_or_else(|| Fault::of("openat", Errno::LOOP))?;
+    Ok(())
+}
+
+/// The steps of a path: names, `..`, and `/` where an absolute one begins.
+fn components(path: &Path) -> VecDeque<OsString> {
+    let steps = path.components().filter(|c| *c != Component::CurDir);
+    steps.map(|c| c.as_os_str().to_owned()).collect()
 }
 
 /// The last component. `..` has none, and nothing can be made by that name.

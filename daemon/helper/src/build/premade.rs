@@ -30,7 +30,8 @@ pub fn make(
     cgroup: &Cgroup,
 ) -> Result<Option<Source>, Fault> {
     match try_make(plan, mount, namespaces, cgroup) {
-        Err(fault) if fault.is(Errno::PERM) => Ok(None),
+        // A procfs that the child made would be of another PID namespace.
+        Err(fault) if fault.is(Errno::PERM) && !is_joined_procfs(mount, namespaces) => Ok(None),
         made => made,
     }
 }
@@ -41,7 +42,8 @@ fn try_make(
     namespaces: &Namespaces,
     cgroup: &Cgroup,
 ) -> Result<Option<Source>, Fault> {
-    if namespaces.origin(NamespaceKind::User) == Origin::Host {
+    let host_user = namespaces.origin(NamespaceKind::User) == Origin::Host;
+    if host_user && !is_joined_procfs(mount, namespaces) {
         return Ok(None);
     }
     let foreign = |kind| namespaces.origin(kind) != Origin::New;
@@ -51,11 +53,7 @@ fn try_make(
         } => match fstype.as_str() {
             "tmpfs" if is_dev(plan, mount) => dev(plan, mount, options),
             "proc" if foreign(NamespaceKind::Pid) => {
-                // A procfs is of the PID namespace that its maker lives in.
-                let made = inside(namespaces, NamespaceKind::Pid, || {
-                    deputy::fetch(0, || filesystem(mount, "proc", options))
-                })?;
-                Ok(Some(Source::Tree(made)))
+                procfs_of_others(mount, namespaces, options).map(|made| Some(Source::Tree(made)))
             }
             "sysfs" if foreign(NamespaceKind::Net) => {
                 let made = inside(namespaces, NamespaceKind::Net, || {
@@ -96,6 +94,34 @@ pub fn sysctls(plan: &LaunchPlan, namespaces: &Namespaces) -> Result<Option<Owne
         Err(fault) if fault.is(Errno::PERM) => Ok(None),
         made => made.map(Some),
     }
+}
+
+/// Whether this is the procfs of a PID namespace that the child is never in itself.
+fn is_joined_procfs(mount: &MountPlan, namespaces: &Namespaces) -> bool {
+    let is_proc =
+        matches!(&mount.source, MountSource::Filesystem { fstype, .. } if fstype == "proc");
+    is_proc && namespaces.origin(NamespaceKind::Pid) == Origin::Joined
+}
+
+/// A procfs of a PID namespace that the helper is not in. Before Linux 6.18 only a process inside that
+/// namespace can make one. That process still has the host's root, so until it ends, a process in the
+/// same namespace that holds CAP_SYS_PTRACE in the host's user namespace can reach the host through it.
+fn procfs_of_others(
+    mount: &MountPlan,
+    namespaces: &Namespaces,
+    options: &[String],
+) -> Result<OwnedFd, Fault> {
+    if let Some(given) = namespaces.given(NamespaceKind::Pid) {
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let made = mounts::make_procfs_of(given, &options, mount.attrs)
+            .map_err(|f| f.at(mount.destination.display()))?;
+        if let Some(made) = made {
+            return Ok(made);
+        }
+    }
+    inside(namespaces, NamespaceKind::Pid, || {
+        deputy::fetch(0, || filesystem(mount, "proc", options))
+    })
 }
 
 fn filesystem(mount: &MountPlan, fstype: &str, options: &[String]) -> Result<OwnedFd, Fault> {

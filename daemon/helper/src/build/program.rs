@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 use rustix::process::{
     DumpableBehavior, Signal, chdir, fchdir, getcwd, getpid, ioctl_tiocsctty,
     set_dumpable_behavior, set_parent_process_death_signal, setsid, umask,
@@ -59,14 +60,16 @@ impl Program<'_> {
         steps.run(Step::Session, |_| {
             self.new_session(self.fork == LastFork::None)
         })?;
-        if process.create_cwd && Defence::CwdInside.stands() {
-            let subject = Some(format!("make {}", process.cwd.display()));
-            steps.run_on(Step::Cwd, subject, |_| make_directory(&process.cwd))?;
-        }
         let scheduled = scheduling::is_asked(&process.scheduling);
         steps.run_if(scheduled, Step::Scheduling, |_| {
             scheduling::set(&process.scheduling)
         })?;
+        // Root of the container may enter what the program's user may not, and the other way round (a
+        // FUSE mount, a directory of an id that is not mapped).
+        let entered = match enter(&process.cwd) {
+            Err(fault) if fault.is(Errno::ACCESS) || fault.is(Errno::PERM) => false,
+            entered => steps.run(Step::Cwd, |_| entered).map(|()| true)?,
+        };
         let home = steps.run(Step::User, |warnings| {
             let needs_home = !process
                 .env
@@ -78,7 +81,7 @@ impl Program<'_> {
             ));
             Ok::<_, Fault>(home)
         })?;
-        steps.run(Step::Cwd, |_| enter(&process.cwd))?;
+        steps.run_if(!entered, Step::Cwd, |_| enter(&process.cwd))?;
         steps.run(Step::Rlimits, |warnings| {
             limits::set(&process.rlimits, warnings)
         })?;
@@ -144,7 +147,7 @@ impl Program<'_> {
         steps: &mut Steps,
         report: &Report,
     ) -> Result<Infallible, StepFailure> {
-        self.start_hooks(steps)?;
+        self.start_hooks(home.as_deref(), steps)?;
         steps.run(Step::CloseFds, |_| self.leave_helper(report))?;
         let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
         report
@@ -153,18 +156,19 @@ impl Program<'_> {
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
         let execution = Execution::prepare(self.process, home);
         steps.run(Step::Exec, |_| {
-            let execution = execution.map_err(|fault| fault.of_step(Step::Exec))?;
-            if self.process.seccomp.is_some() {
-                // Under the filter it may be impossible to tell.
-                execute::find(self.process).map_err(|fault| fault.of_step(Step::Exec))?;
-            }
+            let mut execution = execution.map_err(|fault| fault.of_step(Step::Exec))?;
+            // Under the filter it may be impossible to tell.
+            execution
+                .look()
+                .map_err(|fault| fault.of_step(Step::Exec))?;
             seccomp::load(self.process).map_err(|fault| fault.of_step(Step::Seccomp))?;
             Err(execution.execute().of_step(Step::Exec))
         })
     }
 
-    /// The `startContainer` hooks, as the program's user and with its capabilities.
-    fn start_hooks(&self, steps: &mut Steps) -> Result<(), StepFailure> {
+    /// The `startContainer` hooks, as the program's user, with its capabilities, under its filter and
+    /// in its environment.
+    fn start_hooks(&self, home: Option<&str>, steps: &mut Steps) -> Result<(), StepFailure> {
         let Tie::None { detached, hooks } = self.tie else {
             return Ok(());
         };
@@ -175,7 +179,7 @@ impl Program<'_> {
         steps.run_on(Step::Hooks, subject, |_| {
             let pid = getpid().as_raw_nonzero().get().unsigned_abs();
             let state = (detached.state)(Status::Created, pid);
-            hooks::run_all("startContainer", hooks, &state)
+            hooks::run_in_container(hooks, &state, self.process, home)
         })
     }
 
@@ -217,7 +221,7 @@ impl Program<'_> {
     fn enter_pid_namespace(&self, steps: &mut Steps, report: &Report) -> Result<(), StepFailure> {
         let subject = Some(NamespaceKind::Pid.name().to_owned());
         steps.run_on(Step::JoinNamespaces, subject, |_| {
-            sys::close_all_but(report, 3 + self.tie.preserved()).fault("close_range")?;
+            self.close_all_but(report)?;
             let sibling = u64::from(libc::CLONE_PARENT.unsigned_abs());
             match sys::fork_into(sibling, None).fault("clone3")? {
                 Forked::Child => self.take_terminal(),
@@ -228,6 +232,20 @@ impl Program<'_> {
                 }
             }
         })
+    }
+
+    /// Closes what is the helper's, but for the report and what the program still waits at.
+    fn close_all_but(&self, report: &Report) -> Result<(), Fault> {
+        let first = 3 + self.tie.preserved();
+        let gate = match self.tie {
+            Tie::None { detached, .. } => detached.gate,
+            Tie::DiesWithHelper | Tie::Reaped => None,
+        };
+        match gate {
+            Some(gate) => sys::close_all_but_two(report, gate, first),
+            None => sys::close_all_but(report, first),
+        }
+        .fault("close_range")
     }
 
     /// Cuts what still ties this process to the helper, but for the report.
@@ -272,12 +290,7 @@ fn open_root() -> Result<OwnedFd, Fault> {
     open("/", flags, Mode::empty()).fault_at("open", "/")
 }
 
-fn make_directory(path: &Path) -> Result<(), Fault> {
-    let relative = path.strip_prefix("/").unwrap_or(path);
-    paths::ensure_dir(open_root()?.as_fd(), relative, Links::Inside).map(drop)
-}
-
-/// Enters the working directory as the user, and makes sure that it lies inside.
+/// Enters the working directory, and makes sure that it lies inside.
 fn enter(path: &Path) -> Result<(), Fault> {
     if !Defence::CwdInside.stands() {
         return chdir(path).fault_at("chdir", path.display());

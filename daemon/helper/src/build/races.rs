@@ -1,6 +1,6 @@
 //! Races against the routines that resolve, mount and mask, without a container around them: a tree
 //! is built and mounted into while somebody exchanges a directory of it for a link, thousands of
-//! times in the seconds that hundreds of starts take. `tests/tests/attacks` has those, and
+//! times in the seconds that hundreds of starts take. `tests/tests/e2e/attacks` has those, and
 //! `docs/security.md` the table.
 //!
 //! Each race is run twice: with the defence it must fail each time, and without it it must succeed.
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::masks;
 use super::mounts::{self, Context};
+use super::paths::PROC_MAGIC;
 use super::rootfs;
 use super::tree::{Tree, attach};
 use crate::cgroup::Cgroup;
@@ -34,8 +35,6 @@ const TRIES: u64 = 3000;
 const BATCH: usize = 25;
 /// How often one that must succeed is tried at most.
 const PATIENCE: u64 = 200_000;
-/// `PROC_SUPER_MAGIC` of statfs(2).
-const PROC_MAGIC: i64 = 0x9fa0;
 /// What a canary holds.
 const SECRET: &str = "the host's";
 
@@ -119,6 +118,7 @@ fn planned(destination: &str, source: MountSource) -> MountPlan {
         destination: destination.into(),
         source,
         attrs: MountAttrs::default(),
+        cleared: MountAttrs::default(),
         tree: None,
         propagation: None,
         idmap: None,
@@ -132,6 +132,7 @@ fn bind(source: PathBuf, destination: &str) -> MountPlan {
         MountSource::Bind {
             path: source,
             recursive,
+            inside: None,
         },
     )
 }
@@ -214,23 +215,27 @@ fn both_sides(defence: Defence, mut run: impl FnMut(Option<Defence>, u64) -> Sco
     assert!(weak.reached > 0, "the attack is no attack: {weak:?}");
 }
 
-/// Rows 3 and 9, CVE-2021-30465 and CVE-2024-45310.
-#[test]
-fn targets_of_mounts_are_made_and_mounted_inside() {
+/// Mounts into `/volume/real`, which is exchanged for a link to the canary: what is to be made there
+/// must be made inside.
+fn race_of_targets(victim: impl Fn(&Ground, &mut Tree, usize) -> Result<(), Fault> + Sync) {
     both_sides(Defence::InRoot, |off, most| {
         let ground = Ground::new();
         let (real, evil) = (ground.path("volume/real"), ground.path("volume/evil"));
         fs::create_dir(&real).expect("a directory");
         symlink(ground.path("canary"), &evil).expect("a link");
         fs::write(ground.path("root/file"), "").expect("a file");
+        for n in 0..BATCH {
+            for name in ["directory", "file"] {
+                let (link, target) = (format!("volume/{name}{n}"), format!("real/{name}{n}"));
+                symlink(target, ground.path(&link)).expect("a link");
+            }
+        }
         let inside: OwnedFd =
             open(&real, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("the directory");
         let volume = bind(ground.path("volume"), "/volume");
         race((&real, &evil), off, most, || {
             let tries = ground.in_tree(&volume, |tree, n| {
-                let directory = fresh("tmpfs", &format!("/volume/real/directory{n}"));
-                let file = bind(ground.path("root/file"), &format!("/volume/real/file{n}"));
-                let made = mount(tree, &directory).and(mount(tree, &file));
+                let made = victim(&ground, tree, n);
                 match (made, ground.canary_is_untouched()) {
                     (_, false) => Try::Reached,
                     (Ok(()), true) => Try::Done,
@@ -244,6 +249,26 @@ fn targets_of_mounts_are_made_and_mounted_inside() {
             }
             tries
         })
+    });
+}
+
+/// Rows 3 and 9, CVE-2021-30465 and CVE-2024-45310.
+#[test]
+fn targets_of_mounts_are_made_and_mounted_inside() {
+    race_of_targets(|ground, tree, n| {
+        let directory = fresh("tmpfs", &format!("/volume/real/directory{n}"));
+        let file = bind(ground.path("root/file"), &format!("/volume/real/file{n}"));
+        mount(tree, &directory).and(mount(tree, &file))
+    });
+}
+
+/// The same through links that dangle, whose targets are made where they point to.
+#[test]
+fn targets_behind_dangling_links_are_made_and_mounted_inside() {
+    race_of_targets(|ground, tree, n| {
+        let directory = fresh("tmpfs", &format!("/volume/directory{n}"));
+        let file = bind(ground.path("root/file"), &format!("/volume/file{n}"));
+        mount(tree, &directory).and(mount(tree, &file))
     });
 }
 

@@ -4,11 +4,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
 
 use super::idmap::Ids;
 use super::overlay::Overlay;
+use super::source;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{IdmapState, MountReport, Propagation, RootfsPlan, RootfsSource};
@@ -69,13 +70,11 @@ pub fn make(
     }
 }
 fn bind(path: &Path, propagation: Propagation) -> Result<OwnedFd, Fault> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = open(path, flags, Mode::empty()).fault_at("open", path.display())?;
-    let tree = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_RECURSIVE
-        | OpenTreeFlags::AT_EMPTY_PATH;
-    let root = open_tree(directory, "", tree).fault_at("open_tree", path.display())?;
+    let root = source::clone_path(path, true)?;
+    let kind = FileType::from_raw_mode(fstat(&root).fault("fstat")?.st_mode);
+    if kind != FileType::Directory {
+        return Err(Fault::of("open_tree", Errno::NOTDIR).at(path.display()));
+    }
     // A clone is a peer of what it was cloned from: cut that before anything is mounted in it.
     let attr = MountAttr {
         propagation: inherited_propagation(propagation),

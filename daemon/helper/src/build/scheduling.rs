@@ -13,6 +13,16 @@ pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
     if let Some(persona) = plan.personality {
         sys::set_personality(persona).fault_at("personality", format!("{persona:#x}"))?;
     }
+    if let Some(policy) = &plan.memory_policy {
+        sys::set_memory_policy(policy.mode, &policy.nodes)
+            .fault_at("set_mempolicy", format!("{policy:?}"))
+            .map_err(|fault| match fault.is(Errno::INVAL) {
+                true => fault.because(
+                    "the kernel does not take this mode with these flags and nodes; nodes must have memory and be in the cpuset",
+                ),
+                false => fault,
+            })?;
+    }
     if let Some(scheduler) = &plan.scheduler {
         sys::set_scheduler(&sys::SchedAttr {
             policy: scheduler.policy,
@@ -39,15 +49,20 @@ pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
 
 /// Whether [`set`] has something to do.
 pub fn is_asked(plan: &SchedulingPlan) -> bool {
-    plan.personality.is_some() || plan.scheduler.is_some() || plan.io_priority.is_some()
+    plan.personality.is_some()
+        || plan.memory_policy.is_some()
+        || plan.scheduler.is_some()
+        || plan.io_priority.is_some()
 }
 
-/// Restricts this process to these CPUs; an empty list leaves it alone.
+/// Restricts this process to these CPUs. An empty list means all that its cgroup's cpuset has: what
+/// the caller was restricted to is not the container's (sched_setaffinity(2) takes the CPUs of the
+/// cpuset alone).
 pub fn set_cpus(cpus: &[u32]) -> Result<(), Fault> {
-    if cpus.is_empty() {
-        return Ok(());
-    }
     let mut set = CpuSet::new();
+    if cpus.is_empty() {
+        (0..CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    }
     for cpu in cpus {
         let index = usize::try_from(*cpu).unwrap_or(usize::MAX);
         if index >= CpuSet::MAX_CPU {

@@ -4,10 +4,12 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::process::{Pid, WaitOptions, waitpid};
 
-use super::namespaces::Namespaces;
+use super::guard::Child;
+use super::namespaces::{Birth, Namespaces};
 use super::report::{FromMiddle, Report};
+use super::{clocks, identity};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Step, StepFailure};
+use crate::protocol::{Defence, Step, StepFailure};
 use crate::sys::{self, Forked};
 
 /// Makes the child. Returns twice, as fork does.
@@ -19,13 +21,33 @@ pub fn spawn(
     namespaces: &Namespaces,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Forked, StepFailure> {
-    if namespaces.needs_middle() {
-        return through_middle(namespaces, cgroup);
+    match namespaces.birth() {
+        Birth::Middle => return through_middle(namespaces, cgroup),
+        Birth::Outside => return outside(namespaces, cgroup),
+        Birth::Inside => {}
     }
     namespaces
         .enter_pid_for_children()
         .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
-    fork(namespaces.clone_flags(), cgroup).map_err(|fault| fault.of_step(Step::Clone))
+    let flags = namespaces.clone_flags();
+    fork_owned(namespaces.owner(), flags, cgroup).map_err(|fault| fault.of_step(Step::Clone))
+}
+
+/// One clone, of a new user namespace that belongs to these ids (see [`identity::appear_as`]).
+pub fn fork_owned(
+    owner: Option<(u32, u32)>,
+    flags: u64,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Forked, Fault> {
+    let Some(owner) = owner.filter(|_| Defence::OwnAccount.stands()) else {
+        return fork(flags, cgroup);
+    };
+    let own = identity::appear_as(owner)?;
+    let forked = fork(flags, cgroup);
+    if !matches!(forked, Ok(Forked::Child)) {
+        own.take_back()?;
+    }
+    forked
 }
 
 /// One clone.
@@ -46,6 +68,53 @@ fn explain(fault: Fault) -> Fault {
         _ => return fault,
     };
     fault.because(detail)
+}
+
+/// The child itself joins what was given and makes what is new, all but the PID namespace, which
+/// only a child of it will be in ([`super::program::LastFork`]): others live there, and a process
+/// that is seen there must not lead to the host.
+fn outside(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, StepFailure> {
+    let (ours, childs) = Report::pair().map_err(|fault| fault.of_step(Step::Clone))?;
+    let forked = fork(0, cgroup).map_err(|fault| fault.of_step(Step::Clone))?;
+    let Forked::Parent { pid, pidfd } = forked else {
+        drop(ours);
+        let entered = namespaces
+            .join_all()
+            .map_err(|fault| fault.of_step(Step::JoinNamespaces))
+            .and_then(|()| make_own(namespaces).map_err(|fault| fault.of_step(Step::Clone)));
+        let (message, failed) = match entered {
+            Ok(()) => (FromMiddle::Forked { pid: 0 }, false),
+            Err(failure) => (FromMiddle::Failed(failure), true),
+        };
+        childs.tell_helper(&message, None);
+        if failed {
+            sys::exit_now(0)
+        }
+        return Ok(Forked::Child);
+    };
+    drop(childs);
+    let child = Child { pid, pidfd };
+    let heard = match ours.hear_middle() {
+        Ok((FromMiddle::Forked { .. }, _)) => Ok(()),
+        Ok((FromMiddle::Failed(failure), _)) => Err(failure),
+        Err(fault) => Err(fault.of_step(Step::Clone)),
+    };
+    let ((), Child { pid, pidfd }) = child.or_end(heard)?;
+    Ok(Forked::Parent { pid, pidfd })
+}
+
+/// As a clone with the same flags.
+fn make_own(namespaces: &Namespaces) -> Result<(), Fault> {
+    if let Some(owner) = namespaces.owner() {
+        identity::appear_as(owner)?;
+    }
+    sys::unshare(namespaces.clone_flags())
+        .fault("unshare")
+        .map_err(explain)?;
+    if namespaces.time_is_made_beside() {
+        clocks::enter_new()?;
+    }
+    Ok(())
 }
 
 /// A namespace that belongs to the host's user namespace can only be joined from there, and what
@@ -85,7 +154,10 @@ fn as_middle(
     let result = namespaces
         .join_all()
         .map_err(|fault| fault.of_step(Step::JoinNamespaces))
-        .and_then(|()| fork(flags, cgroup).map_err(|fault| fault.of_step(Step::Clone)));
+        .and_then(|()| {
+            fork_owned(namespaces.owner(), flags, cgroup)
+                .map_err(|fault| fault.of_step(Step::Clone))
+        });
     let (message, pidfd): (FromMiddle, Option<OwnedFd>) = match result {
         Ok(Forked::Child) => return Ok(Forked::Child),
         Ok(Forked::Parent { pid, pidfd }) => (FromMiddle::Forked { pid }, Some(pidfd)),

@@ -4,7 +4,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_setfl, fstat, open};
+use rustix::fs::{
+    FileType, Gid, Mode, OFlags, Uid, fchown, fcntl_getfl, fcntl_setfl, fstatfs, open,
+};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::pipe::{PipeFlags, pipe_with};
 
@@ -87,12 +89,12 @@ fn output() -> Result<(OwnedFd, OwnedFd), Fault> {
     Ok((read, write))
 }
 
+/// Whether nothing but descriptors leads to it: the owner of a FIFO with a name is the caller's.
 fn is_pipe_or_socket(fd: &OwnedFd) -> Result<bool, Fault> {
-    let mode = fstat(fd).fault("fstat")?.st_mode;
-    Ok(matches!(
-        FileType::from_raw_mode(mode),
-        FileType::Fifo | FileType::Socket
-    ))
+    /// `PIPEFS_MAGIC` and `SOCKFS_MAGIC` of statfs(2).
+    const NAMELESS: [i64; 2] = [0x5049_5045, 0x534f_434b];
+    let magic = fstatfs(fd).fault("fstatfs")?.f_type;
+    Ok(NAMELESS.contains(&magic))
 }
 
 /// The host's `/dev/null` for reading, for a container that has none. Through a read-only mount:
@@ -106,8 +108,12 @@ fn null_input() -> Result<OwnedFd, Fault> {
             &made
         }
     };
+    open_null(node, OFlags::RDONLY)
+}
+
+fn open_null(node: &OwnedFd, access: OFlags) -> Result<OwnedFd, Fault> {
     let name = format!("/proc/self/fd/{}", node.as_raw_fd());
-    open(&name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).fault_at("open", "/dev/null")
+    open(&name, access | OFlags::CLOEXEC, Mode::empty()).fault_at("open", "/dev/null")
 }
 
 /// The mount that [`null_input`] opens, made once by the zygote. Closing one costs an RCU grace
@@ -135,14 +141,14 @@ fn own_null(hosts: &OwnedFd) -> Option<OwnedFd> {
     if !is_null(hosts) {
         return None;
     }
-    let open_null = |flags| {
+    let open_own = |flags| {
         let root = open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).ok()?;
         let null = open_in(root.as_fd(), Path::new("dev/null"), flags, Links::Refused).ok()?;
         is_null(&null).then_some(null)
     };
     // Nothing else is ever opened, because opening alone can have an effect.
-    open_null(OFlags::PATH)?;
-    let null = open_null(OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+    open_own(OFlags::PATH)?;
+    let null = open_own(OFlags::RDWR | OFlags::NONBLOCK | OFlags::NOCTTY)?;
     fcntl_setfl(&null, OFlags::empty()).ok()?;
     Some(null)
 }
@@ -168,9 +174,17 @@ impl ChildStdio {
         })
     }
 
-    /// This process' own.
+    /// This process' own. The host's null device comes through a read-only mount, as in
+    /// [`null_input`]: a container that has none of its own could else change the caller's.
     pub fn inherited() -> Result<ChildStdio, Fault> {
-        let copy = |fd: BorrowedFd<'_>| fcntl_dupfd_cloexec(fd, 3).fault("fcntl");
+        let copy = |fd: BorrowedFd<'_>| {
+            let is_null = is_device(fd, FileType::CharacterDevice, 1, 3)?;
+            if !is_null || !Defence::ReadOnlyDevices.stands() {
+                return fcntl_dupfd_cloexec(fd, 3).fault("fcntl");
+            }
+            let access = fcntl_getfl(fd).fault("fcntl")? & OFlags::RWMODE;
+            open_null(&null_node()?, access).and_then(above_stdio)
+        };
         Ok(ChildStdio {
             stdin: copy(std::io::stdin().as_fd())?,
             stdout: copy(std::io::stdout().as_fd())?,

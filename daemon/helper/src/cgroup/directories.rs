@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, chmod, mkdir};
+use rustix::fs::{Mode, chmod, mkdir, rmdir};
 use rustix::io::Errno;
 
 use super::file::write_file;
@@ -52,20 +52,36 @@ pub(super) fn is_out_of_reach(fault: &Fault) -> bool {
 fn make(dir: &Path) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(0o755);
     mkdir(dir, mode)?;
-    chmod(dir, mode)
+    chmod(dir, mode).inspect_err(|_| {
+        // Nobody else knows of it yet.
+        let _ = rmdir(dir);
+    })
 }
 
-/// Makes a directory and those above it that are missing.
+/// How often a directory above is made again that somebody removed because it was empty.
+const TRIES: usize = 16;
+
+/// Makes a directory and those above it that are missing. An empty one above can go at any moment
+/// (systemd tidies slices, another engine its parent) until the next level is in it.
 fn make_all(hierarchy: &Hierarchy, path: &Path) -> rustix::io::Result<()> {
     let mut levels: Vec<&Path> = path.ancestors().collect();
     levels.reverse();
-    for level in levels {
-        match make(&of(hierarchy, level)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno),
+    let make_each = || {
+        levels
+            .iter()
+            .try_for_each(|level| match make(&of(hierarchy, level)) {
+                Ok(()) | Err(Errno::EXIST) => Ok(()),
+                Err(errno) => Err(errno),
+            })
+    };
+    let mut made = make_each();
+    for _ in 1..TRIES {
+        if made != Err(Errno::NOENT) {
+            break;
         }
+        made = make_each();
     }
-    Ok(())
+    made
 }
 
 /// Makes the container's directory, and those above it when they are missing.
@@ -203,4 +219,45 @@ fn inherit_cpuset(hierarchy: &Hierarchy, path: &Path) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::super::Layout;
+    use super::*;
+
+    #[test]
+    fn directories_above_that_others_remove_are_made_again() {
+        let mount = std::env::temp_dir().join(format!("lb-directories-{}", std::process::id()));
+        fs::create_dir(&mount).unwrap();
+        let line = format!(
+            "31 23 0:28 / {} rw - cgroup cgroup rw,pids",
+            mount.display()
+        );
+        let layout = Layout::parse(&line);
+        let hierarchy = layout.with("pids").unwrap();
+        let done = AtomicBool::new(false);
+        let mut taken_away = 0;
+        thread::scope(|scope| {
+            let tidying = scope.spawn(|| {
+                let mut removed = 0;
+                while !done.load(Ordering::Relaxed) {
+                    removed += u32::from(rmdir(mount.join("above")).is_ok());
+                }
+                removed
+            });
+            let all_made = (0..500).all(|_| {
+                make_all(hierarchy, Path::new("/above/own")).is_ok()
+                    && rmdir(mount.join("above/own")).is_ok()
+            });
+            done.store(true, Ordering::Relaxed);
+            taken_away = tidying.join().unwrap();
+            assert!(all_made);
+        });
+        fs::remove_dir_all(&mount).unwrap();
+        assert!(taken_away > 0);
+    }
 }

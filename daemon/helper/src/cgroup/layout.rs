@@ -1,7 +1,19 @@
 //! Which cgroup hierarchies this host has.
 
+use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+use super::settings::Setting;
+
+/// v1 controllers that are used without being asked for: memory, CPU time and I/O are counted, and
+/// processes limited. Not `cpu` and `cpuset`: entering them takes a millisecond, and an update can
+/// do it later. The freezer is for hosts without v2, where it is the only way to pause and to kill
+/// safely.
+const DEFAULT_V1: [&str; 4] = ["pids", "memory", "cpuacct", "blkio"];
+
+/// v2 controllers that are switched on for every container.
+pub const DEFAULT_V2: [&str; 4] = ["cpu", "io", "memory", "pids"];
 
 /// Every controller that a v1 hierarchy can be mounted with (cgroups(7)).
 const CONTROLLERS: [&str; 14] = [
@@ -73,14 +85,21 @@ impl Layout {
         static LAYOUT: OnceLock<Layout> = OnceLock::new();
         LAYOUT.get_or_init(|| {
             let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            let mut layout = Layout::parse_visible(&table, is_visible);
-            for hierarchy in layout.hierarchies.iter_mut().filter(|h| h.unified) {
-                let offered = std::fs::read_to_string(hierarchy.mount.join("cgroup.controllers"));
-                let offered = offered.unwrap_or_default();
-                hierarchy.controllers = offered.split_whitespace().map(str::to_owned).collect();
-            }
-            layout
+            let layout = Layout::parse_visible(&table, is_visible);
+            let offered = layout.unified().map(|hierarchy| {
+                std::fs::read_to_string(hierarchy.mount.join("cgroup.controllers"))
+            });
+            layout.offering(&offered.and_then(Result::ok).unwrap_or_default())
         })
+    }
+
+    /// The same, with what the root of the v2 hierarchy offers (`cgroup.controllers`).
+    #[must_use]
+    pub fn offering(mut self, controllers: &str) -> Layout {
+        for hierarchy in self.hierarchies.iter_mut().filter(|h| h.unified) {
+            hierarchy.controllers = controllers.split_whitespace().map(str::to_owned).collect();
+        }
+        self
     }
 
     /// The hierarchies in a mountinfo table (proc_pid_mountinfo(5)). Never panics.
@@ -111,6 +130,25 @@ impl Layout {
     /// All of them.
     pub fn all(&self) -> impl Iterator<Item = &Hierarchy> {
         self.hierarchies.iter()
+    }
+
+    /// The hierarchies that a container with these limits, and with a device filter or without one,
+    /// has a directory in; with `every`, all that have a controller.
+    pub fn used(
+        &self,
+        settings: &[Setting],
+        filter: bool,
+        every: bool,
+    ) -> impl Iterator<Item = &Hierarchy> {
+        let wanted = move |controller: &String| {
+            every
+                || DEFAULT_V1.contains(&controller.as_str())
+                || settings.iter().any(|s| s.controller == *controller)
+                || (controller == "devices" && filter)
+                || (controller == "freezer" && self.unified().is_none())
+        };
+        self.all()
+            .filter(move |h| h.is_unified() || h.controllers().iter().any(wanted))
     }
 
     /// The v2 hierarchy.
@@ -146,12 +184,10 @@ struct Mount<'t> {
 
 /// Whether a mount is not covered by another one: its file system is what is found at its place.
 fn is_visible(mount: &Path, device: &str) -> bool {
-    let stat = rustix::fs::stat(mount);
-    stat.is_ok_and(|stat| {
-        let (major, minor) = (
-            rustix::fs::major(stat.st_dev),
-            rustix::fs::minor(stat.st_dev),
-        );
+    std::fs::metadata(mount).is_ok_and(|stat| {
+        // makedev(3), for numbers that the kernel gives to file systems without a disk.
+        let dev = stat.st_dev();
+        let (major, minor) = (dev >> 8 & 0xfff, dev & 0xff | dev >> 12 & 0xfff_ff00);
         format!("{major}:{minor}") == device
     })
 }

@@ -11,18 +11,18 @@ mod file;
 mod layout;
 mod oom;
 mod processes;
-mod settings;
+pub mod settings;
 mod update;
 mod write;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
-pub use layout::{Hierarchy, Layout};
+pub use layout::{DEFAULT_V2, Hierarchy, Layout};
 pub use oom::OomWatch;
 use settings::Setting;
 
@@ -30,21 +30,21 @@ use crate::fault::{Fault, OrFault};
 use crate::protocol::{CgroupPlan, DeviceRule, ResourcePlan, Step, StepFailure};
 use crate::sys;
 
-/// v1 controllers that are used without being asked for: memory, CPU time and I/O are counted, and
-/// processes limited. Not `cpu` and `cpuset`: entering them takes a millisecond, and an update can
-/// do it later. The freezer is for hosts without v2, where it is the only way to pause and to kill
-/// safely.
-const DEFAULT_V1: [&str; 4] = ["pids", "memory", "cpuacct", "blkio"];
-
-/// v2 controllers that are switched on for every container.
-const DEFAULT_V2: [&str; 4] = ["cpu", "io", "memory", "pids"];
-
 /// The directories of one container in every hierarchy that is used. Dropping it removes nothing.
 #[derive(Debug, Default)]
 pub struct Cgroup {
     /// Below each hierarchy's root.
     path: PathBuf,
     dirs: Vec<CgroupDir>,
+}
+
+/// A cgroup below the container's.
+#[derive(Debug, Clone)]
+pub struct Below<'a> {
+    /// Of which hierarchies; empty: of all in which it is there.
+    pub controllers: &'a [&'a str],
+    /// Relative to the container's.
+    pub path: &'a Path,
 }
 
 /// The container's directory in one hierarchy.
@@ -140,7 +140,7 @@ impl Cgroup {
             }
             warnings.push(fault.sentence());
         }
-        for hierarchy in used(layout, &settings, rules.is_some()) {
+        for hierarchy in layout.used(&settings, rules.is_some(), plan.every_hierarchy) {
             self.add_hierarchy(hierarchy, existing)?;
         }
         self.write_each(&settings, best_effort, warnings)?;
@@ -206,15 +206,48 @@ impl Cgroup {
         })
     }
 
-    /// The same, for a process that is to be put into them.
+    /// The same, for a process that is to be put into them, or into cgroups below.
     ///
     /// # Errors
-    /// A directory that cannot be opened.
-    pub fn enter(plan: &CgroupPlan) -> io::Result<Cgroup> {
-        let mut cgroup = Cgroup::open(plan)?;
-        let opened = cgroup.dirs.iter_mut().try_for_each(CgroupDir::open);
-        opened.map_err(|fault| io::Error::from_raw_os_error(fault.errno))?;
-        Ok(cgroup)
+    /// [`Step::CgroupAttach`]: a directory that cannot be opened, a controller that the container is
+    /// not in, a path that leads out of the container's cgroup.
+    pub fn enter(plan: &CgroupPlan, below: &[Below<'_>]) -> Result<Cgroup, StepFailure> {
+        let enter = || {
+            let mut cgroup = Cgroup::open(plan).fault("open")?;
+            below.iter().try_for_each(|below| cgroup.descend(below))?;
+            cgroup.dirs.iter_mut().try_for_each(CgroupDir::open)?;
+            Ok(cgroup)
+        };
+        enter().map_err(|fault: Fault| fault.of_step(Step::CgroupAttach))
+    }
+
+    fn descend(&mut self, below: &Below<'_>) -> Result<(), Fault> {
+        let relative = below.path.strip_prefix("/").unwrap_or(below.path);
+        let is_below = |c: Component<'_>| matches!(c, Component::Normal(_) | Component::CurDir);
+        if !relative.components().all(is_below) {
+            let why = "bad sub cgroup path: `..` components are not allowed";
+            return Err(Fault::refused(why).at(below.path.display()));
+        }
+        let known = |name: &&str| self.dirs.iter().any(|dir| dir.hierarchy.has(name));
+        if let Some(unknown) = below.controllers.iter().find(|name| !known(name)) {
+            return Err(Fault::refused(format!(
+                "unknown controller {unknown:?}: the container is in no cgroup of it"
+            )));
+        }
+        let root = self.path.clone();
+        let mut found = false;
+        for dir in &mut self.dirs {
+            let named = below.controllers.iter().any(|c| dir.hierarchy.has(c));
+            let path = directories::of(&dir.hierarchy, &root).join(relative);
+            if named || (below.controllers.is_empty() && path.is_dir()) {
+                dir.path = path;
+                found = true;
+            }
+        }
+        if found {
+            return Ok(());
+        }
+        Err(Fault::of("open", Errno::NOENT).at(self.path.join(relative).display()))
     }
 
     /// The rules of its device filter that count, in words; `None`: there is no filter, because there
@@ -278,9 +311,8 @@ impl Cgroup {
     }
 
     fn freezer(&self) -> Option<&CgroupDir> {
-        self.dirs
-            .iter()
-            .find(|dir| dir.hierarchy.is_unified() || dir.hierarchy.has("freezer"))
+        let v1 = || self.dirs.iter().find(|dir| dir.hierarchy.has("freezer"));
+        self.unified().or_else(v1)
     }
 }
 
@@ -298,25 +330,6 @@ impl CgroupDir {
         self.fd = Some(fd.fault_at("open", path.display())?);
         Ok(())
     }
-}
-
-/// The hierarchies that a container with these limits has a directory in.
-fn used<'l>(
-    layout: &'l Layout,
-    settings: &[Setting],
-    filter: bool,
-) -> impl Iterator<Item = &'l Hierarchy> {
-    let wanted = move |controller: &str| {
-        DEFAULT_V1.contains(&controller)
-            || settings.iter().any(|s| s.controller == controller)
-            || (controller == "devices" && filter)
-            || (controller == "freezer" && layout.unified().is_none())
-    };
-    let used: Vec<&Hierarchy> = layout
-        .all()
-        .filter(|h| h.is_unified() || h.controllers().iter().any(|c| wanted(c)))
-        .collect();
-    used.into_iter()
 }
 
 fn no_controller(setting: &Setting) -> Fault {
@@ -365,7 +378,7 @@ mod tests {
                 ..ResourcePlan::default()
             },
             existing: ExistingCgroup::Replace,
-            best_effort: false,
+            ..CgroupPlan::default()
         };
         let cgroup = Cgroup::create_in(&plan, &layout, &mut Vec::new()).unwrap();
         assert!(cgroup.unified().is_none() && cgroup.has_v1());
@@ -393,7 +406,7 @@ mod tests {
             path: Some("/x".into()),
             resources,
             existing: ExistingCgroup::Replace,
-            best_effort: false,
+            ..CgroupPlan::default()
         };
         let only_pids = "31 23 0:28 / /nowhere rw - cgroup cgroup rw,pids";
         let layout = Layout::parse(only_pids);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::file::write_file;
-use super::{Cgroup, CgroupDir};
+use super::{Cgroup, CgroupDir, Hierarchy, Layout};
 use crate::sys;
 
 /// How long freezing, killing and removing are waited for.
@@ -110,6 +110,35 @@ impl Cgroup {
         result
     }
 
+    /// Takes the processes in it and `first` out of frozen v1 freezers that are not this cgroup's:
+    /// somebody else may have put them there, and there a killed process does not end. The others in
+    /// such a freezer stay as they are.
+    ///
+    /// # Errors
+    /// One cannot be moved.
+    pub fn leave_foreign_freezers(&self, first: u32) -> io::Result<()> {
+        let layout = Layout::detect();
+        let Some(freezer) = layout.all().find(|h| !h.is_unified() && h.has("freezer")) else {
+            return Ok(());
+        };
+        let root = freezer.mount().join("cgroup.procs");
+        for pid in self.processes()?.into_iter().chain([first]) {
+            match is_in_frozen(pid, freezer) {
+                Ok(false) => continue,
+                Ok(true) => {}
+                // It has ended, maybe between opening and reading (proc(5)).
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => continue,
+                Err(error) => return Err(error),
+            }
+            match write_file(&root, &pid.to_string()) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// The PIDs of every process in it and below, in ascending order.
     pub fn processes(&self) -> io::Result<Vec<u32>> {
         let mut pids = Vec::new();
@@ -169,6 +198,22 @@ fn is_frozen(dir: &CgroupDir) -> io::Result<bool> {
         return Ok(events.lines().any(|line| line == "frozen 1"));
     }
     Ok(fs::read_to_string(dir.path.join("freezer.state"))?.trim() == "FROZEN")
+}
+
+/// Whether a process is in a frozen cgroup of the v1 freezer.
+fn is_in_frozen(pid: u32, freezer: &Hierarchy) -> io::Result<bool> {
+    let table = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let path = table.lines().find_map(|line| {
+        // hierarchy:controllers:path (cgroups(7)).
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        let is_freezer = controllers.split(',').any(|name| name == "freezer");
+        is_freezer.then_some(path)
+    });
+    let Some(path) = path.filter(|path| *path != "/") else {
+        return Ok(false);
+    };
+    let state = super::directories::of(freezer, Path::new(path)).join("freezer.state");
+    Ok(fs::read_to_string(state)?.trim() != "THAWED")
 }
 
 /// Children first. `false`: something is still in it.

@@ -25,12 +25,67 @@ impl Cgroup {
                 "the container has no control group to set limits in; see its warnings",
             ));
         }
-        let unified = |controller: &str| layout.is_unified(controller);
-        let settings = settings::settings(plan, &unified)
-            .map_err(|settings::Inexpressible(what)| Fault::refused(what))?;
         self.check_memory(plan)?;
+        let unified = |controller: &str| layout.is_unified(controller);
+        let settings = settings::settings(&self.complete(plan)?, &unified)
+            .map_err(|settings::Inexpressible(what)| Fault::refused(what))?;
         self.join_hierarchies(&settings, layout)?;
         self.write_all(&settings)
+    }
+
+    /// Adds what is not to change and yet must be written: v2 takes a quota and its period as one
+    /// value, and counts swap alone; v1 has no memory without a limit below a limit of memory and
+    /// swap.
+    fn complete(&self, plan: &ResourcePlan) -> Result<ResourcePlan, Fault> {
+        let mut plan = plan.clone();
+        if plan.cpu_period_us.is_some() && plan.cpu_quota_us.is_none() {
+            plan.cpu_quota_us = self.v2_number("cpu", "cpu.max")?;
+        }
+        let swap = plan.memory_and_swap.filter(|total| *total != u64::MAX);
+        if swap.is_some() && plan.memory.is_none() {
+            plan.memory = self.v2_number("memory", "memory.max")?;
+            if plan.memory == Some(u64::MAX) {
+                return Err(Fault::refused(
+                    "memory_swap: a limit of memory and swap together needs a limit of memory",
+                ));
+            }
+        }
+        if plan.memory == Some(u64::MAX) && plan.memory_and_swap.is_none() && self.limits_swap() {
+            plan.memory_and_swap = Some(u64::MAX);
+        }
+        Ok(plan)
+    }
+
+    /// The first word of a v2 file; `None` on v1, or where the controller is not switched on.
+    fn v2_number(&self, controller: &str, file: &str) -> Result<Option<u64>, Fault> {
+        let Some(dir) = self.dir_of(controller) else {
+            return Ok(None);
+        };
+        if !dir.hierarchy.is_unified() {
+            return Ok(None);
+        }
+        let path = dir.path.join(file);
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.fault_at("read", path.display())?,
+        };
+        let word = text.split_whitespace().next().unwrap_or_default();
+        Ok(match word {
+            "max" => Some(u64::MAX),
+            number => number.parse().ok(),
+        })
+    }
+
+    fn limits_swap(&self) -> bool {
+        let Some(dir) = self.dir_of("memory") else {
+            return false;
+        };
+        let files = ["memory.swap.max", "memory.memsw.limit_in_bytes"];
+        files.iter().any(|file| dir.path.join(file).exists())
+    }
+
+    fn dir_of(&self, controller: &str) -> Option<&CgroupDir> {
+        self.dirs.iter().find(|dir| dir.hierarchy.has(controller))
     }
 
     /// A limit below what cannot be dropped would not limit but kill.
@@ -55,7 +110,7 @@ impl Cgroup {
     }
 
     fn memory_used(&self) -> Option<MemoryUsed> {
-        let dir = self.dirs.iter().find(|dir| dir.hierarchy.has("memory"))?;
+        let dir = self.dir_of("memory")?;
         let (file, prefix) = if dir.hierarchy.is_unified() {
             ("memory.current", "")
         } else {

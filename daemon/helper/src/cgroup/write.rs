@@ -1,6 +1,7 @@
 //! Writing settings into a cgroup's files, all of them or none.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -104,13 +105,16 @@ impl Cgroup {
 fn first_file(dir: &CgroupDir, setting: &Setting) -> Result<Option<Before>, Fault> {
     for write in &setting.writes {
         let file = dir.path.join(&write.file);
-        let Ok(text) = fs::read_to_string(&file) else {
-            if !file.exists() {
-                continue;
-            }
+        let text = match fs::read_to_string(&file) {
+            Ok(text) => text,
+            Err(e) if e.kind() == ErrorKind::NotFound => continue,
             // Write-only files have nothing to be set back to.
-            put(dir, &file, write, setting)?;
-            return Ok(None);
+            Err(e) if e.kind() == ErrorKind::InvalidInput => {
+                put(dir, &file, write, setting)?;
+                return Ok(None);
+            }
+            // Without knowing what was there it could not be set back.
+            Err(e) => return Err(e).fault_at("read", file.display()),
         };
         let before = Before {
             value: line_before(&text, setting.key.as_deref(), &write.default),
@@ -192,7 +196,37 @@ fn set_back(before: &[Before], fault: Fault) -> Fault {
 
 #[cfg(test)]
 mod tests {
-    use super::line_before;
+    use super::*;
+    use crate::cgroup::Layout;
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_not_written() {
+        let layout = Layout::parse("31 23 0:28 / /nowhere rw - cgroup cgroup rw,pids");
+        let dir = tempfile::tempdir().unwrap();
+        let cgroup_dir = CgroupDir {
+            hierarchy: layout.with("pids").unwrap().clone(),
+            path: dir.path().to_owned(),
+            fd: None,
+        };
+        let setting = |file: &str| Setting {
+            controller: "pids".into(),
+            field: "pids",
+            writes: vec![FileWrite {
+                file: file.into(),
+                value: "1".into(),
+                default: String::new(),
+            }],
+            key: None,
+            optional: false,
+        };
+        fs::create_dir(dir.path().join("unreadable")).unwrap();
+        let fault = first_file(&cgroup_dir, &setting("unreadable")).unwrap_err();
+        assert!(fault.is(Errno::ISDIR) && fault.sentence().contains("read"));
+        assert!(first_file(&cgroup_dir, &setting("none")).unwrap().is_none());
+        fs::write(dir.path().join("file"), "7\n").unwrap();
+        let before = first_file(&cgroup_dir, &setting("file")).unwrap().unwrap();
+        assert_eq!(before.value, "7");
+    }
 
     #[test]
     fn files_are_read_as_they_must_be_written_to_be_set_back() {

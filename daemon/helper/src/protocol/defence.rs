@@ -35,11 +35,14 @@ pub enum Defence {
     DevByDescriptor,
     /// A log is no link.
     LogNoFollow,
+    /// A container's user namespace belongs to its own range of ids, and what the kernel counts per
+    /// user is charged to that and not to the host's root.
+    OwnAccount,
 }
 
 impl Defence {
     /// Every one.
-    pub const ALL: [Defence; 12] = [
+    pub const ALL: [Defence; 13] = [
         Defence::InRoot,
         Defence::RealProc,
         Defence::MaskDevice,
@@ -52,6 +55,7 @@ impl Defence {
         Defence::ReadOnlyDevices,
         Defence::DevByDescriptor,
         Defence::LogNoFollow,
+        Defence::OwnAccount,
     ];
 
     /// The wire name (`in_root`).
@@ -69,6 +73,7 @@ impl Defence {
             Defence::ReadOnlyDevices => "read_only_devices",
             Defence::DevByDescriptor => "dev_by_descriptor",
             Defence::LogNoFollow => "log_no_follow",
+            Defence::OwnAccount => "own_account",
         }
     }
 }

@@ -269,6 +269,17 @@ pub struct StepFailure {
     pub detail: Option<String>,
 }
 
+impl StepFailure {
+    /// What is said of a program that is there while execve(2) says ENOENT.
+    pub const NO_INTERPRETER: &str =
+        "its interpreter (the ELF loader, or what follows #!) does not exist in the container";
+
+    /// Whether the program is there, and what it takes to run it is not.
+    pub fn lacks_interpreter(&self) -> bool {
+        self.detail.as_deref() == Some(Self::NO_INTERPRETER)
+    }
+}
+
 /// A container that runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Launched {

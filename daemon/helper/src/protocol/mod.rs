@@ -56,5 +56,9 @@ pub const MAX_FDS: usize = 32;
 /// The file name of the helper's path socket inside its own directory.
 pub const HELPER_SOCKET: &str = "helper.sock";
 
+/// The same before the helper listens on it: a socket of the other name that refuses a connection
+/// (`ECONNREFUSED`) has no helper any more.
+pub const HELPER_SOCKET_UNREADY: &str = "helper.sock.new";
+
 /// The file name of the exit record inside the helper's own directory.
 pub const EXIT_RECORD: &str = "exit.json";

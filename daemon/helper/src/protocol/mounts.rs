@@ -94,6 +94,9 @@ pub struct MountPlan {
     /// Per-mount attributes.
     #[serde(default)]
     pub attrs: MountAttrs,
+    /// For a bind: attributes that its source may have, and this mount has not.
+    #[serde(default, skip_serializing_if = "MountAttrs::is_empty")]
+    pub cleared: MountAttrs,
     /// For a recursive bind: what holds for the mount and every one below it, beside `attrs` of its
     /// top. Applied after them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,6 +135,10 @@ pub enum MountSource {
         /// With everything mounted below it.
         #[serde(default)]
         recursive: bool,
+        /// The container path of what lies in the container's own root: it is bound as the mounts
+        /// before this one have left it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inside: Option<PathBuf>,
     },
     /// A fresh filesystem made with `fsopen(2)`: proc, sysfs, tmpfs, devpts, mqueue...
     Filesystem {
@@ -182,6 +189,13 @@ pub struct MountAttrs {
     pub recursive: bool,
 }
 
+impl MountAttrs {
+    /// None is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Attributes of a whole tree of mounts (mount_setattr(2), `AT_RECURSIVE`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -192,10 +206,11 @@ pub struct TreeAttrs {
     pub clear: MountAttrs,
 }
 
-/// A device node in `/dev` (mknod(2); a bind mount of the host's node where mknod is refused).
+/// A device node (mknod(2); a bind mount of the host's node where mknod is refused).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DevicePlan {
-    /// Absolute container path below `/dev`.
+    /// Absolute container path. Below `/dev` the node is made in the plan's tmpfs, elsewhere in what
+    /// is there.
     pub path: PathBuf,
     /// `'c'`, `'b'`, or `'p'` for a FIFO, which has no numbers.
     pub kind: char,

@@ -127,9 +127,10 @@ pub struct HookPlan {
     /// argv, the program's name included; empty: the path alone.
     #[serde(default)]
     pub args: Vec<String>,
-    /// The whole environment, `KEY=VALUE`.
+    /// The whole environment, `KEY=VALUE`; `None`: that of who runs it, or of the container's process
+    /// inside.
     #[serde(default)]
-    pub env: Vec<String>,
+    pub env: Option<Vec<String>>,
     /// Seconds after which it is killed and has failed.
     #[serde(default)]
     pub timeout_s: Option<u64>,

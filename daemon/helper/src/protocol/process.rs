@@ -15,7 +15,7 @@ pub struct ProcessPlan {
     pub env: Vec<String>,
     /// Absolute working directory inside the container.
     pub cwd: PathBuf,
-    /// Make `cwd` when it is missing.
+    /// Make `cwd` when it is missing; for the program of a container.
     #[serde(default)]
     pub create_cwd: bool,
     /// Who runs it.

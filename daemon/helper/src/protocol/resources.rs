@@ -20,6 +20,10 @@ pub struct CgroupPlan {
     /// be written the container starts without them, with a warning.
     #[serde(default)]
     pub best_effort: bool,
+    /// On v1 the container has a cgroup in every hierarchy, not in those alone that its limits and
+    /// its supervision need: it finds its own below `/sys/fs/cgroup`, and so do tools of the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub every_hierarchy: bool,
 }
 
 /// What becomes of a cgroup at the container's path that is there already.

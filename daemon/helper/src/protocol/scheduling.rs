@@ -18,6 +18,9 @@ pub struct SchedulingPlan {
     /// personality(2); `None`: the native one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub personality: Option<u32>,
+    /// set_mempolicy(2); `None`: as it comes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 impl SchedulingPlan {
@@ -31,6 +34,9 @@ impl SchedulingPlan {
     pub fn in_container(&self, container: &Self) -> Self {
         let mut plan = self.clone();
         plan.personality = plan.personality.or(container.personality);
+        if plan.memory_policy.is_none() {
+            plan.memory_policy = container.memory_policy.clone();
+        }
         if plan.exec_affinity.is_empty() {
             plan.exec_affinity = container.exec_affinity.clone();
         }
@@ -53,6 +59,15 @@ impl ExecAffinity {
     pub fn is_empty(&self) -> bool {
         self.initial.is_empty() && self.finally.is_empty()
     }
+}
+
+/// A NUMA memory policy (set_mempolicy(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryPolicy {
+    /// `MPOL_*` with its `MPOL_F_*`.
+    pub mode: u32,
+    /// Numbers of the nodes.
+    pub nodes: Vec<u32>,
 }
 
 /// An I/O priority (ioprio_set(2)).

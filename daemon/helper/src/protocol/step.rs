@@ -60,10 +60,10 @@ pub enum Step {
     Session,
     /// Scheduler, I/O priority, CPUs, execution domain.
     Scheduling,
+    /// Working directory entered and checked; after the change of user where only that one may enter.
+    Cwd,
     /// User database read, groups and ids set.
     User,
-    /// Working directory entered and checked.
-    Cwd,
     /// Resource limits.
     Rlimits,
     /// Capability sets.
@@ -149,8 +149,8 @@ impl Step {
         Step::Keyring,
         Step::Session,
         Step::Scheduling,
-        Step::User,
         Step::Cwd,
+        Step::User,
         Step::Rlimits,
         Step::Capabilities,
         Step::NoNewPrivileges,

@@ -8,7 +8,9 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::protocol::{EXIT_RECORD, ExitRecord, HELPER_SOCKET, Step, StepFailure};
+use crate::protocol::{
+    EXIT_RECORD, ExitRecord, HELPER_SOCKET, HELPER_SOCKET_UNREADY, Step, StepFailure,
+};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: i32 = 16;
@@ -32,7 +34,7 @@ impl RunDir {
         let fail = |syscall: &'static str| move |errno| failure(syscall, errno, path.to_owned());
         let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
         let dir = rustix::fs::open(path, flags, Mode::empty()).map_err(fail("open"))?;
-        for stale in [HELPER_SOCKET, EXIT_RECORD] {
+        for stale in [HELPER_SOCKET, HELPER_SOCKET_UNREADY, EXIT_RECORD] {
             match rustix::fs::unlinkat(&dir, stale, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(errno) => return Err(fail("unlinkat")(errno)),
@@ -80,18 +82,21 @@ impl RunDir {
 }
 
 /// Binds and listens. The directory is named by its descriptor, because a socket's path has at
-/// most 107 bytes (unix(7)), which a run directory's may pass.
+/// most 107 bytes (unix(7)), which a run directory's may pass. It gets its name only when somebody
+/// listens: between bind and listen a daemon would be refused, and take this helper for dead.
 fn listen(dir: BorrowedFd<'_>) -> Result<OwnedFd, (&'static str, Errno)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .map_err(|errno| ("socket", errno))?;
-    let path = format!("/proc/self/fd/{}/{HELPER_SOCKET}", dir.as_raw_fd());
+    let path = format!("/proc/self/fd/{}/{HELPER_SOCKET_UNREADY}", dir.as_raw_fd());
     let address = SocketAddrUnix::new(path.as_str()).map_err(|errno| ("bind", errno))?;
     let old_mask = rustix::process::umask(Mode::from_raw_mode(0o177));
     let bound = rustix::net::bind(&socket, &address);
     rustix::process::umask(old_mask);
     bound.map_err(|errno| ("bind", errno))?;
     rustix::net::listen(&socket, BACKLOG).map_err(|errno| ("listen", errno))?;
+    rustix::fs::renameat(dir, HELPER_SOCKET_UNREADY, dir, HELPER_SOCKET)
+        .map_err(|errno| ("renameat", errno))?;
     Ok(socket)
 }
 

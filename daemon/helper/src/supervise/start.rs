@@ -155,12 +155,16 @@ fn duplicate(pidfd: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
 
 /// Ends a container that was built but cannot be supervised.
 fn undo(built: &build::Built, run_dir: &RunDir) {
-    let _ = crate::sys::pidfd_send_signal(built.pidfd.as_fd(), libc::SIGKILL);
-    let _ = built.cgroup.kill_all();
-    let _ = rustix::process::waitid(
-        rustix::process::WaitId::PidFd(built.pidfd.as_fd()),
-        rustix::process::WaitIdOptions::EXITED,
-    );
+    let killed = crate::sys::pidfd_send_signal(built.pidfd.as_fd(), libc::SIGKILL).is_ok();
+    let ended = built.cgroup.kill_all().is_ok();
+    // What was not killed does not end.
+    if killed || ended {
+        let exited = rustix::process::WaitIdOptions::EXITED;
+        let _ = rustix::io::retry_on_intr(|| {
+            let pidfd = rustix::process::WaitId::PidFd(built.pidfd.as_fd());
+            rustix::process::waitid(pidfd, exited)
+        });
+    }
     let _ = built.cgroup.remove();
     run_dir.remove_socket();
 }

@@ -1,6 +1,8 @@
 //! execve(2).
 
 use std::ffi::{CStr, CString, c_char};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 use rustix::io::Errno;
 
@@ -31,4 +33,16 @@ pub fn execve(path: &CStr, argv: &Arguments, env: &Arguments) -> Errno {
     // SAFETY: both arrays end with a null pointer, and the strings live as long as they do.
     unsafe { libc::execve(path.as_ptr(), argv.pointers.as_ptr(), env.pointers.as_ptr()) };
     last_errno()
+}
+
+/// Has a command do something in the child, right before its execve(2).
+///
+/// The child must have been forked from a process with one thread: then it may do whatever the parent
+/// may. Neither the helper nor the OCI command line ever starts one.
+pub fn before_exec(
+    command: &mut Command,
+    work: impl FnMut() -> std::io::Result<()> + Send + Sync + 'static,
+) {
+    // SAFETY: with one thread no lock is held by another one that the child lacks.
+    unsafe { command.pre_exec(work) };
 }

@@ -106,6 +106,13 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
     .map(drop)
 }
 
+/// Moves this process into new namespaces (`CLONE_NEW*`; all but PID and time, which take a child).
+pub fn unshare(flags: u64) -> Result<()> {
+    let flags = libc::c_int::try_from(flags).map_err(|_| Errno::INVAL)?;
+    // SAFETY: flags of namespaces change nothing that memory safety depends on.
+    check(unsafe { libc::unshare(flags) }.into()).map(drop)
+}
+
 /// Moves this process into a cgroup namespace of its own (`unshare(CLONE_NEWCGROUP)`).
 pub fn unshare_cgroup_namespace() -> Result<()> {
     // SAFETY: CLONE_NEWCGROUP changes nothing that memory safety depends on.

@@ -1,6 +1,6 @@
-//! Scheduling: sched_setattr(2), ioprio_set(2), personality(2).
+//! Scheduling: sched_setattr(2), ioprio_set(2), personality(2), set_mempolicy(2).
 
-use rustix::io::Result;
+use rustix::io::{Errno, Result};
 
 use super::check;
 
@@ -64,4 +64,25 @@ pub fn set_io_priority(class: u8, level: u8) -> Result<()> {
 pub fn set_personality(persona: u32) -> Result<()> {
     // SAFETY: personality takes a plain number.
     check(unsafe { libc::personality(persona.into()) }.into()).map(drop)
+}
+
+/// Sets the NUMA memory policy of this process: `MPOL_*` with its flags, and the numbers of the nodes.
+pub fn set_memory_policy(mode: u32, nodes: &[u32]) -> Result<()> {
+    const BITS: u32 = u64::BITS;
+    let Some(last) = nodes.iter().max() else {
+        let (none, no_bits) = (std::ptr::null::<u64>(), 0u64);
+        // SAFETY: without bits the kernel reads no mask.
+        return check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, none, no_bits) })
+            .map(drop);
+    };
+    let words = usize::try_from(last / BITS).map_err(|_| Errno::INVAL)? + 1;
+    let mut mask = vec![0u64; words];
+    for node in nodes {
+        // Not above `last`, so within the mask.
+        mask[usize::try_from(node / BITS).map_err(|_| Errno::INVAL)?] |= 1 << (node % BITS);
+    }
+    // The kernel reads one bit less than it is told (set_mempolicy(2), "BUGS").
+    let bits = words as u64 * u64::from(BITS) + 1;
+    // SAFETY: the mask has `bits - 1` bits, outlives the call, and is only read.
+    check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)
 }

@@ -36,11 +36,14 @@ fn an_unknown_user_is_a_failure_of_the_user_step() {
 
 #[test]
 fn a_passwd_that_is_no_file_does_not_block() {
-    let bed = Bed::new("");
+    let mut bed = Bed::new("");
     fs::remove_file(bed.path("root/etc/passwd")).unwrap();
     let fifo = bed.path("root/etc/passwd");
     let mode = rustix::fs::Mode::from_raw_mode(0o644);
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+    // A number needs no database.
+    bed.output();
+    bed.plan.process.user.user = UserRef::Name("root".to_owned());
     assert_eq!(bed.failure().step, Step::User);
 }
 
@@ -113,7 +116,8 @@ fn a_working_directory_through_a_descriptor_of_the_helper_is_refused() {
     for fd in 3..24 {
         let mut bed = Bed::new("pwd");
         bed.plan.process.cwd = format!("/proc/self/fd/{fd}").into();
-        assert_eq!(bed.failure().step, Step::Cwd);
+        let failure = bed.failure();
+        assert_eq!(failure.step, Step::Cwd, "{failure:?}");
     }
 }
 
@@ -139,6 +143,7 @@ fn scheduled(script: &str) -> Bed {
             finally: vec![0],
         },
         personality: Some(8),
+        memory_policy: None,
     };
     bed
 }

@@ -14,6 +14,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
 
+#[path = "../../../../tests/src/surroundings.rs"]
+mod surroundings;
+
 /// Tests build containers one at a time: a fork copies one thread only.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -37,6 +40,7 @@ impl Bed {
             rustix::process::geteuid().is_root(),
             "containers are built by root"
         );
+        surroundings::settle();
         let lock = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = tempfile::Builder::new()
             .prefix("lb")
@@ -372,6 +376,7 @@ pub fn mount(destination: &str, fstype: &str, options: &[&str], attrs: MountAttr
             copy_up: false,
         },
         attrs,
+        cleared: MountAttrs::default(),
         tree: None,
         propagation: None,
         idmap: None,
@@ -384,8 +389,10 @@ pub fn bind(source: &Path, destination: &str, attrs: MountAttrs) -> MountPlan {
         source: MountSource::Bind {
             path: source.to_owned(),
             recursive: true,
+            inside: None,
         },
         attrs,
+        cleared: MountAttrs::default(),
         tree: None,
         propagation: None,
         idmap: None,
@@ -439,7 +446,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
                 ..ResourcePlan::default()
             },
             existing: ExistingCgroup::Replace,
-            best_effort: false,
+            ..CgroupPlan::default()
         },
         log: LogPlan {
             path: dir.join("log"),
@@ -506,6 +513,7 @@ fn default_mounts() -> Vec<MountPlan> {
             destination: "/sys/fs/cgroup".into(),
             source: MountSource::Cgroup,
             attrs: read_only,
+            cleared: MountAttrs::default(),
             tree: None,
             propagation: None,
             idmap: None,

@@ -3,11 +3,74 @@
 use std::collections::BTreeMap;
 
 use littlebox_helper::protocol::{IoDevicePlan, IoPlan, ResourcePlan};
+use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+
+use super::{check, memory, plan_each};
+use crate::PlanError;
 
 /// The normal weight of v2.
 const NORMAL_WEIGHT: u64 = 100;
 /// The kernel's period when none is given, microseconds.
 const NORMAL_PERIOD_US: u64 = 100_000;
+
+/// Plans an update that names what is to change and nothing else. So "no limit", which needs no
+/// writing in a new cgroup, is a value here that lifts the limit that there may be, and so are an
+/// `idle` and a `burst` of 0.
+///
+/// # Errors
+/// A [`PlanError`] names the first limit that is wrong or cannot be expressed.
+pub fn plan_update(resources: &LinuxResources) -> Result<ResourcePlan, PlanError> {
+    let mut plan = plan_each(resources)?;
+    if let Some(memory) = resources.memory() {
+        lift_memory(memory, &mut plan);
+    }
+    if let Some(cpu) = resources.cpu() {
+        lift_cpu(cpu, &mut plan)?;
+    }
+    for (key, value) in resources.unified().iter().flatten() {
+        let limit = match key.as_str() {
+            "memory.max" => &mut plan.memory,
+            "memory.high" => &mut plan.memory_high,
+            _ => continue,
+        };
+        if value.trim() == "max" {
+            *limit = Some(u64::MAX);
+        }
+    }
+    // Without a limit of memory beside it, the one that is there counts: the kernel knows it.
+    if plan.memory.is_some() {
+        memory::check_pair(&plan)?;
+    }
+    Ok(plan)
+}
+
+fn lift_memory(memory: &LinuxMemory, plan: &mut ResourcePlan) {
+    lift(&mut plan.memory, memory.limit());
+    lift(&mut plan.memory_reservation, memory.reservation());
+    lift(&mut plan.memory_kernel_tcp, memory.kernel_tcp());
+}
+
+fn lift_cpu(cpu: &LinuxCpu, plan: &mut ResourcePlan) -> Result<(), PlanError> {
+    lift(&mut plan.cpu_quota_us, cpu.quota());
+    lift(&mut plan.cpu_rt_runtime_us, cpu.realtime_runtime());
+    plan.cpu_burst_us = cpu.burst();
+    check(
+        cpu.idle().is_none_or(|n| n >= 0),
+        "cpu/idle",
+        "idle is 0 or 1",
+    )?;
+    if cpu.idle() == Some(0) {
+        plan.cpu_idle = Some(0);
+    }
+    Ok(())
+}
+
+/// A negative value is no limit.
+fn lift(limit: &mut Option<u64>, given: Option<i64>) {
+    if given.is_some_and(|n| n < 0) {
+        *limit = Some(u64::MAX);
+    }
+}
 
 /// What an update has to write to come from `old` to `new`: what differs, and for a limit that is
 /// gone what stands for "none". Limits that are written together stay together: memory with swap,
@@ -153,7 +216,48 @@ fn device_difference(old: &IoDevicePlan, new: &IoDevicePlan) -> IoDevicePlan {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    fn update(resources: Value) -> Result<ResourcePlan, PlanError> {
+        plan_update(&serde_json::from_value(resources).expect("resources"))
+    }
+
+    #[test]
+    fn an_update_lifts_what_it_says_has_no_limit() {
+        let plan = update(json!({
+            "memory": {"limit": -1, "reservation": -1, "swap": -1, "kernelTCP": -1},
+            "cpu": {"quota": -1, "realtimeRuntime": -1, "idle": 0, "burst": 0, "shares": 100},
+            "pids": {"limit": -1},
+            "unified": {"memory.high": "max"},
+        }))
+        .expect("a plan");
+        let lifted = Some(u64::MAX);
+        let all = [
+            plan.memory,
+            plan.memory_reservation,
+            plan.memory_and_swap,
+            plan.memory_kernel_tcp,
+            plan.memory_high,
+            plan.cpu_quota_us,
+            plan.cpu_rt_runtime_us,
+            plan.pids,
+        ];
+        assert_eq!(all, [lifted; 8]);
+        assert_eq!((plan.cpu_idle, plan.cpu_burst_us), (Some(0), Some(0)));
+        assert_eq!(plan.cpu_shares, Some(100));
+    }
+
+    #[test]
+    fn an_update_may_limit_swap_alone_but_not_below_the_memory_beside_it() {
+        let plan = update(json!({"memory": {"swap": 100}})).expect("a plan");
+        assert_eq!((plan.memory, plan.memory_and_swap), (None, Some(100)));
+        let refused = update(json!({"memory": {"limit": 200, "swap": 100}})).expect_err("refused");
+        assert_eq!(refused.pointer, "/linux/resources/memory/swap");
+        assert!(update(json!({"memory": {"limit": -1, "swap": 100}})).is_err());
+        assert!(update(json!({"cpu": {"idle": -1}})).is_err());
+    }
 
     #[test]
     fn nothing_is_written_for_what_stays() {

@@ -105,10 +105,19 @@ fn mount(mount: &MountPlan) -> Vec<String> {
     let flags = flags(mount.attrs);
     let mut commands = Vec::new();
     match &mount.source {
-        MountSource::Bind { path, recursive } => {
+        MountSource::Bind {
+            path,
+            recursive,
+            inside,
+        } => {
+            let path = match inside {
+                Some(at) => in_root(at),
+                None => quote_path(path),
+            };
             let bind = if *recursive { "--rbind" } else { "--bind" };
-            commands.push(format!("mount {bind} {} {target}", quote_path(path)));
-            let mut remounts = vec![words(&flags, mount.attrs.recursive)];
+            commands.push(format!("mount {bind} {path} {target}"));
+            let own = [flags, cleared(mount.cleared)].concat();
+            let mut remounts = vec![words(&own, mount.attrs.recursive)];
             if let Some(tree) = mount.tree {
                 let whole = [self::flags(tree.set), cleared(tree.clear)].concat();
                 remounts.push(words(&whole, true));
@@ -197,8 +206,11 @@ pub(super) fn devices(plan: &LaunchPlan) -> Explanation {
         .devices
         .iter()
         .map(|d| {
+            let parent = d.path.parent().filter(|_| !d.path.starts_with("/dev"));
+            let parent = parent.map(|p| format!("mkdir -p {} && ", in_root(p)));
             format!(
-                "mknod -m {:03o} {} {} {} {}",
+                "{}mknod -m {:03o} {} {} {} {}",
+                parent.unwrap_or_default(),
                 d.mode,
                 in_root(&d.path),
                 d.kind,

@@ -59,13 +59,20 @@ pub(super) fn scheduling(plan: &LaunchPlan) -> Explanation {
             _ => format!("chrt {policy} --pid {} $$", s.priority),
         }
     });
+    let memory = scheduling
+        .memory_policy
+        .as_ref()
+        .map(|policy| format!("# set_mempolicy({:#x}, {:?})", policy.mode, policy.nodes));
     let io = scheduling
         .io_priority
         .map(|io| format!("ionice -c {} -n {} -p $$", io.class, io.level));
-    let commands: Vec<String> = [persona, scheduler, io].into_iter().flatten().collect();
+    let commands: Vec<String> = [persona, memory, scheduler, io]
+        .into_iter()
+        .flatten()
+        .collect();
     (!commands.is_empty()).then(|| {
         (
-            "Execution domain, scheduler and I/O priority are set, while the process may still raise them.".into(),
+            "Execution domain, memory policy, scheduler and I/O priority are set, while the process may still raise them.".into(),
             commands,
         )
     })
@@ -118,7 +125,7 @@ pub(super) fn cwd(plan: &LaunchPlan) -> Explanation {
     }
     commands.push(format!("cd {cwd}"));
     Some((
-        "The working directory is entered and checked to lie inside the container's root.".into(),
+        "The working directory is entered, with the rights of the container's root where it may, and checked to lie inside the container's root.".into(),
         commands,
     ))
 }

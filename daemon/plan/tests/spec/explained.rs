@@ -2,8 +2,26 @@
 
 use super::*;
 
+/// A host with nothing but cgroup v2.
+fn unified() -> Layout {
+    Layout::parse("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw")
+        .offering("cpuset cpu io memory hugetlb pids rdma misc")
+}
+
+/// One that has its controllers on v1.
+fn hybrid() -> Layout {
+    Layout::parse(
+        "30 23 0:26 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
+         31 23 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+         32 23 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+         33 23 0:29 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
+         34 23 0:30 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset\n\
+         35 23 0:31 / /sys/fs/cgroup/freezer rw - cgroup cgroup rw,freezer",
+    )
+}
+
 pub fn commands(plan: &LaunchPlan, step: Step) -> Vec<String> {
-    explain(plan)
+    explain(plan, &unified())
         .into_iter()
         .find(|s| s.step == step)
         .map(|s| s.commands)
@@ -12,7 +30,10 @@ pub fn commands(plan: &LaunchPlan, step: Step) -> Vec<String> {
 
 #[test]
 fn steps_are_explained_once_and_in_order() {
-    let steps: Vec<Step> = explain(&good(json!({}))).iter().map(|s| s.step).collect();
+    let steps: Vec<Step> = explain(&good(json!({})), &unified())
+        .iter()
+        .map(|s| s.step)
+        .collect();
     let mut sorted = steps.clone();
     sorted.sort();
     sorted.dedup();
@@ -60,6 +81,61 @@ fn commands_say_what_the_plan_does() {
 }
 
 #[test]
+fn limits_are_written_where_this_host_has_them() {
+    let plan = good(json!({"linux": {"resources": {
+        "pids": {"limit": 7}, "memory": {"limit": 1_048_576}, "cpu": {"quota": 5000, "period": 10_000}
+    }}}));
+    let commands = |host: &Layout, step| {
+        let explained = explain(&plan, host).into_iter().find(|s| s.step == step);
+        explained.unwrap().commands
+    };
+    let v2 = commands(&unified(), Step::Cgroup);
+    for command in [
+        "mkdir -p /sys/fs/cgroup/littlebox/x/id",
+        "echo '+cpu +io +memory +pids' > /sys/fs/cgroup/cgroup.subtree_control",
+        "echo '+cpu +io +memory +pids' > /sys/fs/cgroup/littlebox/x/cgroup.subtree_control",
+        "echo 1048576 > /sys/fs/cgroup/littlebox/x/id/memory.max",
+        "echo '5000 10000' > /sys/fs/cgroup/littlebox/x/id/cpu.max",
+    ] {
+        assert!(v2.contains(&command.to_owned()), "{command} in {v2:#?}");
+    }
+    assert_eq!(
+        commands(&unified(), Step::CgroupAttach),
+        ["echo $PID > /sys/fs/cgroup/littlebox/x/id/cgroup.procs"]
+    );
+    let v1 = commands(&hybrid(), Step::Cgroup);
+    for command in [
+        "mkdir -p /sys/fs/cgroup/unified/littlebox/x/id",
+        "echo 7 > /sys/fs/cgroup/pids/littlebox/x/id/pids.max",
+        "echo 1048576 > /sys/fs/cgroup/memory/littlebox/x/id/memory.limit_in_bytes",
+        "echo 5000 > /sys/fs/cgroup/cpu,cpuacct/littlebox/x/id/cpu.cfs_quota_us",
+    ] {
+        assert!(v1.contains(&command.to_owned()), "{command} in {v1:#?}");
+    }
+    // Neither is needed by these limits.
+    assert!(
+        !v1.iter()
+            .any(|c| c.contains("cpuset") || c.contains("freezer"))
+    );
+    let attach = commands(&hybrid(), Step::CgroupAttach);
+    assert_eq!(attach.len(), 4, "{attach:?}");
+}
+
+#[test]
+fn a_limit_that_this_host_cannot_express_is_said() {
+    let plan = good(json!({"linux": {"resources": {"unified": {"memory.high": "1"}}}}));
+    let step = explain(&plan, &hybrid())
+        .into_iter()
+        .find(|s| s.step == Step::Cgroup)
+        .unwrap();
+    assert!(
+        step.what.contains("On this host that fails"),
+        "{}",
+        step.what
+    );
+}
+
+#[test]
 fn an_overlay_is_explained_with_its_directories() {
     let mut envelope = envelope();
     envelope.rootfs = RootfsSource::Overlay {
@@ -89,7 +165,7 @@ fn commands_are_valid_shell() {
     envelope.joins = BTreeMap::from([(NamespaceKind::Pid, 0)]);
     envelope.hidden = vec!["/a 'b'".into()];
     let plan = launch_plan(&spec, envelope).unwrap();
-    for step in explain(&plan) {
+    for step in explain(&plan, &unified()) {
         assert!(step.what.ends_with('.') && !step.what.contains(char::is_control));
         for command in step.commands {
             assert!(!command.contains(char::is_control), "{command:?}");

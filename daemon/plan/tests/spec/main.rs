@@ -10,6 +10,7 @@ mod refused;
 
 use std::collections::BTreeMap;
 
+use littlebox_helper::cgroup::Layout;
 use littlebox_helper::protocol::{
     DeviceRule, LaunchPlan, LogPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
     RootfsSource, Step, TerminalSize, TimeClock, UserRef,

@@ -32,7 +32,8 @@ fn bind_options_are_told_apart() {
         mount.source,
         MountSource::Bind {
             path: "/s".into(),
-            recursive: true
+            recursive: true,
+            inside: None,
         }
     );
     assert!(mount.attrs.read_only && !mount.attrs.recursive);
@@ -47,7 +48,8 @@ fn bind_options_are_told_apart() {
         mount.source,
         MountSource::Bind {
             path: "/s".into(),
-            recursive: false
+            recursive: false,
+            inside: None,
         }
     );
 }
@@ -152,4 +154,49 @@ fn words_for_the_whole_tree_stand_beside_words_for_its_top() {
         assert!(single.attrs.read_only && single.attrs.noexec && single.tree.is_none());
         assert!(!single.attrs.nosuid && !single.attrs.recursive);
     }
+}
+
+#[test]
+fn words_that_clear_are_kept_for_binds() {
+    let attrs = |options: Value| {
+        let mount = mounted(options).unwrap().mounts.remove(0);
+        (mount.attrs, mount.cleared, mount.tree)
+    };
+    let (set, cleared, tree) = attrs(json!(["bind", "ro", "suid", "dev"]));
+    assert!(set.read_only && cleared.nosuid && cleared.nodev && !cleared.read_only);
+    assert_eq!(tree, None);
+    // The last word counts.
+    let (set, cleared, _) = attrs(json!(["bind", "rw", "exec", "ro"]));
+    assert!(set.read_only && !cleared.read_only && cleared.noexec);
+    // The kernel's own policy comes instead of one that is taken away, and of no other.
+    assert!(attrs(json!(["bind", "atime"])).0.relatime);
+    assert!(attrs(json!(["bind", "nostrictatime"])).0.relatime);
+    let (set, ..) = attrs(json!(["bind", "noatime", "nostrictatime"]));
+    assert!(set.noatime && !set.relatime);
+    // Of a tree they stand beside those of its top.
+    let (_, cleared, tree) = attrs(json!(["rbind", "suid", "rro"]));
+    assert!(cleared.nosuid && tree.unwrap().set.read_only);
+    let (_, cleared, _) = attrs(json!(["bind", "rexec"]));
+    assert!(cleared.noexec);
+}
+
+#[test]
+fn a_source_below_the_root_that_a_mount_has_changed_is_taken_from_inside() {
+    let inside = |source: &str, options: &str, earlier: &str| {
+        let bind =
+            json!({"destination": "/m", "type": "bind", "source": source, "options": [options]});
+        let plan = good(json!({"mounts": [{"destination": earlier, "type": "tmpfs"}, bind]}));
+        let MountSource::Bind { inside, .. } = &plan.mounts[1].source else {
+            panic!()
+        };
+        inside.clone()
+    };
+    let found = Some("/a/b".into());
+    assert_eq!(inside("/bundle/rootfs/a/b", "bind", "/a"), found);
+    assert_eq!(inside("/bundle/rootfs/a/b", "bind", "/a/b"), found);
+    assert_eq!(inside("/bundle/rootfs/a/b", "rbind", "/a/b/c"), found);
+    assert_eq!(inside("/bundle/rootfs/a/b", "bind", "/a/b/c"), None);
+    assert_eq!(inside("/bundle/rootfs/a/b", "rbind", "/other"), None);
+    assert_eq!(inside("/a/b", "bind", "/a"), None);
+    assert_eq!(inside("/bundle/rootfs/../a/b", "bind", "/a"), None);
 }

@@ -107,7 +107,7 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
             "/linux/sysctl/kernel.panic",
         ),
         (
-            json!({"linux": {"devices": [{"path": "/etc/x", "type": "c", "major": 1, "minor": 3}]}}),
+            json!({"linux": {"devices": [{"path": "etc/x", "type": "c", "major": 1, "minor": 3}]}}),
             "/linux/devices/0/path",
         ),
         (

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use littlebox_helper::cgroup::Cgroup;
+use rustix::io::Errno;
 use serde_json::json;
 
 use super::find;
@@ -17,7 +18,7 @@ use crate::{output, stats};
 pub fn run(store: &Store, arguments: &Events) -> Result<()> {
     let interval = interval(&arguments.interval)?;
     let (entry, record) = find(store, &arguments.id)?;
-    if entry.status(&record) == Status::Stopped {
+    if entry.status(&record)? == Status::Stopped {
         return Err(Error::NotRunning(entry.id().clone()));
     }
     let cgroup = Cgroup::open(&record.cgroup).doing(|| "find the cgroup".to_owned())?;
@@ -30,9 +31,12 @@ pub fn run(store: &Store, arguments: &Events) -> Result<()> {
     }
     let ended = || Error::NotRunning(entry.id().clone());
     let process = record.process.ok_or_else(ended)?;
-    let pidfd = process.open().map_err(|_| ended())?;
+    let pidfd = match process.open() {
+        Err(Errno::SRCH) => return Err(ended()),
+        other => other.doing(|| format!("open process {}", process.pid))?,
+    };
     let mut oom_kills = cgroup.oom_kills();
-    while !wait_for_end(&pidfd, interval) {
+    while !wait_for_end(&pidfd, interval).doing(|| "wait for the end".to_owned())? {
         if cgroup.oom_kills() > oom_kills {
             oom_kills = cgroup.oom_kills();
             output::line(&json!({"type": "oom", "id": id}).to_string())?;

@@ -4,17 +4,17 @@ use std::fs::File;
 use std::path::Path;
 
 use littlebox_helper::build::{self, Detached, Running};
-use littlebox_helper::cgroup::Cgroup;
+use littlebox_helper::cgroup::{Below, Cgroup};
 use littlebox_helper::protocol::{LogPlan, ProcessPlan};
 use littlebox_plan::{ExecEnvelope, capability, exec_plan, scheduling, seccomp};
-use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
+use oci_spec::runtime::{LinuxCapabilities, Process};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
 use super::find;
-use crate::bundle::{CONFIG, parse, read_bounded};
+use crate::bundle::{CONFIG, parse_process, parse_spec, read_bounded};
 use crate::cli::Exec;
-use crate::console;
+use crate::console::{self, PidfdOf};
 use crate::error::{Doing, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::launch::check_preserved;
@@ -26,16 +26,16 @@ pub fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     check_preserved(arguments.handed.preserve_fds)?;
     let (entry, record) = find(store, &arguments.id)?;
     check_status(&entry, &record, arguments)?;
-    let plan = plan(&entry, arguments)?;
-    let terminal = plan.terminal.is_some();
+    let mut plan = plan(&entry, arguments)?;
     let socket = arguments.handed.console_socket.as_deref();
-    let console = console::socket_for(terminal, !arguments.detach, socket)?;
+    let console = console::prepare(&mut plan.terminal, !arguments.detach, socket)?;
+    let pidfd_socket = arguments.handed.connect_pidfd_socket()?;
     let signals = if arguments.detach {
         None
     } else {
         Some(Signals::take()?)
     };
-    let built = enter(&entry, &record, &plan, arguments.handed.preserve_fds)?;
+    let built = enter(&entry, &record, &plan, arguments)?;
     for warning in &built.warnings {
         log::note(warning);
     }
@@ -43,7 +43,10 @@ pub fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     if let Some(console) = console
         && let Some(master) = master.take()
     {
-        console.send(&master)?;
+        console.send_terminal(&master)?;
+    }
+    if let Some(socket) = pidfd_socket {
+        socket.send_pidfd(PidfdOf::Exec, &built.pidfd)?;
     }
     if let Some(path) = &arguments.handed.pid_file {
         pidfile::write(path, built.pid)?;
@@ -55,7 +58,7 @@ pub fn run(store: &Store, arguments: &Exec) -> Result<u8> {
 }
 
 fn check_status(entry: &Entry, record: &Record, arguments: &Exec) -> Result<()> {
-    match entry.status(record) {
+    match entry.status(record)? {
         Status::Running | Status::Created => Ok(()),
         Status::Paused if arguments.ignore_paused => Ok(()),
         Status::Paused => Err(Error::WrongState(format!(
@@ -74,7 +77,7 @@ fn enter(
     entry: &Entry,
     record: &Record,
     plan: &ProcessPlan,
-    preserved: u32,
+    arguments: &Exec,
 ) -> Result<build::ExecBuilt> {
     let gone = || {
         Error::WrongState(format!(
@@ -89,7 +92,7 @@ fn enter(
         Err(Errno::SRCH) => return Err(gone()),
         other => other.doing(|| format!("open process {}", process.pid))?,
     };
-    let cgroup = Cgroup::enter(&record.cgroup).doing(|| "open the cgroup".to_owned())?;
+    let cgroup = enter_cgroup(record, &arguments.cgroup)?;
     let running = Running {
         pidfd: pidfd.as_fd(),
         pid: process.pid,
@@ -99,12 +102,28 @@ fn enter(
     };
     let detached = Detached {
         gate: None,
-        preserved,
+        preserved: arguments.handed.preserve_fds,
         own_keyring: true,
         // An exec has no hooks.
         state: &|_, _| String::new(),
     };
     Ok(build::exec_detached(running, plan, &detached)?)
+}
+
+/// The container's cgroup, or what `--cgroup` says of those below it.
+fn enter_cgroup(record: &Record, below: &[String]) -> Result<Cgroup> {
+    let parsed: Vec<(Vec<&str>, &Path)> = below
+        .iter()
+        .map(|text| match text.split_once(':') {
+            Some((controllers, path)) => (controllers.split(',').collect(), Path::new(path)),
+            None => (Vec::new(), Path::new(text)),
+        })
+        .collect();
+    let below: Vec<Below<'_>> = parsed
+        .iter()
+        .map(|(controllers, path)| Below { controllers, path })
+        .collect();
+    Ok(Cgroup::enter(&record.cgroup, &below)?)
 }
 
 /// The process of `--process`, or the container's with what the flags say.
@@ -114,7 +133,7 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
         Some(path) => from_file(path)?,
         None => from_flags(entry, arguments)?,
     };
-    let spec: Spec = parse(&entry.read_config()?, Path::new(CONFIG))?;
+    let spec = parse_spec(&entry.read_config()?)?;
     let filter = seccomp::of_spec(&spec).map_err(|error| Error::document(CONFIG, error))?;
     // The rest of an exec's plan is the daemon's.
     let nowhere = || LogPlan {
@@ -149,11 +168,11 @@ fn from_file(path: &Path) -> Result<Process> {
     let json = File::open(path)
         .and_then(read_bounded)
         .doing(|| format!("read {}", path.display()))?;
-    parse(&json, path)
+    parse_process(&json, path)
 }
 
 fn from_flags(entry: &Entry, arguments: &Exec) -> Result<Process> {
-    let spec: Spec = parse(&entry.read_config()?, Path::new(CONFIG))?;
+    let spec = parse_spec(&entry.read_config()?)?;
     let mut process = spec.process().clone().unwrap_or_default();
     if arguments.command.is_empty() {
         return Err(Error::Usage(

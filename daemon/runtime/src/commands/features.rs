@@ -1,7 +1,7 @@
 //! `features`.
 
 use littlebox_helper::protocol::NamespaceKind;
-use littlebox_plan::{capability, hooks};
+use littlebox_plan::{capability, hooks, scheduling};
 use serde_json::{Value, json};
 
 use crate::cli::{OLDEST_SPEC_VERSION, SPEC_VERSION};
@@ -71,6 +71,10 @@ fn document() -> Value {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": true},
             "intelRdt": {"enabled": false},
+            "memoryPolicy": {
+                "modes": scheduling::MEMORY_MODES.map(|(mode, _)| mode.to_string()),
+                "flags": scheduling::MEMORY_FLAGS.map(|(flag, _)| flag.to_string()),
+            },
             "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false},
         },

@@ -14,7 +14,7 @@ use crate::store::{Entry, Record, Status, Store};
 pub fn run(store: &Store, arguments: &Kill) -> Result<()> {
     let signal = signal::parse(&arguments.signal)?;
     let (entry, record) = find(store, &arguments.id)?;
-    let status = entry.status(&record);
+    let status = entry.status(&record)?;
     if arguments.all {
         return to_all(&record, signal);
     }

@@ -10,7 +10,7 @@ use super::find;
 use crate::cli::{List, ListFormat, SPEC_VERSION};
 use crate::error::{Error, Result};
 use crate::output;
-use crate::store::{Status, Store};
+use crate::store::{Entry, Record, Status, Store};
 
 /// A container as runc's `list --format json` has it.
 #[derive(Debug, Serialize)]
@@ -43,30 +43,32 @@ pub fn run(store: &Store, arguments: &List) -> Result<()> {
             .iter()
             .try_for_each(|(entry, _)| output::line(entry.id().as_str()));
     }
-    let rows: Vec<Row<'_>> = found
+    let rows = found
         .iter()
-        .map(|(entry, record)| {
-            let status = entry.status(record);
-            let pid = record.process.map_or(0, |process| process.pid);
-            Row {
-                oci_version: SPEC_VERSION,
-                id: entry.id().as_str(),
-                pid: if status == Status::Stopped { 0 } else { pid },
-                status: status.to_string(),
-                bundle: &record.bundle,
-                rootfs: &record.rootfs,
-                created: &record.created,
-                annotations: &record.annotations,
-                owner: owner(entry.path()),
-            }
-        })
-        .collect();
+        .map(|(entry, record)| row(entry, record))
+        .collect::<Result<Vec<Row<'_>>>>()?;
     match arguments.format {
         ListFormat::Json => {
             output::line(&serde_json::to_string(&rows).expect("strings and numbers are JSON"))
         }
         ListFormat::Table => table(&rows),
     }
+}
+
+fn row<'a>(entry: &'a Entry, record: &'a Record) -> Result<Row<'a>> {
+    let status = entry.status(record)?;
+    let pid = record.process.map_or(0, |process| process.pid);
+    Ok(Row {
+        oci_version: SPEC_VERSION,
+        id: entry.id().as_str(),
+        pid: if status == Status::Stopped { 0 } else { pid },
+        status: status.to_string(),
+        bundle: &record.bundle,
+        rootfs: &record.rootfs,
+        created: &record.created,
+        annotations: &record.annotations,
+        owner: owner(entry.path()),
+    })
 }
 
 /// Who created it: the owner of its directory.

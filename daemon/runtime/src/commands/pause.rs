@@ -20,7 +20,7 @@ fn set(store: &Store, id: &str, frozen: bool) -> Result<()> {
     let (entry, record) = find_locked(store, id)?;
     let (what, status) = (
         if frozen { "pause" } else { "resume" },
-        entry.status(&record),
+        entry.status(&record)?,
     );
     match (frozen, status) {
         (true, Status::Running | Status::Created) | (false, Status::Paused) => {}

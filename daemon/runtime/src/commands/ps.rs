@@ -13,7 +13,7 @@ use crate::store::{Status, Store};
 /// Lists the processes of a container, by their PIDs on the host.
 pub fn run(store: &Store, arguments: &Ps) -> Result<()> {
     let (entry, record) = find(store, &arguments.id)?;
-    if entry.status(&record) == Status::Stopped {
+    if entry.status(&record)? == Status::Stopped {
         return Err(Error::NotRunning(entry.id().clone()));
     }
     let doing = || "read the processes of the cgroup".to_owned();

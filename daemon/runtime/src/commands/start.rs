@@ -10,7 +10,7 @@ use crate::store::{Entry, Record, Status, Store};
 /// Executes the program of a created container.
 pub fn run(store: &Store, id: &str) -> Result<()> {
     let (entry, record) = find_locked(store, id)?;
-    let status = entry.status(&record);
+    let status = entry.status(&record)?;
     let refused = |why: &str| Err(Error::WrongState(format!("{why}: {id}")));
     match status {
         Status::Created => {}

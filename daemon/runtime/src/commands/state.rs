@@ -9,7 +9,7 @@ use crate::store::{Status, Store};
 /// Prints the state of a container.
 pub fn run(store: &Store, id: &str) -> Result<()> {
     let (entry, record) = find(store, id)?;
-    let status = entry.status(&record);
+    let status = entry.status(&record)?;
     let pid = record.process.map(|process| process.pid);
     let pid = pid.filter(|_| status != Status::Stopped);
     let name = status.to_string();

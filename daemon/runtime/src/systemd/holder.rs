@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use littlebox_helper::sys::{self, Forked};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Signal, WaitId, WaitIdOptions, set_parent_process_death_signal, waitid};
 
 use crate::error::{Doing, Result};
@@ -39,8 +40,13 @@ impl Holder {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // It may have been ended with its cgroup: then there is only the reaping.
-        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), SIGKILL);
-        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        // It may have been ended with its cgroup (ESRCH): then there is only the reaping. One that
+        // could not be killed is not waited for: it ends with this process.
+        match sys::pidfd_send_signal(self.pidfd.as_fd(), SIGKILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(_) => return,
+        }
+        let options = WaitIdOptions::EXITED;
+        let _ = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
     }
 }

@@ -4,6 +4,7 @@
 mod spec;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use lbctl::types::{
     ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DeviceConfig, MountConfig,
@@ -11,11 +12,15 @@ use lbctl::types::{
 };
 
 /// The relaxations of a configuration, in a stable order.
-pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
-    if let Some(spec) = &config.spec {
-        return spec::of(spec);
-    }
+pub(super) fn of(config: &ContainerConfig, socket: &Path) -> Vec<String> {
     let mut list = Vec::new();
+    if has_socket(config, socket) {
+        list.push("littlebox's own socket: it can do all that littlebox can".to_owned());
+    }
+    if let Some(spec) = &config.spec {
+        list.extend(spec::of(spec));
+        return list;
+    }
     if config.privileged {
         list.push("privileged: all capabilities, every device, nothing masked".to_owned());
     }
@@ -27,6 +32,11 @@ pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
         && !config.namespaces.contains_key("user")
     {
         list.push("host user namespace".to_owned());
+    }
+    if let Some(maps) = &config.id_maps
+        && let Some(root) = maps.uid.iter().find(|map| map.host_id == 0 && map.size > 0)
+    {
+        list.push(host_root(u64::from(root.container_id)));
     }
     list.extend(namespaces(config));
     list.extend(capabilities(config));
@@ -79,6 +89,35 @@ pub(super) fn of(config: &ContainerConfig) -> Vec<String> {
     list
 }
 
+/// A map of the host's root.
+fn host_root(container_id: u64) -> String {
+    format!("user {container_id} is the host's root in its rights over files and processes")
+}
+
+/// What a capability gives beyond its name.
+fn capability(name: &str) -> String {
+    match name {
+        "SYS_ADMIN" => {
+            "capability SYS_ADMIN: read-only mounts and masked paths can be changed from inside"
+                .to_owned()
+        }
+        name => format!("capability {name}"),
+    }
+}
+
+/// Whether it was given the API's socket.
+pub(super) fn has_socket(config: &ContainerConfig, socket: &Path) -> bool {
+    let binds = config
+        .mounts
+        .iter()
+        .filter(|mount| mount.kind == MountKind::Bind);
+    let is_socket = |source: &String| Path::new(source) == socket;
+    binds
+        .filter_map(|mount| mount.source.as_ref())
+        .any(is_socket)
+        || (config.spec.as_ref()).is_some_and(|spec| spec::binds(spec, socket))
+}
+
 fn namespaces(config: &ContainerConfig) -> impl Iterator<Item = String> {
     config.namespaces.iter().filter_map(|(kind, source)| {
         let kind = match kind.as_str() {
@@ -104,8 +143,9 @@ fn capabilities(config: &ContainerConfig) -> impl Iterator<Item = String> {
         .into_iter()
         .filter(|name| !crate::spec::is_default_capability(name));
     added.map(|name| match name.as_str() {
-        "ALL" => "all capabilities".to_owned(),
-        name => format!("capability {name}"),
+        "ALL" => "all capabilities: read-only mounts and masked paths can be changed from inside"
+            .to_owned(),
+        name => capability(name),
     })
 }
 
@@ -147,7 +187,10 @@ mod tests {
     use super::*;
 
     fn list(config: serde_json::Value) -> Vec<String> {
-        of(&serde_json::from_value(config).unwrap())
+        of(
+            &serde_json::from_value(config).unwrap(),
+            Path::new("/run/littlebox.sock"),
+        )
     }
 
     #[test]
@@ -187,7 +230,7 @@ mod tests {
                 "ipc namespace of process 7",
                 "host network namespace",
                 "pid namespace of container web",
-                "all capabilities",
+                "all capabilities: read-only mounts and masked paths can be changed from inside",
                 "capability NET_ADMIN",
                 "set-user-ID programs give privileges",
                 "seccomp unconfined: every system call",
@@ -202,6 +245,24 @@ mod tests {
                 "spared by the OOM killer",
             ]
         );
+    }
+
+    #[test]
+    fn the_socket_is_told_when_it_is_bound_itself() {
+        let bind =
+            |source| json!({"mounts": [{"type": "bind", "source": source, "destination": "/s"}]});
+        assert!(list(bind("/run/littlebox.sock"))[0].contains("own socket"));
+        assert!(!list(bind("/run"))[0].contains("own socket"));
+    }
+
+    #[test]
+    fn a_map_of_the_hosts_root_is_told() {
+        let map = json!([{"container_id": 5, "host_id": 0, "size": 65_536}]);
+        let config = json!({"id_maps": {"uid": map, "gid": map}});
+        assert_eq!(list(config), [host_root(5)]);
+        let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
+        let spec = json!({"linux": {"uidMappings": map}});
+        assert!(spec::of(&spec).contains(&host_root(0)));
     }
 
     #[test]

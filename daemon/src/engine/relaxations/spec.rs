@@ -1,6 +1,7 @@
 //! The relaxations of an OCI runtime spec, read from its JSON.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use lbctl::types::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use serde_json::Value;
@@ -13,6 +14,8 @@ const NAMESPACES: [&str; 7] = ["uts", "ipc", "network", "pid", "user", "cgroup",
 /// In a stable order.
 pub(super) fn of(spec: &Value) -> Vec<String> {
     let mut list = namespaces(spec);
+    let root = items(spec, "/linux/uidMappings").find(|map| map["hostID"] == 0);
+    list.extend(root.and_then(|map| Some(super::host_root(map["containerID"].as_u64()?))));
     list.extend(capabilities(spec));
     if spec.pointer("/process/noNewPrivileges") != Some(&Value::Bool(true)) {
         list.push("set-user-ID programs give privileges".to_owned());
@@ -75,7 +78,17 @@ fn capabilities(spec: &Value) -> impl Iterator<Item = String> {
         .map(|name| name.trim_start_matches("CAP_").to_owned())
         .filter(|name| !crate::spec::is_default_capability(name))
         .collect();
-    names.into_iter().map(|name| format!("capability {name}"))
+    names.into_iter().map(|name| super::capability(&name))
+}
+
+/// Whether a mount of the specification has exactly this source.
+pub(super) fn binds(spec: &Value, path: &Path) -> bool {
+    let mut binds = items(spec, "/mounts").filter(|mount| bind(mount).is_some());
+    binds.any(|mount| {
+        mount["source"]
+            .as_str()
+            .is_some_and(|source| Path::new(source) == path)
+    })
 }
 
 fn bind(mount: &Value) -> Option<String> {
@@ -119,7 +132,7 @@ mod tests {
             [
                 "network namespace of /proc/1/ns/net",
                 "host pid namespace",
-                "capability SYS_ADMIN",
+                "capability SYS_ADMIN: read-only mounts and masked paths can be changed from inside",
                 "set-user-ID programs give privileges",
                 "seccomp unconfined",
                 "writable: all default paths",

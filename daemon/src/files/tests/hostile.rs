@@ -118,10 +118,10 @@ fn devices_are_refused_and_fifos_are_not() {
 }
 
 #[test]
-fn sparse_and_unknown_types_are_refused() {
+fn malformed_sparse_files_and_unknown_types_are_refused() {
     let target = Target::new();
     for kind in [::tar::EntryType::GNUSparse, ::tar::EntryType::new(b'V')] {
-        let result = target.unpack(&[Made::new(kind, "x", "", b"")]);
+        let result = target.unpack(&[Made::new(kind, "x", "", b"stored, and nowhere in the map")]);
         assert!(matches!(result, Err(FileError::BadArchive { .. })));
     }
     let records = b"22 GNU.sparse.major=1\n";

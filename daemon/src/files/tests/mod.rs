@@ -3,7 +3,9 @@
 
 mod changes;
 mod hostile;
+mod large;
 mod pack;
+mod sparse;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -23,7 +25,7 @@ fn root_of(path: &Path) -> File {
 
 fn pack_path(root: &Path, path: &str) -> Result<Vec<u8>, FileError> {
     let mut out = Vec::new();
-    pack(root_of(root).as_fd(), path, &IdView::identity(), &mut out)?;
+    pack(root_of(root).as_fd(), path, &IdView::identity())?.write(&mut out)?;
     Ok(out)
 }
 

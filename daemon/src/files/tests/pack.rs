@@ -97,8 +97,8 @@ fn names_start_with_the_base_name() {
     let first = |path: &str| {
         let archive = pack_path(root.path(), path).unwrap();
         let bounds = Bounds::default();
-        let mut reader = super::tar::Reader::new(&archive[..], &bounds);
-        String::from_utf8(reader.next().unwrap().unwrap().path).unwrap()
+        let mut reader = littlebox_archive::Reader::new(&archive[..], &bounds);
+        String::from_utf8(reader.next_entry().unwrap().unwrap().path).unwrap()
     };
     assert_eq!(first("/data"), "data/");
     assert_eq!(first("data/deep/"), "deep/");
@@ -217,7 +217,8 @@ fn export_stays_in_its_mount() {
         std::thread::sleep(std::time::Duration::from_millis(2));
     }
     let mut out = Vec::new();
-    let packed = pack_all(root_of(&inside).as_fd(), &IdView::identity(), &mut out);
+    let packed = pack_all(root_of(&inside).as_fd(), &IdView::identity())
+        .and_then(|packing| packing.write(&mut out));
     child.kill().unwrap();
     child.wait().unwrap();
     packed.unwrap();
@@ -230,9 +231,9 @@ fn export_stays_in_its_mount() {
 
 fn names_of(archive: &[u8]) -> Vec<String> {
     let bounds = Bounds::default();
-    let mut reader = super::tar::Reader::new(archive, &bounds);
+    let mut reader = littlebox_archive::Reader::new(archive, &bounds);
     let mut names = Vec::new();
-    while let Some(entry) = reader.next().unwrap() {
+    while let Some(entry) = reader.next_entry().unwrap() {
         names.push(String::from_utf8_lossy(&entry.path).into_owned());
     }
     names

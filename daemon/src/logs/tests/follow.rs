@@ -75,9 +75,25 @@ async fn a_dropped_sender_counts_as_done() {
 }
 
 #[tokio::test]
+async fn without_inotify_a_follower_polls() {
+    let (_directory, path) = log_path();
+    let used_up = std::io::Error::from(rustix::io::Errno::MFILE);
+    let watcher = Watcher::of(Err(used_up));
+    let (_done, finished) = watch::channel(false);
+    let mut follower = Follower::open(&watcher, path.clone(), From::Start)
+        .await
+        .unwrap();
+    let reader = tokio::spawn(async move { follower.next(Mode::Follow(&finished)).await.unwrap() });
+    Writer::new(&path).line("polled");
+    assert!(
+        matches!(reader.await.unwrap(), Chunk::Records(records) if texts(&records) == ["polled"])
+    );
+}
+
+#[tokio::test]
 async fn one_watcher_serves_many_followers() {
     let (directory, _) = log_path();
-    let watcher = Watcher::new().unwrap();
+    let watcher = Watcher::new();
     let (done, finished) = watch::channel(false);
     let mut readers = Vec::new();
     for number in 0..50 {
@@ -101,7 +117,7 @@ async fn one_watcher_serves_many_followers() {
 async fn a_follower_beside_a_racing_writer_loses_nothing() {
     let (_directory, path) = log_path();
     let (done, finished) = watch::channel(false);
-    let watcher = Watcher::new().unwrap();
+    let watcher = Watcher::new();
     let mut readers = Vec::new();
     for _ in 0..3 {
         let mut follower = Follower::open(&watcher, path.clone(), From::Start)

@@ -97,7 +97,7 @@ fn log_path() -> (tempfile::TempDir, PathBuf) {
 }
 
 async fn open(path: &Path, from: From) -> Follower {
-    let watcher = Watcher::new().unwrap();
+    let watcher = Watcher::new();
     Follower::open(&watcher, path.to_owned(), from)
         .await
         .unwrap()

@@ -263,7 +263,7 @@ fn users_are_numbers_or_names() {
     assert_eq!(user("1000").group, None);
     assert_eq!(user("4294967294:0").group, Some(UserRef::Id(0)));
     assert_eq!(user("www-data:adm").user, UserRef::Name("www-data".into()));
-    assert_eq!(plan(&base()).process.user.group, Some(UserRef::Id(0)));
+    assert_eq!(plan(&base()).process.user.group, user("0").group);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn core_dumps_are_off_unless_asked_for() {
             .clone();
         (limit.soft, limit.hard)
     };
-    assert_eq!(core(&plan(&base())), (Some(0), Some(0)));
+    assert_eq!(core(&plan(&base())), (Some(1), Some(1)));
     let rlimits = BTreeMap::from([(
         "core".to_owned(),
         Rlimit {
@@ -338,7 +338,8 @@ fn a_read_only_bind_is_read_only_to_its_depth() {
         mount.source,
         MountSource::Bind {
             path: "/data".into(),
-            recursive: true
+            recursive: true,
+            inside: None,
         }
     );
     assert!(mount.attrs.read_only && mount.attrs.recursive && mount.attrs.nosuid);
@@ -509,4 +510,30 @@ fn a_filter_follows_the_capabilities() {
         .unwrap()
         .seccomp;
     assert_eq!(of_exec, plain);
+}
+
+#[test]
+fn mounts_come_after_those_of_the_directories_above_them() {
+    let tmpfs = |destination: &str| json!({"type": "tmpfs", "destination": destination});
+    let config = |mounts: Value| ContainerConfig {
+        mounts: serde_json::from_value(mounts).unwrap(),
+        ..base()
+    };
+    let asked = config(json!([
+        tmpfs("/a/b/c"),
+        tmpfs("/z/y"),
+        tmpfs("/a"),
+        tmpfs("/a/b/")
+    ]));
+    let planned = plan(&asked).mounts;
+    let last: Vec<_> = planned[planned.len() - 4..]
+        .iter()
+        .map(|m| m.destination.to_str().unwrap())
+        .collect();
+    assert_eq!(last, ["/a", "/z/y", "/a/b", "/a/b/c"]);
+
+    let twice = config(json!([tmpfs("/a/b"), tmpfs("/c"), tmpfs("/a//b/")]));
+    let error = prepare(&twice, &ctx(&id())).unwrap_err();
+    assert_eq!(error.pointer, "/mounts/2/destination");
+    assert!(error.detail.contains("/mounts/0"), "{}", error.detail);
 }

@@ -8,6 +8,8 @@ use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
+use littlebox_helper::cgroup::Layout;
+
 use super::*;
 
 /// Mostly something that makes sense, sometimes anything.
@@ -315,7 +317,7 @@ fn accepted_is_plannable(config: &ContainerConfig) {
     };
     let plan = littlebox_plan::launch_plan(&prepared.spec, envelope(&prepared))
         .unwrap_or_else(|error| panic!("{error}: {config:?}"));
-    assert!(littlebox_plan::explain::explain(&plan).len() > 10);
+    assert!(littlebox_plan::explain::explain(&plan, Layout::detect()).len() > 10);
     let json = serde_json::to_string(&plan).unwrap();
     assert_eq!(serde_json::from_str::<LaunchPlan>(&json).unwrap(), plan);
 

@@ -43,7 +43,7 @@ pub(super) fn settings(
     push(
         "cpu.realtimeRuntime",
         "cpu.rt_runtime_us",
-        number(plan.cpu_rt_runtime_us),
+        plan.cpu_rt_runtime_us.map(minus_one_or),
     );
     Ok(())
 }

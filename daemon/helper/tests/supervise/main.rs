@@ -1,0 +1,6 @@
+//! The supervisor, through its protocol.
+
+mod container;
+mod exec;
+mod log;
+mod support;

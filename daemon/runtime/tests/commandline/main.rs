@@ -1,0 +1,10 @@
+//! The OCI command line, driven as engines drive it.
+
+mod bad_input;
+mod commands;
+mod hooks;
+mod lifecycle;
+mod mounts;
+mod process;
+mod support;
+mod terminal;
