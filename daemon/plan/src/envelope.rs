@@ -68,6 +68,8 @@ pub struct Envelope {
     /// The seccomp filter, when the caller has compiled it; `None`: the spec's `linux.seccomp`, and
     /// without that none.
     pub seccomp: Option<SeccompPlan>,
+    /// How long the start may take, in milliseconds; `None`: without limit.
+    pub start_timeout_ms: Option<u64>,
     /// Test only: a failure to provoke.
     pub inject: Option<Injection>,
     /// Test only: a defence to leave out.
@@ -99,6 +101,7 @@ impl Envelope {
             joined_ids: None,
             idmap_where_possible: BTreeSet::new(),
             seccomp: None,
+            start_timeout_ms: None,
             inject: None,
             weaken: None,
             layer_idmap: LayerIdmap::Auto,
@@ -129,4 +132,6 @@ pub struct ExecEnvelope {
     pub seccomp: Option<SeccompPlan>,
     /// Kill it after this many milliseconds.
     pub timeout_ms: Option<u64>,
+    /// As in [`Envelope::start_timeout_ms`].
+    pub start_timeout_ms: Option<u64>,
 }

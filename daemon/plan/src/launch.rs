@@ -120,6 +120,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         loopback_up: is_new(NamespaceKind::Net),
         gate: envelope.gate,
         hooks,
+        start_timeout_ms: envelope.start_timeout_ms,
         inject: envelope.inject,
         weaken: envelope.weaken,
         namespaces,

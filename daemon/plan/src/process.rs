@@ -31,6 +31,7 @@ pub fn exec_plan(process: &Process, envelope: ExecEnvelope) -> Result<ExecPlan, 
         log: envelope.log,
         gate: envelope.gate,
         timeout_ms: envelope.timeout_ms,
+        start_timeout_ms: envelope.start_timeout_ms,
         exit_record: envelope.exit_record,
     })
 }

@@ -143,6 +143,7 @@ impl Engine {
             gate: config.attach,
             seccomp: prepared.seccomp,
             timeout_ms: prepared.timeout_ms,
+            start_timeout_ms: None,
         };
         littlebox_plan::exec_plan(&prepared.process, envelope).map_err(|e| {
             EngineError::Config(ConfigError {

@@ -79,6 +79,10 @@ pub struct LaunchPlan {
     /// is started by the OCI command line has any.
     #[serde(default, skip_serializing_if = "HooksPlan::is_empty")]
     pub hooks: HooksPlan,
+    /// How long the start may take, in milliseconds, until the program runs; `None`: without limit. A
+    /// start that takes longer is undone and has failed with `ETIMEDOUT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_ms: Option<u64>,
     /// Test only: fail with this errno when the named step begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inject: Option<Injection>,
@@ -176,6 +180,9 @@ pub struct ExecPlan {
     /// Kill it after this many milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
+    /// As in [`LaunchPlan::start_timeout_ms`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_timeout_ms: Option<u64>,
     /// Absolute path of the file its exit record is written to.
     pub exit_record: PathBuf,
 }

@@ -128,6 +128,7 @@ impl Bed {
             log: self.plan.log.clone(),
             gate: false,
             timeout_ms: None,
+            start_timeout_ms: None,
             exit_record: self.path("exec.json"),
         }
     }
@@ -456,6 +457,7 @@ fn default_plan(dir: &Path, id: &str, script: &str) -> LaunchPlan {
         loopback_up: true,
         gate: false,
         hooks: HooksPlan::default(),
+        start_timeout_ms: None,
         inject: None,
         weaken: None,
     }

@@ -152,6 +152,7 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
         gate: false,
         seccomp: filter,
         timeout_ms: None,
+        start_timeout_ms: None,
     };
     let plan = exec_plan(&process, envelope)
         .map_err(|error| Error::document(document.unwrap_or(Path::new("process")), error))?;

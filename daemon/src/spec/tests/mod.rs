@@ -100,6 +100,7 @@ fn exec_envelope() -> ExecEnvelope {
         gate: false,
         seccomp: None,
         timeout_ms: None,
+        start_timeout_ms: None,
     }
 }
 

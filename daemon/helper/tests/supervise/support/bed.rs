@@ -118,6 +118,7 @@ impl Bed {
             loopback_up: false,
             gate: false,
             hooks: HooksPlan::default(),
+            start_timeout_ms: None,
             inject: None,
             weaken: None,
         }
@@ -140,6 +141,7 @@ impl Bed {
             log: log_plan(self.exec_log(id)),
             gate: false,
             timeout_ms: None,
+            start_timeout_ms: None,
             exit_record: self.exec_record(id),
         }
     }
