@@ -58,6 +58,7 @@ struct File {
     helper: Option<PathBuf>,
     event_retention: Option<u64>,
     drain_timeout_s: Option<u64>,
+    start_timeout_s: Option<u64>,
     max_connections: Option<usize>,
     seccomp_profile: Option<PathBuf>,
     id_pool: PoolFile,
@@ -100,6 +101,8 @@ pub struct Config {
     pub event_retention: u64,
     /// Seconds that open requests are given at a shutdown.
     pub drain_timeout_s: u64,
+    /// Seconds that the start of a program may take.
+    pub start_timeout_s: u64,
     /// Connections served at once.
     pub max_connections: usize,
     /// Host ids for the user namespaces of containers.
@@ -107,6 +110,9 @@ pub struct Config {
     /// The default seccomp profile; `None`: littlebox's own.
     pub seccomp_profile: Option<PathBuf>,
 }
+
+/// A day.
+const MOST_START_TIMEOUT_S: u64 = 86_400;
 
 const DEFAULT_CONFIG: &str = "/etc/littlebox/config.toml";
 
@@ -152,6 +158,7 @@ impl Config {
             helper: find_helper(file.helper)?,
             event_retention: file.event_retention.unwrap_or(100_000),
             drain_timeout_s: file.drain_timeout_s.unwrap_or(10),
+            start_timeout_s: file.start_timeout_s.unwrap_or(60),
             max_connections: file.max_connections.unwrap_or(4096),
             id_pool: id_pool(file.id_pool)?,
             seccomp_profile: file.seccomp_profile.map(absolute).transpose()?,
@@ -175,6 +182,9 @@ impl Config {
         }
         if self.event_retention == 0 {
             bail!("event_retention is at least 1");
+        }
+        if !(1..=MOST_START_TIMEOUT_S).contains(&self.start_timeout_s) {
+            bail!("start_timeout_s is between 1 and {MOST_START_TIMEOUT_S}");
         }
         if self.max_connections == 0 {
             bail!("max_connections is at least 1");
@@ -303,6 +313,8 @@ mod tests {
             "cgroup_parent = \"/../x\"",
             "cgroup_parent = \"/\"",
             "event_retention = 0",
+            "start_timeout_s = 0",
+            "start_timeout_s = 86401",
             "[id_pool]\nsize = 1000",
             "[id_pool]\nstart = 0",
             "[id_pool]\nstart = 100000",

@@ -131,7 +131,8 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let binary = HelperBinary::load(&config.helper)
         .with_context(|| format!("cannot load the helper {}", config.helper.display()))?
         .at_home_in(helpers_home(config)?);
-    let supervisor = Supervisor::start(binary)
+    let start_limit = Duration::from_secs(config.start_timeout_s);
+    let supervisor = Supervisor::start(binary, start_limit)
         .await
         .with_context(|| format!("cannot start the helper {}", config.helper.display()))?;
     let boot_id = procfs::boot_id().context("cannot read the boot id")?;

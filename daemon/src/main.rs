@@ -34,7 +34,7 @@ fn run(config: Config) -> anyhow::Result<()> {
     let inherited = inherited()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
-        .max_blocking_threads(64)
+        .max_blocking_threads(128)
         .enable_all()
         .build()?;
     let result = runtime.block_on(daemon::run(config, inherited));

@@ -125,7 +125,7 @@ async fn foreground(
         Ok(made) => made?,
         Err(sig) => return Ok(sig.exit_code()),
     };
-    warn(&container);
+    warn(&container.warnings);
     let target = Target::Container(container.summary.id.to_string());
     let options = Options {
         from: AttachFrom::Start,
@@ -240,9 +240,9 @@ fn exit_status(exit: &Exit) -> i32 {
     }
 }
 
-/// Warnings of a container that was made.
-pub fn warn(container: &Container) {
-    for warning in &container.warnings {
+/// Warnings of what was made.
+pub fn warn(warnings: &[String]) {
+    for warning in warnings {
         eprintln!("warning: {}", super::sanitize::text(warning));
     }
 }
@@ -251,6 +251,6 @@ fn tell_made(ctx: &Context, container: &Container) -> Result<(), Failure> {
     if ctx.json {
         return output::json(container);
     }
-    warn(container);
+    warn(&container.warnings);
     output::line(&container.summary.id.to_string())
 }

@@ -86,6 +86,9 @@ pub struct Exec {
     /// Why it could not be started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// What could not be done and was not essential.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// With `?wait=`, once it ended: what it wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<InlineOutput>,

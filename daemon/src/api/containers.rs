@@ -131,7 +131,7 @@ pub async fn create(
     }
     let idempotency = extract::idempotency(&headers, &body.digest)?;
     if params.flag("dry_run", false)? {
-        return Ok(Json(app.engine.dry_run(body.value)?).into_response());
+        return Ok(Json(app.engine.dry_run(body.value).await?).into_response());
     }
     let options = CreateOptions { start, idempotency };
     let created = app.engine.create(body.value, options).await?;

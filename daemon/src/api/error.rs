@@ -206,10 +206,17 @@ impl From<EngineError> for ApiError {
                 exit_code,
                 id,
             } => start_failed(*failure, exit_code, id),
-            EngineError::HelperUnreachable { .. } => Self::new("helper_unreachable", detail).hint(
-                "it is asked again until it answers; stop and rm --force do not need it, and after \
-                 an upgrade the daemon of the version that started it can take it back",
+            EngineError::HelperUnreachable { .. } => helper_unreachable(detail),
+            EngineError::DoesNotEnd { .. } => Self::new("unavailable", detail).hint(
+                "look for a dead network or FUSE mount that it uses; its end is recorded when it comes",
             ),
+            EngineError::FilesInUse { .. } => {
+                Self::new("invalid_state", detail).hint("try again when that has ended")
+            }
+            EngineError::Unanswered(_) => Self::new("unavailable", detail)
+                .hint("look for a dead network or FUSE mount among its root, mounts and devices"),
+            EngineError::TooManyWait => Self::new("resources_exhausted", detail)
+                .hint("look for a dead network or FUSE mount among roots, mounts and devices"),
             EngineError::PauseFailed(failure) => pause_failed(*failure),
             EngineError::UpdateFailed { failure, restored } => update_failed(*failure, restored),
             EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)
@@ -297,8 +304,16 @@ fn with_failure(mut error: ApiError, failure: lbctl::types::Failure) -> ApiError
     error
 }
 
+fn helper_unreachable(detail: String) -> ApiError {
+    ApiError::new("helper_unreachable", detail).hint(
+        "it is asked again until it answers; stop, kill and rm --force do not need it, and after an \
+         upgrade the daemon of the version that started it can take it back",
+    )
+}
+
 fn helper(error: HelperError) -> ApiError {
     match error {
+        HelperError::Silent => helper_unreachable("the container's helper does not answer".into()),
         HelperError::Step(failure) => {
             let described = describe_step(&failure, "the program");
             start_failed(described, 125, None)

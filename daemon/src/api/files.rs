@@ -1,8 +1,7 @@
 //! Files in and out, changes, export.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use axum::Json;
@@ -13,13 +12,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use lbctl::types::Changes;
-use littlebox_helper::protocol::{Call, RootfsSource};
+use littlebox_helper::protocol::RootfsSource;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
+use super::AppState;
 use super::error::ApiError;
 use super::extract::{Params, Path};
-use super::{App, AppState};
-use crate::engine::{EngineError, Handle};
+use crate::engine::{EngineError, FilesRoot, Handle};
 use crate::files::{self, Bounds, FileError, IdView, Packing};
 
 type Result<T = Response> = std::result::Result<T, ApiError>;
@@ -27,7 +26,7 @@ type Result<T = Response> = std::result::Result<T, ApiError>;
 /// Bytes collected before they go to the client.
 const CHUNK: usize = 64 * 1024;
 /// Archives on their way at once. Each holds one of the threads for blocking work, of which there
-/// are twice as many (`main.rs`), at the speed of its client: the others are for everybody else.
+/// are four times as many (`main.rs`), at the speed of its client: the others are for everybody else.
 const ARCHIVES: usize = 32;
 /// How long a request waits for one of those to end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -54,24 +53,6 @@ async fn turn_of(turns: &'static Semaphore, busy: impl FnOnce() -> String) -> Re
     }
 }
 
-/// The container's root directory: of its running process, or mounted for the purpose.
-async fn root(app: &App, handle: &Arc<Handle>) -> Result<OwnedFd> {
-    let helper = handle.live().helper.clone();
-    if let Some(helper) = helper {
-        return Ok(helper
-            .descriptor(Call::OpenRoot)
-            .await
-            .map_err(EngineError::from)?);
-    }
-    let plan = app.engine.rootfs_plan(handle).await?;
-    if let RootfsSource::Overlay { .. } = &plan.source {
-        app.engine.make_directories(handle.id)?;
-    }
-    let maps = handle.record().id_maps;
-    let opened = app.engine.supervisor.open_rootfs(plan, maps).await;
-    Ok(opened.map_err(|e| EngineError::start_failed(e, "the root", None))?)
-}
-
 /// Files are told with the ids that the container knows.
 fn id_view(handle: &Handle) -> IdView {
     IdView::new(handle.record().id_maps)
@@ -92,7 +73,7 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
     let params = params.only(&["path", "stat"])?;
     let path = path_of(&params)?;
     let handle = app.engine.find(&reference)?;
-    let root = Arc::new(root(&app, &handle).await?);
+    let root = app.engine.files_root(&handle).await?;
     let stat_root = root.clone();
     let stat_path = path.clone();
     // A path that is not there is told before the stream begins.
@@ -104,8 +85,9 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
     }
     let turn = turn().await?;
     // So is what keeps it from being packed.
-    let packing = blocking(move || files::pack(root.as_fd(), &path, &ids)).await?;
-    Ok(tar(turn, packing))
+    let of = root.clone();
+    let packing = blocking(move || files::pack(of.as_fd(), &path, &ids)).await?;
+    Ok(tar(turn, root, packing))
 }
 
 /// `GET /v1/containers/{c}/export`.
@@ -113,10 +95,11 @@ pub async fn export(State(app): AppState, Path(reference): Path<String>, params:
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
     let turn = turn().await?;
-    let root = root(&app, &handle).await?;
+    let root = app.engine.files_root(&handle).await?;
     let ids = id_view(&handle);
-    let packing = blocking(move || files::pack_all(root.as_fd(), &ids)).await?;
-    Ok(tar(turn, packing))
+    let of = root.clone();
+    let packing = blocking(move || files::pack_all(of.as_fd(), &ids)).await?;
+    Ok(tar(turn, root, packing))
 }
 
 /// `PUT /v1/containers/{c}/files`.
@@ -141,7 +124,7 @@ pub async fn write(
     }
     let handle = app.engine.find(&reference)?;
     let turn = turn().await?;
-    let root = root(&app, &handle).await?;
+    let root = app.engine.files_root(&handle).await?;
     let ids = id_view(&handle);
     let (sender, receiver) = mpsc::channel(8);
     let unpacking = tokio::task::spawn_blocking(move || {
@@ -179,17 +162,20 @@ pub async fn changes(
     let plan = app.engine.rootfs_plan(&handle).await?;
     let items = match plan.source {
         RootfsSource::Overlay { lower, upper, .. } => {
-            let hidden: Vec<_> = lower.iter().flat_map(|l| app.engine.hidden(l)).collect();
+            let engine = app.engine.clone();
             let busy = || String::from("two comparisons are under way, the most at one time");
             let _turn = turn_of(&COMPARISONS, busy).await?;
-            let mut items = blocking(move || files::changes(&upper, &lower)).await?;
-            // Not the container's doing.
-            items.retain(|change| {
-                !hidden
-                    .iter()
-                    .any(|path| std::path::Path::new(&change.path).starts_with(path))
-            });
-            items
+            blocking(move || {
+                let hidden: Vec<_> = lower.iter().flat_map(|l| engine.hidden(l)).collect();
+                let mut items = files::changes(&upper, &lower)?;
+                // Not the container's doing.
+                items.retain(|change| {
+                    let path = std::path::Path::new(&change.path);
+                    !hidden.iter().any(|hidden| path.starts_with(hidden))
+                });
+                Ok(items)
+            })
+            .await?
         }
         RootfsSource::Bind { .. } => {
             return Err(EngineError::NotAvailable(
@@ -214,10 +200,10 @@ async fn blocking<T: Send + 'static>(
 /// A response whose body is a tar archive that is written on a thread of its own. When packing
 /// fails after the start (a disk that cannot be read), the connection breaks off instead of ending:
 /// a client must not take half an archive for a whole one.
-fn tar(turn: Turn, packing: Packing<IdView>) -> Response {
+fn tar(turn: Turn, root: FilesRoot, packing: Packing<IdView>) -> Response {
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
     tokio::task::spawn_blocking(move || {
-        let _turn = turn;
+        let _held = (turn, root);
         let mut out = BodyWriter {
             sender,
             buffer: Vec::with_capacity(CHUNK),

@@ -5,23 +5,29 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use lbctl::types::ContainerConfig;
 use serde_json::Value;
 
-use super::EngineError;
+use super::{Engine, EngineError};
 use crate::spec::{self, ConfigError};
 
 /// The most bytes of a `config.json`.
 const LIMIT: u64 = 4 * 1024 * 1024;
 
-/// Checks what a request says beside a spec, and reads the bundle where there is one.
-pub(super) fn resolve(mut config: ContainerConfig) -> Result<ContainerConfig, EngineError> {
-    spec::check_request(&config)?;
-    if let Some(bundle) = &config.bundle {
-        config.spec = Some(read(bundle)?);
+impl Engine {
+    /// Checks what a request says beside a spec, and reads the bundle where there is one.
+    pub(super) async fn resolve(
+        self: &Arc<Self>,
+        mut config: ContainerConfig,
+    ) -> Result<ContainerConfig, EngineError> {
+        spec::check_request(&config)?;
+        if let Some(bundle) = config.bundle.clone() {
+            config.spec = Some(self.look(move |_| read(&bundle)).await?);
+        }
+        Ok(config)
     }
-    Ok(config)
 }
 
 fn read(bundle: &str) -> Result<Value, EngineError> {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, Name};
 
+use super::files_root::NoCopies;
 use super::record::{Record, maps_of};
 use super::restart_policy::RestartState;
-use super::{Engine, EngineError, Handle, SaveExtra, event, prepare};
+use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::idpool::{IdPool, IdRange};
 use crate::lifecycle::Transition;
@@ -44,7 +45,7 @@ impl Engine {
         options: CreateOptions,
     ) -> Result<Created, EngineError> {
         let engine = self.clone();
-        let config = super::bundle::resolve(config)?;
+        let config = Arc::new(self.resolve(config).await?);
         self.detached(async move {
             let Some((key, digest)) = options.idempotency else {
                 let handle = engine.create_new(config, options.start, Vec::new()).await?;
@@ -63,7 +64,7 @@ impl Engine {
 
     async fn create_once(
         self: &Arc<Self>,
-        config: ContainerConfig,
+        config: Arc<ContainerConfig>,
         start: bool,
         key: &str,
         digest: String,
@@ -102,7 +103,7 @@ impl Engine {
 
     async fn create_new(
         self: &Arc<Self>,
-        config: ContainerConfig,
+        config: Arc<ContainerConfig>,
         start: bool,
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
@@ -113,19 +114,23 @@ impl Engine {
     async fn create_with_id(
         self: &Arc<Self>,
         id: ContainerId,
-        config: ContainerConfig,
+        config: Arc<ContainerConfig>,
         start: bool,
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
         let range = self.reserve_ids(id, &config)?;
-        let prepared = prepare::prepare(&config, &self.context(&id, range.get()))?;
+        let prepared = self.prepare(id, range.get(), config.clone()).await?;
         let record = new_record(id, &config, &prepared, range.get());
         let handle = Handle::new(record);
         let _operation = handle.operation.lock().await;
+        let start = if start {
+            Some(handle.no_copies().await?)
+        } else {
+            None
+        };
         self.insert(&handle)?;
         // From here on the record has it, and `forget` gives it back.
         range.keep();
-        let config = Arc::new(config);
         let result = self
             .record_and_start(&handle, &config, prepared, start, extra)
             .await;
@@ -196,7 +201,7 @@ impl Engine {
         handle: &Arc<Handle>,
         config: &Arc<ContainerConfig>,
         prepared: Prepared,
-        start: bool,
+        start: Option<NoCopies>,
         mut writes: Vec<Write>,
     ) -> Result<(), EngineError> {
         // Before the row: what cannot be made (no inodes left) leaves none that holds the name.
@@ -207,7 +212,7 @@ impl Engine {
         let committed = {
             let mut live = handle.live();
             let created = event(&live.record, "container.created", serde_json::json!({}));
-            let last = if start {
+            let last = if start.is_some() {
                 live.transition(Transition::Start)?;
                 writes.push(Write::Event(created));
                 event(&live.record, "container.starting", serde_json::json!({}))
@@ -229,10 +234,11 @@ impl Engine {
             faults::point("create.after");
             result
         };
-        if !start {
+        let Some(no_copies) = start else {
             return Ok(commit.await?);
-        }
-        let (commit, launch) = tokio::join!(commit, self.launch(handle, config, prepared));
+        };
+        let launch = self.launch(handle, config, prepared, no_copies);
+        let (commit, launch) = tokio::join!(commit, launch);
         if let Err(error) = commit {
             // The client will be told that nothing was made: then nothing may run.
             self.undo_launch(handle).await;

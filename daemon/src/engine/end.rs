@@ -6,6 +6,7 @@ use std::time::Duration;
 use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
 use littlebox_helper::protocol::{Call, ExitRecord, Target, TerminalSize};
 
+use super::handle::Running;
 use super::record::exit_of;
 use super::{Cause, Engine, EngineError, Handle, SaveExtra, describe_step, event};
 use crate::faults;
@@ -14,6 +15,10 @@ use crate::supervisor::{Helper, HelperError};
 use crate::time::now_ns;
 
 const SIGKILL: i32 = 9;
+/// How long a killed program and its helper may take before both are ended without asking.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client waits for the end of what was killed: longer than all that brings it about.
+const DEATH_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to stop.
 #[derive(Debug, Default, Clone, Copy)]
@@ -37,16 +42,38 @@ pub(super) enum By {
 
 impl Engine {
     /// Sends a signal to PID 1, or to every process of the container.
-    pub async fn kill(&self, reference: &str, signal: i32, all: bool) -> Result<(), EngineError> {
+    pub async fn kill(
+        self: &Arc<Self>,
+        reference: &str,
+        signal: i32,
+        all: bool,
+    ) -> Result<(), EngineError> {
         let handle = self.find(reference)?;
-        let helper = handle.running_helper("a signal")?;
+        let running = handle.running("a signal")?;
         self.note_deadly(&handle, signal);
-        send_signal(&helper, signal, all).await?;
+        self.signal_run(&handle, &running, signal, all).await?;
         if signal == SIGKILL && handle.state() == ContainerState::Paused {
             // A frozen process on cgroup v1 dies only once it is thawed.
-            let _ = helper.done(Call::Freeze { frozen: false }).await;
+            thaw(running.helper.as_ref()).await;
         }
         Ok(())
+    }
+
+    /// Signals a run by its helper; where that does not answer, by what is known of it.
+    async fn signal_run(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        running: &Running,
+        signal: i32,
+        all: bool,
+    ) -> Result<(), EngineError> {
+        if let Some(helper) = &running.helper {
+            match send_signal(helper, signal, all).await {
+                Err(HelperError::Gone | HelperError::Silent) => {}
+                sent => return Ok(sent?),
+            }
+        }
+        self.signal_without_helper(handle, running.run, signal, all)
     }
 
     /// Asks a container to end: the signal, the grace, then SIGKILL. Returns whether it has ended
@@ -60,8 +87,33 @@ impl Engine {
         let (engine, stopped) = (self.clone(), handle.clone());
         self.detached(async move { engine.begin_stop(&stopped, options, By::Client).await })
             .await?;
-        let ended = handle.ended_within(options.wait).await;
+        let ended = match options.wait {
+            Some(wait) => handle.ended_within(Some(wait)).await,
+            None => {
+                let grace = options.grace.unwrap_or(handle.record().grace());
+                self.wait_for_end(&handle, grace).await?;
+                true
+            }
+        };
         Ok((handle, ended))
+    }
+
+    /// Waits until a container that is being stopped has ended.
+    ///
+    /// # Errors
+    /// [`EngineError::DoesNotEnd`] when it was killed long ago: it ends when the kernel lets it.
+    pub(super) async fn wait_for_end(
+        &self,
+        handle: &Handle,
+        grace: Duration,
+    ) -> Result<(), EngineError> {
+        let patience = grace.saturating_add(DEATH_PATIENCE);
+        if handle.ended_within(Some(patience)).await {
+            return Ok(());
+        }
+        Err(EngineError::DoesNotEnd {
+            name: handle.record().name.to_string(),
+        })
     }
 
     /// The part of a stop that changes something: state, signal, and the timer that kills.
@@ -76,7 +128,7 @@ impl Engine {
             handle.notify();
             return Ok(());
         }
-        let (helper, was_paused, signal, grace, run) = {
+        let (running, was_paused, signal, grace) = {
             let mut live = handle.live();
             let was_paused = live.record.state == ContainerState::Paused;
             live.transition(Transition::Stop)?;
@@ -85,37 +137,41 @@ impl Engine {
                 By::Machine => live.record.restart.interrupted = true,
             }
             let signal = options.signal.unwrap_or(live.record.stop_signal);
-            let grace = options
-                .grace
-                .unwrap_or(Duration::from_secs(live.record.stop_timeout_s.into()));
+            let grace = options.grace.unwrap_or(live.record.grace());
             let stopping = event(
                 &live.record,
                 "container.stopping",
                 serde_json::json!({ "signal": crate::spec::signal_name(signal) }),
             );
             drop(self.save(&live, Some(stopping), SaveExtra::default()));
-            (live.helper.clone(), was_paused, signal, grace, live.run)
+            let running = Running {
+                run: live.run,
+                helper: live.helper.clone(),
+            };
+            (running, was_paused, signal, grace)
         };
         handle.notify();
-        let first = if grace.is_zero() { SIGKILL } else { signal };
-        let Some(helper) = helper else {
-            self.end_without_helper(handle, run, first, grace);
+        let Some(helper) = &running.helper else {
+            self.end_without_helper(handle, running.run, signal, grace);
             return Ok(());
         };
-        send_signal(&helper, first, false).await?;
-        if was_paused {
-            let _ = helper.done(Call::Freeze { frozen: false }).await;
+        // First of all what bounds this: no signal that fails or gets lost leaves it without.
+        self.kill_after(handle, running.run, grace);
+        if grace.is_zero() {
+            return Ok(());
         }
-        if first != SIGKILL {
-            self.kill_after(handle, run, grace);
+        self.signal_run(handle, &running, signal, false).await?;
+        if was_paused {
+            thaw(Some(helper)).await;
         }
         Ok(())
     }
 
-    /// Kills this run of the container after the grace, unless it has ended. Not tracked: a
-    /// shutdown does not wait for it, and the next daemon sets it anew.
-    pub(crate) fn kill_after(&self, handle: &Arc<Handle>, run: u64, grace: Duration) {
-        let handle = handle.clone();
+    /// Kills this run of the container after the grace, unless it has ended: by its helper, and when
+    /// that does not bring it about, without. Not tracked: a shutdown does not wait for it, and the
+    /// next daemon sets it anew.
+    pub(crate) fn kill_after(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, grace: Duration) {
+        let (engine, handle) = (self.clone(), handle.clone());
         tokio::spawn(async move {
             if handle.ended_within(Some(grace)).await {
                 return;
@@ -123,14 +179,20 @@ impl Engine {
             let helper = {
                 let live = handle.live();
                 if live.run != run {
-                    None
-                } else {
-                    live.helper.clone()
+                    return;
                 }
+                live.helper.clone()
             };
-            if let Some(helper) = helper {
-                let _ = send_signal(&helper, SIGKILL, false).await;
+            if let Some(helper) = helper
+                && send_signal(&helper, SIGKILL, false).await.is_ok()
+            {
+                // A frozen process on cgroup v1 dies only once it is thawed.
+                thaw(Some(&helper)).await;
+                if handle.ended_within(Some(KILL_PATIENCE)).await {
+                    return;
+                }
             }
+            engine.end_without_helper(&handle, run, SIGKILL, Duration::ZERO);
         });
     }
 
@@ -146,7 +208,8 @@ impl Engine {
         self.detached(async move {
             if lifecycle::is_live(handle.state()) {
                 engine.begin_stop(&handle, options, By::Client).await?;
-                handle.ended_within(None).await;
+                let grace = options.grace.unwrap_or(handle.record().grace());
+                engine.wait_for_end(&handle, grace).await?;
             }
             let _operation = handle.operation.lock().await;
             engine.start_locked(&handle, Cause::Client).await
@@ -170,18 +233,9 @@ impl Engine {
             } else {
                 Transition::Thaw
             };
-            let helper = {
-                let live = handle.live();
-                // Ask the table before the kernel.
-                lifecycle::next(live.record.state, transition).map_err(|illegal| {
-                    EngineError::Illegal {
-                        name: live.record.name.to_string(),
-                        illegal,
-                    }
-                })?;
-                live.helper.clone()
-            };
-            let helper = helper.ok_or(EngineError::Helper(HelperError::Gone))?;
+            // Ask the table before the kernel.
+            handle.live().may(transition)?;
+            let helper = handle.running_helper("a pause")?;
             match helper.done(Call::Freeze { frozen }).await {
                 Err(HelperError::Step(failure)) => {
                     let failure = Box::new(describe_step(&failure, ""));
@@ -332,20 +386,24 @@ impl Handle {
     }
 }
 
-async fn send_signal(helper: &Helper, signal: i32, all: bool) -> Result<(), EngineError> {
-    match helper
-        .done(Call::Signal {
-            target: Target::Container,
-            signal,
-            all,
-        })
-        .await
-    {
+async fn send_signal(helper: &Helper, signal: i32, all: bool) -> Result<(), HelperError> {
+    let call = Call::Signal {
+        target: Target::Container,
+        signal,
+        all,
+    };
+    match helper.done(call).await {
         // It has just ended: then the signal has nothing left to do.
-        Err(HelperError::Gone) => Ok(()),
         Err(HelperError::Step(f)) if f.errno == rustix::io::Errno::SRCH.raw_os_error() => Ok(()),
-        Err(e) => Err(e.into()),
-        Ok(_) => Ok(()),
+        sent => sent.map(drop),
+    }
+}
+
+/// Lets the processes of a container go on, so that they get their signals.
+async fn thaw(helper: Option<&Helper>) {
+    if let Some(helper) = helper {
+        // Whoever waits for the end of one that stays frozen ends it by its cgroup.
+        let _thawed = helper.done(Call::Freeze { frozen: false }).await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lbctl::types::{ContainerId, ContainerState, Failure, HelperCondition};
 use littlebox_helper::protocol::{Step, StepFailure};
@@ -83,6 +84,26 @@ pub enum EngineError {
         /// Why not.
         condition: HelperCondition,
     },
+    /// It was killed and has not ended yet.
+    #[error("container '{name}' was killed and does not end: a process of it waits in the kernel")]
+    DoesNotEnd {
+        /// Which container.
+        name: String,
+    },
+    /// Files are copied in or out of a container that is to start, or the other way round.
+    #[error("container '{name}' {doing}")]
+    FilesInUse {
+        /// Which container.
+        name: String,
+        /// What is going on.
+        doing: &'static str,
+    },
+    /// A path that the request names could not be looked at in time.
+    #[error("a path of the request did not answer within {} s", .0.as_secs())]
+    Unanswered(Duration),
+    /// Too many requests wait for such paths.
+    #[error("too many requests wait for file systems that do not answer")]
+    TooManyWait,
     /// The exec must run for this.
     #[error("exec {id} has ended")]
     ExecEnded {
@@ -204,6 +225,14 @@ pub fn describe_start(error: StartError, program: &str) -> (Failure, i32) {
         StartError::Io(e) => {
             let mut failure = helper_failure(format!("cannot start a helper: {e}"));
             failure.errno = e.raw_os_error().map(errno_name);
+            (failure, 125)
+        }
+        StartError::Silent(patience) => {
+            let mut failure = helper_failure(format!(
+                "the start was given up: its helper did not answer within {} s",
+                patience.as_secs()
+            ));
+            failure.errno = Some(errno_name(Errno::TIMEDOUT.raw_os_error()));
             (failure, 125)
         }
         StartError::Lost(detail) => {

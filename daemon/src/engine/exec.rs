@@ -1,6 +1,7 @@
 //! Execs: processes started inside a running container.
 
 use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct ExecOptions {
 
 /// Comes when a row is written.
 type Recorded = oneshot::Receiver<Result<(), StoreError>>;
+/// An event's kind and data.
+type Told = (&'static str, serde_json::Value);
 
 impl Engine {
     /// Starts a process in a running container.
@@ -97,26 +100,45 @@ impl Engine {
         let exec = ExecHandle::new(id, handle.clone(), new_record(handle, &config));
         self.insert_exec(&exec);
         faults::point("exec.before");
-        drop(self.save_exec(&exec, None, writes));
-        let started = helper.call(Call::Exec(Box::new(plan))).await;
+        self.change_exec(&exec, |_| Some(Vec::new()), writes);
+        let call = Call::Exec(Box::new(plan));
+        let limit = self.supervisor.start_limit();
+        let answer = helper.slow_call(call, limit).await;
         faults::point("exec.after");
-        match started {
-            Ok((Reply::ExecStarted { pid, .. }, _)) => {
+        let started = self.exec_answered(&exec, answer).await;
+        self.drop_old_execs(handle);
+        started?;
+        if let Some(input) = config.input {
+            let helper = helper.clone();
+            tokio::spawn(async move { feed(&helper, id, input).await });
+        }
+        Ok(exec)
+    }
+
+    async fn exec_answered(
+        &self,
+        exec: &Arc<ExecHandle>,
+        answer: Result<(Reply, Vec<OwnedFd>), HelperError>,
+    ) -> Result<(), EngineError> {
+        let failed = |error| Err(self.exec_failed(exec, error));
+        match answer {
+            Ok((Reply::ExecStarted { pid, warnings, .. }, _)) => {
                 // Written, without an fsync: a client that was told of it finds it again when the
                 // daemon is killed, and a power cut ends the exec anyway.
-                if let Some(recorded) = self.exec_started(&exec, pid) {
-                    recorded.await.unwrap_or(Err(StoreError::Closed))?;
-                }
-                if let Some(input) = config.input {
-                    let helper = helper.clone();
-                    tokio::spawn(async move { feed(&helper, id, input).await });
+                match self.exec_started(exec, pid, warnings) {
+                    Some(recorded) => Ok(recorded.await.unwrap_or(Err(StoreError::Closed))?),
+                    None => Ok(()),
                 }
             }
-            Ok(_) => return Err(self.exec_failed(&exec, StartError::Lost(None))),
-            Err(error) => return Err(self.exec_failed(&exec, start_error(error))),
+            Ok(_) => failed(StartError::Lost(None)),
+            Err(HelperError::Silent) => {
+                // It may have been started: nobody knows it, and it is ended when the helper
+                // answers again.
+                self.exec_failed(exec, StartError::Silent(self.supervisor.start_limit()));
+                Err(EngineError::Helper(HelperError::Silent))
+            }
+            Err(error) => failed(start_error(error)),
         }
-        self.drop_old_execs(handle);
-        Ok(exec)
     }
 
     async fn exec_plan(
@@ -143,7 +165,7 @@ impl Engine {
             gate: config.attach,
             seccomp: prepared.seccomp,
             timeout_ms: prepared.timeout_ms,
-            start_timeout_ms: None,
+            start_timeout_ms: Some(self.supervisor.start_timeout_ms()),
         };
         littlebox_plan::exec_plan(&prepared.process, envelope).map_err(|e| {
             EngineError::Config(ConfigError {
@@ -155,36 +177,37 @@ impl Engine {
     }
 
     /// `None`: a quick program's end was told, and submitted, before this answer was read.
-    fn exec_started(&self, exec: &Arc<ExecHandle>, pid: u32) -> Option<Recorded> {
-        {
-            let mut record = exec.record();
+    fn exec_started(
+        &self,
+        exec: &Arc<ExecHandle>,
+        pid: u32,
+        warnings: Vec<String>,
+    ) -> Option<Recorded> {
+        let start = |record: &mut ExecRecord| {
+            record.warnings = warnings;
             if record.state != ExecState::Starting {
-                return None;
+                return (!record.warnings.is_empty()).then(Vec::new);
             }
             record.state = ExecState::Running;
             record.pid = Some(pid);
-        }
-        Some(self.save_exec(
-            exec,
-            Some(("exec.started", serde_json::json!({ "pid": pid }))),
-            Vec::new(),
-        ))
+            Some(vec![("exec.started", serde_json::json!({ "pid": pid }))])
+        };
+        self.change_exec(exec, start, Vec::new())
     }
 
     fn exec_failed(&self, exec: &Arc<ExecHandle>, error: StartError) -> EngineError {
-        let (failure, exit_code) = {
-            let mut record = exec.record();
-            let program = record.command.first().cloned().unwrap_or_default();
-            let (failure, code) = describe_start(error, &program);
+        let program = exec.record().command.first().cloned().unwrap_or_default();
+        let (failure, exit_code) = describe_start(error, &program);
+        let fail = |record: &mut ExecRecord| {
             record.state = ExecState::Failed;
             record.finished_at = Some(now_ns());
             record.failure = Some(failure.clone());
-            record.failure_code = Some(code);
-            (failure, code)
+            record.failure_code = Some(exit_code);
+            let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
+            Some(vec![("exec.failed", data)])
         };
+        self.change_exec(exec, fail, Vec::new());
         exec.ended.send_replace(true);
-        let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
-        drop(self.save_exec(exec, Some(("exec.failed", data)), Vec::new()));
         EngineError::StartFailed {
             failure: Box::new(failure),
             exit_code,
@@ -209,28 +232,25 @@ impl Engine {
     }
 
     fn exec_ended(&self, exec: &Arc<ExecHandle>, exit: lbctl::types::Exit, at: i64) {
-        let unannounced = exec.record().state == ExecState::Starting;
-        if unannounced {
-            drop(self.save_exec(
-                exec,
-                Some(("exec.started", serde_json::json!({}))),
-                Vec::new(),
-            ));
-        }
-        {
-            let mut record = exec.record();
-            if matches!(record.state, ExecState::Exited | ExecState::Failed) {
-                return;
+        let end = |record: &mut ExecRecord| {
+            let mut told = Vec::new();
+            match record.state {
+                // The answer that tells its start is still on its way.
+                ExecState::Starting => told.push(("exec.started", serde_json::json!({}))),
+                ExecState::Running => {}
+                ExecState::Exited | ExecState::Failed => return None,
             }
+            told.push(("exec.exited", super::end::exit_data(&exit)));
             record.state = ExecState::Exited;
             record.pid = None;
             record.finished_at = Some(at);
-            record.exit = Some(exit.clone());
+            record.exit = Some(exit);
+            Some(told)
+        };
+        if self.change_exec(exec, end, Vec::new()).is_some() {
+            exec.ended.send_replace(true);
+            exec.container.notify();
         }
-        exec.ended.send_replace(true);
-        exec.container.notify();
-        let data = super::end::exit_data(&exit);
-        drop(self.save_exec(exec, Some(("exec.exited", data)), Vec::new()));
     }
 
     /// Settles execs of which nothing more will be heard: by their exit records, or as unknown.
@@ -270,31 +290,34 @@ impl Engine {
         }
     }
 
-    fn save_exec(
+    /// Changes an exec, and submits its record with what is told of the change: under the record's
+    /// lock, so that rows and events are written in the order of the changes. `None`: the change
+    /// found nothing to do.
+    fn change_exec(
         &self,
         exec: &ExecHandle,
-        told: Option<(&'static str, serde_json::Value)>,
+        change: impl FnOnce(&mut ExecRecord) -> Option<Vec<Told>>,
         mut writes: Vec<Write>,
-    ) -> Recorded {
+    ) -> Option<Recorded> {
         let name = exec.container.live().record.name.to_string();
-        let record = exec.record();
+        let mut record = exec.record();
+        let told = change(&mut record)?;
         writes.push(Write::Exec {
             id: exec.id,
             container: exec.container.id,
             state: state_name(record.state),
             detail: serde_json::to_string(&*record).unwrap_or_default(),
         });
-        writes.extend(told.map(|(kind, data)| {
+        writes.extend(told.into_iter().map(|(kind, data)| {
             Write::Event(NewEvent {
                 kind,
                 subject: exec.id.to_string(),
                 container: Some(exec.container.id),
-                name: Some(name),
+                name: Some(name.clone()),
                 data,
             })
         }));
-        // Submitted under the record's lock: rows are written in the order of the changes.
-        self.store.submit(writes, false)
+        Some(self.store.submit(writes, false))
     }
 
     /// Forgets the oldest finished execs over the number that is kept.
@@ -480,6 +503,7 @@ fn new_record(handle: &Handle, config: &ExecConfig) -> ExecRecord {
         exit: None,
         failure: None,
         failure_code: None,
+        warnings: Vec::new(),
     }
 }
 
@@ -495,7 +519,7 @@ fn state_name(state: ExecState) -> &'static str {
 fn start_error(error: HelperError) -> StartError {
     match error {
         HelperError::Step(failure) => StartError::Step(*failure),
-        HelperError::Gone | HelperError::Protocol => StartError::Lost(None),
+        HelperError::Gone | HelperError::Silent | HelperError::Protocol => StartError::Lost(None),
         HelperError::Io(e) => StartError::Io(e),
     }
 }

@@ -7,9 +7,10 @@ use lbctl::types::{ContainerConfig, ContainerId, ContainerState, ExecId};
 use tokio::sync::watch;
 
 use super::EngineError;
+use super::files_root::UpperUse;
 use super::record::{ExecRecord, Record};
 use crate::lifecycle::{self, Transition};
-use crate::supervisor::Helper;
+use crate::supervisor::{Helper, HelperError};
 
 /// One container.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub struct Handle {
     /// Serialises operations that change the lifecycle. Not held while a program is given time
     /// to end, so that a forced removal never waits behind a stop.
     pub operation: tokio::sync::Mutex<()>,
+    /// Who may use its upper directory.
+    pub upper_use: UpperUse,
     live: Mutex<Live>,
     changed: watch::Sender<u64>,
 }
@@ -48,6 +51,15 @@ pub struct Live {
     pub execs: Vec<Arc<ExecHandle>>,
 }
 
+/// A run of a container.
+#[derive(Debug)]
+pub struct Running {
+    /// Which.
+    pub run: u64,
+    /// `None`: it cannot be asked now.
+    pub helper: Option<Helper>,
+}
+
 /// Foreground clients of a container that was created with `attach`.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Clients {
@@ -67,6 +79,7 @@ impl Handle {
         Arc::new(Self {
             id: record.id,
             operation: tokio::sync::Mutex::new(()),
+            upper_use: UpperUse::default(),
             live: Mutex::new(Live {
                 record,
                 helper: None,
@@ -118,12 +131,23 @@ impl Handle {
                 condition,
             });
         }
-        match (&live.helper, live.record.state) {
-            (
-                Some(helper),
-                ContainerState::Running | ContainerState::Paused | ContainerState::Stopping,
-            ) => Ok(helper.clone()),
-            (_, state) => Err(EngineError::NotRunning {
+        drop(live);
+        let Running { helper, .. } = self.running(wish)?;
+        // Its connection has just ended, and what is true of it is being found out.
+        helper.ok_or(EngineError::Helper(HelperError::Silent))
+    }
+
+    /// A container whose program runs, and the connection to its helper where there is one.
+    pub fn running(&self, wish: &'static str) -> Result<Running, EngineError> {
+        let live = self.live();
+        match live.record.state {
+            ContainerState::Running | ContainerState::Paused | ContainerState::Stopping => {
+                Ok(Running {
+                    run: live.run,
+                    helper: live.helper.clone(),
+                })
+            }
+            state => Err(EngineError::NotRunning {
                 name: live.record.name.to_string(),
                 state,
                 wish,
@@ -159,6 +183,17 @@ impl Drop for ClientGuard {
 }
 
 impl Live {
+    /// Asks the table whether a transition is possible now.
+    pub fn may(&self, transition: Transition) -> Result<(), EngineError> {
+        match lifecycle::next(self.record.state, transition) {
+            Ok(_) => Ok(()),
+            Err(illegal) => Err(EngineError::Illegal {
+                name: self.record.name.to_string(),
+                illegal,
+            }),
+        }
+    }
+
     /// Moves the state along the table.
     pub fn transition(&mut self, transition: Transition) -> Result<(), EngineError> {
         match lifecycle::next(self.record.state, transition) {

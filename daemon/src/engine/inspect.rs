@@ -133,21 +133,26 @@ impl Engine {
     }
 
     /// What a create would do, step by step, without doing it.
-    pub fn dry_run(&self, config: ContainerConfig) -> Result<Plan, EngineError> {
-        let config = &super::bundle::resolve(config)?;
+    pub async fn dry_run(self: &Arc<Self>, config: ContainerConfig) -> Result<Plan, EngineError> {
+        let config = self.resolve(config).await?;
         let id = ContainerId::generate();
-        let range = spec::takes_range(config)?.then(|| self.ids.example());
-        let prepared = prepare::prepare(config, &self.context(&id, range))?;
-        let plan = self.unstarted_plan(id, config, prepared)?;
-        Ok(explained(&plan, None, None))
+        let range = spec::takes_range(&config)?.then(|| self.ids.example());
+        let plan = self.look(move |engine| {
+            let prepared = prepare::prepare(&config, &engine.context(&id, range))?;
+            engine.unstarted_plan(id, &config, prepared)
+        });
+        Ok(explained(&plan.await?, None, None))
     }
 
     /// How a container is, or was, built.
-    pub async fn plan(&self, handle: &Handle) -> Result<Plan, EngineError> {
+    pub async fn plan(self: &Arc<Self>, handle: &Handle) -> Result<Plan, EngineError> {
         let config = self.config(handle).await?;
-        let range = handle.record().id_range;
-        let prepared = prepare::prepare_again(&config, &self.context(&handle.id, range))?;
-        let plan = self.unstarted_plan(handle.id, &config, prepared)?;
+        let (id, range) = (handle.id, handle.record().id_range);
+        let plan = self.look(move |engine| {
+            let prepared = prepare::prepare_again(&config, &engine.context(&id, range))?;
+            engine.unstarted_plan(id, &config, prepared)
+        });
+        let plan = plan.await?;
         // Nobody waits for the commit of a start's timings: what was queued must be in before it is read.
         self.store.commit(Vec::new(), false).await?;
         let launched = self.store.launched(handle.id).await?;

@@ -43,7 +43,7 @@ impl Engine {
                 tracing::warn!(id = %handle.id, %error, "cannot stop a container");
             }
         }
-        let grace = Duration::from_secs(handle.record().stop_timeout_s.into());
+        let grace = handle.record().grace();
         let ended = handle.ended_within(Some(grace + AFTER_GRACE)).await;
         if !ended {
             tracing::error!(id = %handle.id, "a container does not end");

@@ -11,11 +11,14 @@ mod devices;
 mod end;
 mod error;
 mod exec;
+mod files_root;
 mod handle;
 mod idempotency;
 mod inspect;
+mod joins;
 mod leftovers;
 mod limits;
+mod looking;
 mod machine;
 mod machine_end;
 mod patch;
@@ -37,13 +40,14 @@ use std::sync::{Arc, RwLock};
 
 use lbctl::types::{ContainerId, ContainerState, ExecId, Name};
 use littlebox_plan::seccomp::Compiler;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
 pub use create::{CreateOptions, Created};
 pub use end::StopOptions;
 pub use error::{EngineError, describe_step};
 pub use exec::ExecOptions;
+pub use files_root::FilesRoot;
 pub(crate) use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
@@ -75,6 +79,7 @@ pub struct Engine {
     pub watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
     idempotency: idempotency::Keys,
+    looks: Arc<Semaphore>,
     tasks: TaskTracker,
     closing: AtomicBool,
 }
@@ -108,6 +113,7 @@ impl Engine {
             watcher,
             containers: RwLock::default(),
             idempotency: idempotency::Keys::default(),
+            looks: Arc::new(Semaphore::new(looking::LOOKS)),
             tasks: TaskTracker::new(),
             closing: AtomicBool::new(false),
         })

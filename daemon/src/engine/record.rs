@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use lbctl::types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Exec, ExecId,
@@ -119,6 +120,11 @@ pub struct ProcessIdentity {
 }
 
 impl Record {
+    /// What the program is given between its stop signal and SIGKILL.
+    pub fn grace(&self) -> Duration {
+        Duration::from_secs(self.stop_timeout_s.into())
+    }
+
     /// Forgets the last run: another one begins. How the last one ended goes on to be shown when
     /// the restart policy begins it, because whoever waited for it may not have seen it yet.
     pub fn begin_run(&mut self, by_policy: bool, boot_id: &str) {
@@ -255,6 +261,9 @@ pub struct ExecRecord {
     pub failure: Option<Failure>,
     /// Exit code for `failure`.
     pub failure_code: Option<i32>,
+    /// What could not be done and was not essential.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl ExecRecord {
@@ -271,6 +280,7 @@ impl ExecRecord {
             finished_at: self.finished_at.map(rfc3339),
             exit: self.exit.clone(),
             failure: self.failure.clone(),
+            warnings: self.warnings.clone(),
             output: None,
         }
     }

@@ -29,13 +29,7 @@ impl Engine {
     ) -> Result<(Arc<Handle>, bool), EngineError> {
         let handle = self.find(reference)?;
         if !force {
-            let live = handle.live();
-            lifecycle::next(live.record.state, Transition::Remove).map_err(|illegal| {
-                EngineError::Illegal {
-                    name: live.record.name.to_string(),
-                    illegal,
-                }
-            })?;
+            handle.live().may(Transition::Remove)?;
         }
         let (engine, removed) = (self.clone(), handle.clone());
         // A task of its own: when the caller's time is up, only the waiting ends.
@@ -66,13 +60,13 @@ impl Engine {
                     grace: Some(Duration::ZERO),
                     ..StopOptions::default()
                 };
+                // Returns once it has ended.
                 match self.stop(&reference, options).await {
                     // It has ended, or another start or removal came first: look again.
                     Ok(_) | Err(EngineError::Illegal { .. }) => {}
                     Err(EngineError::ContainerNotFound(_)) => return Ok(()),
                     Err(e) => return Err(e),
                 }
-                handle.ended_within(None).await;
             }
             let _operation = handle.operation.lock().await;
             if handle.live().removed {

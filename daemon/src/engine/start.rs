@@ -5,20 +5,21 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, MountConfig};
+use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMaps, MountConfig};
 use littlebox_helper::protocol::{
-    Event, LaunchPlan, Launched, LogPlan, NamespaceKind, RootfsPlan, RootfsSource,
+    Event, LaunchPlan, Launched, LogPlan, NamespaceKind, RootfsSource,
 };
 use littlebox_plan::Envelope;
 use tokio::sync::watch;
 
 use super::error::describe_start;
+use super::files_root::NoCopies;
 use super::record::{ProcessIdentity, maps_of, mount_idmap};
-use super::{Engine, EngineError, Handle, SaveExtra, absent, event, limits, prepare};
+use super::{Engine, EngineError, Handle, SaveExtra, absent, event, limits};
 use crate::faults;
 use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
-use crate::spec::{self, ConfigError, NamespaceSource, Prepared, RootSource};
+use crate::spec::{self, ConfigError, Prepared, RootSource};
 use crate::supervisor::{Helper, Incoming, Listener, StartError, helper_map};
 use crate::time::now_ns;
 
@@ -51,7 +52,8 @@ impl Engine {
         cause: Cause,
     ) -> Result<(), EngineError> {
         let config = self.config(handle).await?;
-        let prepared = self.prepare_start(handle, &config);
+        handle.live().may(Transition::Start)?;
+        let prepared = self.prepare_start(handle, &config).await;
         if cause == Cause::Client
             && let Err(error) = prepared
         {
@@ -67,7 +69,7 @@ impl Engine {
         }
         handle.notify();
         match prepared {
-            Ok(prepared) => self.launch(handle, &config, prepared).await,
+            Ok((prepared, no_copies)) => self.launch(handle, &config, prepared, no_copies).await,
             Err(error) => {
                 let refusal = Refusal::Engine(error);
                 Err(self.start_failed(handle, refusal).await)
@@ -76,13 +78,15 @@ impl Engine {
     }
 
     /// Checks a container's configuration, and what it needs of the machine.
-    fn prepare_start(
-        &self,
+    async fn prepare_start(
+        self: &Arc<Self>,
         handle: &Handle,
-        config: &ContainerConfig,
-    ) -> Result<Prepared, EngineError> {
+        config: &Arc<ContainerConfig>,
+    ) -> Result<(Prepared, NoCopies), EngineError> {
+        let no_copies = handle.no_copies().await?;
         let range = self.range_for_start(handle, config)?;
-        prepare::prepare(config, &self.context(&handle.id, range))
+        let prepared = self.prepare(handle.id, range, config.clone()).await?;
+        Ok((prepared, no_copies))
     }
 
     /// The container's range of the pool, known to be its own. One that was recorded by a version
@@ -115,6 +119,7 @@ impl Engine {
         handle: &Arc<Handle>,
         config: &Arc<ContainerConfig>,
         prepared: Prepared,
+        _no_copies: NoCopies,
     ) -> Result<(), EngineError> {
         {
             // Whoever attached before the first start keeps following the same sender.
@@ -124,7 +129,7 @@ impl Engine {
                 live.ended = watch::Sender::new(false);
             }
         }
-        let built = match self.plan_launch(handle, config, prepared) {
+        let built = match self.plan_launch(handle, config, prepared).await {
             Ok((plan, fds)) => self
                 .supervisor
                 .launch(plan, &fds)
@@ -143,12 +148,24 @@ impl Engine {
         }
     }
 
-    fn plan_launch(
+    async fn plan_launch(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        config: &Arc<ContainerConfig>,
+        prepared: Prepared,
+    ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
+        self.make_start_directories(handle, config)?;
+        let (handle, config) = (handle.clone(), config.clone());
+        self.look(move |engine| engine.plan_with_sources(&handle, &config, prepared))
+            .await
+    }
+
+    /// Makes littlebox's own directories as a start needs them.
+    fn make_start_directories(
         &self,
         handle: &Handle,
         config: &ContainerConfig,
-        prepared: Prepared,
-    ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
+    ) -> Result<(), EngineError> {
         let restarted = handle.live().record.started_at.is_some();
         if restarted && config.auto_remove {
             // A volatile overlay refuses a work directory that was used before.
@@ -156,6 +173,20 @@ impl Engine {
             super::paths::remove_tree(&work).map_err(EngineError::io("remove", work.clone()))?;
         }
         self.make_directories(handle.id)?;
+        let run_dir = self.paths.run_dir(handle.id);
+        // What an earlier run left there is recorded: its exit was saved before this start.
+        super::paths::remove_tree(&run_dir).map_err(EngineError::io("remove", run_dir.clone()))?;
+        super::paths::make_leaf(&run_dir).map_err(EngineError::io("make", run_dir))
+    }
+
+    /// Makes and opens what is the host's, which may wait; that of a start that was given up meanwhile
+    /// harms nobody.
+    fn plan_with_sources(
+        &self,
+        handle: &Handle,
+        config: &ContainerConfig,
+        prepared: Prepared,
+    ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
         if let RootfsSource::Overlay { lower, upper, .. } =
             self.rootfs(handle.id, config, &prepared.root)
         {
@@ -164,10 +195,6 @@ impl Engine {
                     .map_err(EngineError::io("hide from", upper.clone()))?;
             }
         }
-        let run_dir = self.paths.run_dir(handle.id);
-        // What an earlier run left there is recorded: its exit was saved before this start.
-        super::paths::remove_tree(&run_dir).map_err(EngineError::io("remove", run_dir.clone()))?;
-        super::paths::make_leaf(&run_dir).map_err(EngineError::io("make", run_dir.clone()))?;
         make_sources(config, &prepared, handle.record().id_maps)?;
         let (joins, fds) = self.open_namespaces(&prepared.namespaces)?;
         let joined_ids = self.joined_ids(&prepared.namespaces)?;
@@ -215,6 +242,7 @@ impl Engine {
         }
         envelope.joined_ids = joined_ids.map(|maps| (helper_map(&maps.uid), helper_map(&maps.gid)));
         envelope.idmap_where_possible = prepared.idmap_where_possible;
+        envelope.start_timeout_ms = Some(self.supervisor.start_timeout_ms());
         if faults::enabled() {
             envelope.weaken = prepared.weaken;
             envelope.inject = prepared.inject;
@@ -230,7 +258,12 @@ impl Engine {
     }
 
     /// What a container's root is made from.
-    fn rootfs(&self, id: ContainerId, config: &ContainerConfig, root: &RootSource) -> RootfsSource {
+    pub(super) fn rootfs(
+        &self,
+        id: ContainerId,
+        config: &ContainerConfig,
+        root: &RootSource,
+    ) -> RootfsSource {
         let lower = match root {
             RootSource::Host => PathBuf::from("/"),
             RootSource::Dir(path) => path.clone(),
@@ -242,28 +275,6 @@ impl Engine {
             work: self.paths.work(id),
             volatile: config.auto_remove,
         }
-    }
-
-    /// The plan of the root of a container that does not run, for its files.
-    pub(crate) async fn rootfs_plan(&self, handle: &Handle) -> Result<RootfsPlan, EngineError> {
-        let config = self.config(handle).await?;
-        let range = handle.record().id_range;
-        let prepared = prepare::prepare_again(&config, &self.context(&handle.id, range))?;
-        let mut source = self.rootfs(handle.id, &config, &prepared.root);
-        if let RootfsSource::Overlay { volatile, .. } = &mut source {
-            *volatile = false;
-        }
-        Ok(RootfsPlan {
-            source,
-            read_only: false,
-            propagation: Default::default(),
-            label: None,
-            idmap: if faults::enabled() {
-                prepared.layer_idmap
-            } else {
-                Default::default()
-            },
-        })
     }
 
     /// The directories of every littlebox on this machine, as far as they lie below the container's
@@ -292,102 +303,6 @@ impl Engine {
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             Err(e) => Err(EngineError::io("make", upper)(e)),
         }
-    }
-
-    /// Opens the namespaces that are to be joined.
-    fn open_namespaces(
-        &self,
-        sources: &BTreeMap<NamespaceKind, NamespaceSource>,
-    ) -> Result<(BTreeMap<NamespaceKind, usize>, Vec<OwnedFd>), EngineError> {
-        let mut joins = BTreeMap::new();
-        let mut fds = Vec::new();
-        for (kind, source) in sources {
-            let fd = match source {
-                NamespaceSource::New | NamespaceSource::Host => continue,
-                NamespaceSource::Container(reference) => {
-                    self.open_container_ns(*kind, reference)?
-                }
-                NamespaceSource::Path(path) => open_given_ns(*kind, path)?,
-                NamespaceSource::Pid(pid) => {
-                    let path = format!("/proc/{pid}/ns/{}", kind.name());
-                    open(Path::new(&path)).map_err(|e| {
-                        namespace_error(
-                            *kind,
-                            format!("process {pid} has no namespace to join: {e}"),
-                        )
-                    })?
-                }
-            };
-            joins.insert(*kind, fds.len());
-            fds.push(fd);
-        }
-        Ok((joins, fds))
-    }
-
-    /// The maps of a user namespace that is joined; `None`: it is not, or it is the host's.
-    fn joined_ids(
-        &self,
-        sources: &BTreeMap<NamespaceKind, NamespaceSource>,
-    ) -> Result<Option<IdMaps>, EngineError> {
-        match sources.get(&NamespaceKind::User) {
-            Some(NamespaceSource::Container(reference)) => {
-                Ok(self.find(reference)?.record().id_maps)
-            }
-            Some(NamespaceSource::Pid(pid)) => {
-                let read = |file: &str| {
-                    let path = format!("/proc/{pid}/{file}");
-                    crate::procfs::id_map(&path).map_err(EngineError::io("read", path))
-                };
-                let maps = IdMaps {
-                    uid: read("uid_map")?,
-                    gid: read("gid_map")?,
-                };
-                let whole = |map: &[IdMap]| {
-                    matches!(
-                        map,
-                        [IdMap {
-                            container_id: 0,
-                            host_id: 0,
-                            size: u32::MAX
-                        }]
-                    )
-                };
-                Ok((!whole(&maps.uid) || !whole(&maps.gid)).then_some(maps))
-            }
-            // Of a path it is not known whose it is.
-            Some(NamespaceSource::New | NamespaceSource::Host | NamespaceSource::Path(_))
-            | None => Ok(None),
-        }
-    }
-
-    fn open_container_ns(
-        &self,
-        kind: NamespaceKind,
-        reference: &str,
-    ) -> Result<OwnedFd, EngineError> {
-        let other = self
-            .find(reference)
-            .map_err(|e| namespace_error(kind, e.to_string()))?;
-        let record = other.record();
-        let Some(process) = record.process else {
-            return Err(namespace_error(
-                kind,
-                format!(
-                    "container {} is {}; only a running one's namespaces can be joined",
-                    record.name, record.state
-                ),
-            ));
-        };
-        let path = format!("/proc/{}/ns/{}", process.pid, kind.name());
-        let fd = open(Path::new(&path)).map_err(EngineError::io("open", path))?;
-        // The descriptor is of that container only if its process still lives now.
-        if crate::procfs::start_time(process.pid).ok() != Some(process.start_time) {
-            return Err(namespace_error(
-                kind,
-                format!("container {} has just ended", record.name),
-            ));
-        }
-        Ok(fd)
     }
 
     /// The program runs.
@@ -472,7 +387,7 @@ impl Engine {
         // A helper that says why it failed has undone what it made; one that was lost has not.
         if matches!(
             refusal,
-            Refusal::Start(StartError::Lost(_) | StartError::Io(_))
+            Refusal::Start(StartError::Silent(_) | StartError::Lost(_) | StartError::Io(_))
         ) {
             self.remove_cgroup_of(handle.id).await;
         }
@@ -601,34 +516,7 @@ fn make_sources(
     Ok(())
 }
 
-fn open(path: &Path) -> std::io::Result<OwnedFd> {
-    Ok(std::fs::File::open(path)?.into())
-}
-
 fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
-}
-
-/// A namespace of the file that a spec names: `/proc/PID/ns/TYPE`, or where that is bound.
-fn open_given_ns(kind: NamespaceKind, path: &Path) -> Result<OwnedFd, EngineError> {
-    let wrong = |e: &dyn std::fmt::Display| {
-        namespace_error(kind, format!("'{}' cannot be joined: {e}", path.display()))
-    };
-    let fd = open(path).map_err(|e| wrong(&e))?;
-    // Any other file would be found out at setns only, when much is made already.
-    const NSFS_MAGIC: u64 = 0x6e73_6673;
-    let found = rustix::fs::fstatfs(&fd).map_err(|e| wrong(&e))?.f_type;
-    if u64::try_from(found) != Ok(NSFS_MAGIC) {
-        return Err(wrong(&"it is not a namespace"));
-    }
-    Ok(fd)
-}
-
-fn namespace_error(kind: NamespaceKind, detail: String) -> EngineError {
-    EngineError::Config(ConfigError {
-        pointer: format!("/namespaces/{}", kind.name()),
-        detail,
-        hint: None,
-    })
 }

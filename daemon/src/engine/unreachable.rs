@@ -1,22 +1,26 @@
 //! Containers whose helper cannot be asked: they end by pidfd and cgroup alone.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use littlebox_helper::protocol::EXIT_RECORD;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::record::{ProcessIdentity, read_exit_record, unknown_exit};
-use super::{Engine, Handle};
+use super::{Engine, EngineError, Handle};
 use crate::procfs;
+use crate::supervisor::HelperError;
 use crate::time::now_ns;
 
 /// How long the helper of an ended container has for its record.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 /// How often what has no event is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+const LONGEST_LOOK: Duration = Duration::from_secs(10);
 
 impl Engine {
     /// Ends a container whose helper does not answer: the signal to its program, the grace, then
@@ -33,6 +37,33 @@ impl Engine {
         tokio::spawn(async move { engine.end_by_force(&handle, run, signal, grace).await });
     }
 
+    /// Signals a container whose helper does not answer. Does not wait.
+    pub(super) fn signal_without_helper(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        run: u64,
+        signal: i32,
+        all: bool,
+    ) -> Result<(), EngineError> {
+        if signal == Signal::KILL.as_raw() {
+            self.end_without_helper(handle, run, signal, Duration::ZERO);
+            return Ok(());
+        }
+        if all {
+            // Who else is in it only the helper finds out.
+            return Err(EngineError::Helper(HelperError::Silent));
+        }
+        let program = handle.record().process;
+        let signalled = program.map(|program| self.signal_process(&program, signal));
+        signalled
+            .transpose()
+            .map(drop)
+            .map_err(|source| EngineError::Kernel {
+                op: "pidfd_send_signal",
+                source,
+            })
+    }
+
     async fn end_by_force(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -42,22 +73,38 @@ impl Engine {
     ) {
         let program = handle.record().process;
         if let Some(program) = &program {
-            self.signal_process(program, signal);
+            self.try_to_signal(program, signal);
             let deadline = tokio::time::Instant::now() + grace;
             while tokio::time::Instant::now() < deadline && self.lives(program) {
                 tokio::time::sleep(LOOK).await;
             }
         }
         // It may answer again by now, and has told how the container ended.
-        let current = handle.live().run == run && !*handle.live().ended.borrow();
-        if !current {
+        if !still_runs(handle, run) {
             return;
         }
         if let Some(program) = &program {
-            self.signal_process(program, Signal::KILL.as_raw());
+            self.try_to_signal(program, Signal::KILL.as_raw());
         }
         self.remove_cgroup_of(handle.id).await;
-        self.record_forced_end(handle, run).await;
+        if let Some(program) = &program {
+            self.wait_for_death(handle, run, program).await;
+        }
+        if still_runs(handle, run) {
+            self.record_forced_end(handle, run).await;
+        }
+    }
+
+    /// What waits in the kernel outlives its kill, and what runs is not recorded as ended.
+    async fn wait_for_death(&self, handle: &Handle, run: u64, program: &ProcessIdentity) {
+        let mut pause = LOOK;
+        while self.lives(program) && still_runs(handle, run) {
+            tokio::time::sleep(pause).await;
+            if pause == LONGEST_LOOK {
+                tracing::error!(id = %handle.id, pid = program.pid, "a killed program does not end");
+            }
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
     }
 
     /// The true exit status where the helper still writes it, else `unknown`.
@@ -74,7 +121,7 @@ impl Engine {
             tokio::time::sleep(LOOK).await;
         }
         if let Some(helper) = handle.record().helper {
-            self.signal_process(&helper, Signal::KILL.as_raw());
+            self.try_to_signal(&helper, Signal::KILL.as_raw());
         }
         let exit = unknown_exit("the container was ended without its helper, which did not answer");
         self.ended(handle, run, exit, now_ns());
@@ -89,15 +136,23 @@ impl Engine {
         })
     }
 
-    /// Signals a process, if it is the one that is meant.
-    fn signal_process(&self, process: &ProcessIdentity, signal: i32) {
-        let (Some(pidfd), Some(signal)) = (self.open_process(process), named(signal)) else {
-            return;
-        };
-        if let Err(error) = pidfd_send_signal(&pidfd, signal)
-            && error != rustix::io::Errno::SRCH
-        {
+    fn try_to_signal(&self, process: &ProcessIdentity, signal: i32) {
+        if let Err(error) = self.signal_process(process, signal) {
             tracing::warn!(pid = process.pid, %error, "cannot signal a process");
+        }
+    }
+
+    /// Signals a process, if it is the one that is meant. One that has ended needs no signal.
+    fn signal_process(&self, process: &ProcessIdentity, signal: i32) -> io::Result<()> {
+        let Some(signal) = Signal::from_named_raw(signal) else {
+            return Err(io::Error::other("only the helper can send this signal"));
+        };
+        let Some(pidfd) = self.open_process(process) else {
+            return Ok(());
+        };
+        match pidfd_send_signal(&pidfd, signal) {
+            Err(Errno::SRCH) => Ok(()),
+            sent => Ok(sent?),
         }
     }
 
@@ -123,6 +178,8 @@ impl Engine {
     }
 }
 
-fn named(signal: i32) -> Option<Signal> {
-    Signal::from_named_raw(signal)
+/// Whether a run has not been recorded as ended.
+fn still_runs(handle: &Handle, run: u64) -> bool {
+    let live = handle.live();
+    live.run == run && !*live.ended.borrow()
 }

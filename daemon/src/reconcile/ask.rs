@@ -106,7 +106,9 @@ async fn look(run_dir: &Path, id: ContainerId, pid: &mut Option<u32>) -> io::Res
         }
         Err(HelperError::Step(_)) => return Ok(foreign(id, None, *pid)),
         // It may have ended in this moment.
-        Err(error @ HelperError::Gone) => return Err(io::Error::other(error)),
+        Err(error @ (HelperError::Gone | HelperError::Silent)) => {
+            return Err(io::Error::other(error));
+        }
         Err(HelperError::Io(e)) => return Err(e),
     };
     if status.version != PROTOCOL_VERSION || status.id != id.to_string() {

@@ -120,7 +120,7 @@ fn keep(
         }
         if live.record.state == ContainerState::Stopping {
             // The timer that would have killed it died with the daemon that set it.
-            let grace = Duration::from_secs(live.record.stop_timeout_s.into());
+            let grace = live.record.grace();
             engine.end_without_helper(handle, live.run, live.record.stop_signal, grace);
         }
         live.run
@@ -219,18 +219,23 @@ fn adopt(
         };
         drop(engine.save(&live, None, extra));
     }
-    let grace = Duration::from_secs(live.record.stop_timeout_s.into());
+    let grace = live.record.grace();
     Some((live.run, state, grace))
 }
 
-/// Execs that were started for a client who was never told: nobody can reach them.
+/// Execs that were started for a client who was never told, or was told that they failed: nobody
+/// can reach them.
 fn end_unknown_execs(handle: &Arc<Handle>, status: &Status) {
     let live = handle.live();
     let Some(helper) = live.helper.clone() else {
         return;
     };
+    let known = |id: &str| {
+        let exec = live.execs.iter().find(|exec| exec.id.to_string() == id);
+        exec.is_some_and(|exec| exec.record().state != ExecState::Failed)
+    };
     for id in &status.running_execs {
-        if live.execs.iter().any(|e| e.id.to_string() == *id) {
+        if known(id) {
             continue;
         }
         let (helper, target) = (helper.clone(), Target::Exec(id.clone()));

@@ -5,11 +5,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure};
 use tokio::sync::oneshot;
 
 use super::seqpacket::SeqPacket;
+
+/// How long a helper has for an answer. Whatever it is asked, it does in milliseconds or gives up
+/// after seconds; one that is stopped, or that waits in the kernel, never answers.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why a call had no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +25,9 @@ pub enum HelperError {
     /// The helper is gone.
     #[error("the helper is gone")]
     Gone,
+    /// The helper is there and did not answer in time; the connection was given up.
+    #[error("the helper does not answer")]
+    Silent,
     /// The message could not be sent.
     #[error("cannot talk to the helper")]
     Io(#[from] io::Error),
@@ -35,6 +43,8 @@ struct Shared {
     socket: SeqPacket,
     next: AtomicU64,
     gone: AtomicBool,
+    /// It was given up because the helper did not answer.
+    silent: AtomicBool,
     pending: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
 }
 
@@ -64,6 +74,7 @@ impl Helper {
             socket,
             next: AtomicU64::new(1),
             gone: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             pending: Mutex::new(HashMap::new()),
         });
         (
@@ -84,28 +95,64 @@ impl Helper {
         self.shared.gone.load(Ordering::Acquire)
     }
 
-    /// Sends a request and waits for its answer.
+    /// Sends a request and waits for its answer, for a bounded time.
+    ///
+    /// # Errors
+    /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
+    /// listener is told as a loss. What was asked for may have been done.
     pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
+        self.call_within(call, PATIENCE).await
+    }
+
+    /// [`Helper::call`] of what may take so much longer than other calls.
+    pub async fn slow_call(&self, call: Call, longer: Duration) -> Result<Answer, HelperError> {
+        self.call_within(call, PATIENCE + longer).await
+    }
+
+    async fn call_within(&self, call: Call, patience: Duration) -> Result<Answer, HelperError> {
         let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let (tell, answer) = oneshot::channel();
         self.shared.pending().insert(seq, tell);
-        if self.shared.gone.load(Ordering::Acquire) {
-            self.shared.pending().remove(&seq);
-            return Err(HelperError::Gone);
+        // The request leaves the list with its future, however that ends.
+        let _pending = Pending {
+            shared: &self.shared,
+            seq,
+        };
+        if self.is_gone() {
+            return Err(self.lost());
         }
-        if let Err(e) = self.shared.socket.send(&Request { seq, call }, &[]).await {
-            self.shared.pending().remove(&seq);
-            return match e.raw_os_error() {
-                Some(libc_epipe) if libc_epipe == rustix::io::Errno::PIPE.raw_os_error() => {
-                    Err(HelperError::Gone)
-                }
-                _ => Err(e.into()),
-            };
+        let answered = async {
+            self.send(&Request { seq, call }).await?;
+            answer.await.map_err(|_closed| self.lost())
+        };
+        match tokio::time::timeout(patience, answered).await {
+            Ok(Ok((Reply::Failed(failure), _))) => Err(HelperError::Step(Box::new(failure))),
+            Ok(answer) => answer,
+            Err(_elapsed) => {
+                self.give_up();
+                Err(HelperError::Silent)
+            }
         }
-        match answer.await {
-            Ok((Reply::Failed(failure), _)) => Err(HelperError::Step(Box::new(failure))),
-            Ok(answer) => Ok(answer),
-            Err(_closed) => Err(HelperError::Gone),
+    }
+
+    async fn send(&self, request: &Request) -> Result<(), HelperError> {
+        match self.shared.socket.send(request, &[]).await {
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(self.lost()),
+            sent => Ok(sent?),
+        }
+    }
+
+    /// Hangs up on a helper that does not answer: whoever else waits for it waits in vain.
+    fn give_up(&self) {
+        self.shared.silent.store(true, Ordering::Release);
+        self.shared.socket.hang_up();
+    }
+
+    fn lost(&self) -> HelperError {
+        if self.shared.silent.load(Ordering::Acquire) {
+            HelperError::Silent
+        } else {
+            HelperError::Gone
         }
     }
 
@@ -152,6 +199,18 @@ impl Incoming {
         self.shared.gone.store(true, Ordering::Release);
         self.shared.pending().clear();
         listener.lost();
+    }
+}
+
+/// A request that is answered, or waited for no more, when this is dropped.
+struct Pending<'a> {
+    shared: &'a Shared,
+    seq: u64,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.shared.pending().remove(&self.seq);
     }
 }
 

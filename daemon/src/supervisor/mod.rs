@@ -33,6 +33,9 @@ pub enum StartError {
     /// The zygote or the helper could not be reached.
     #[error("cannot talk to the helper")]
     Io(#[from] io::Error),
+    /// The helper did not answer for so long, and was killed.
+    #[error("the helper did not answer within {} s", .0.as_secs())]
+    Silent(Duration),
     /// The helper was gone before it answered.
     #[error("the helper ended before it answered{}", how(.0))]
     Lost(Option<String>),
@@ -45,10 +48,16 @@ fn how(detail: &Option<String>) -> String {
         .unwrap_or_default()
 }
 
+/// How much longer than its start a helper may take to answer: it undoes what it has made.
+const UNDO_PATIENCE: Duration = helper::PATIENCE;
+/// How long a helper that does one thing may take.
+const WORK_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Starts helpers.
 #[derive(Debug)]
 pub struct Supervisor {
     binary: HelperBinary,
+    start_limit: Duration,
     zygote: tokio::sync::RwLock<Arc<Zygote>>,
     /// The next helper: forked while nobody waits for it, so that a start does not.
     standby: Mutex<Option<Fresh>>,
@@ -59,14 +68,16 @@ pub struct Supervisor {
 struct Fresh {
     socket: SeqPacket,
     forking: zygote::Forking,
+    zygote: Arc<Zygote>,
 }
 
 impl Supervisor {
-    /// Starts the zygote.
-    pub async fn start(binary: HelperBinary) -> io::Result<Self> {
+    /// Starts the zygote. Starts of programs may take as long as `start_limit`.
+    pub async fn start(binary: HelperBinary, start_limit: Duration) -> io::Result<Self> {
         let zygote = Zygote::spawn(&binary).await?;
         let supervisor = Self {
             binary,
+            start_limit,
             zygote: tokio::sync::RwLock::new(zygote),
             standby: Mutex::new(None),
         };
@@ -75,6 +86,16 @@ impl Supervisor {
             forking.forked().await;
         }
         Ok(supervisor)
+    }
+
+    /// How long the start of a program may take.
+    pub fn start_limit(&self) -> Duration {
+        self.start_limit
+    }
+
+    /// [`Supervisor::start_limit`] as plans say it.
+    pub fn start_timeout_ms(&self) -> u64 {
+        u64::try_from(self.start_limit.as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The zygote's PID, for the system page.
@@ -95,7 +116,8 @@ impl Supervisor {
         fds: &[OwnedFd],
     ) -> Result<(Helper, Incoming, Launched, OwnedFd), StartError> {
         let first = First::Launch(Box::new(plan));
-        let (socket, reply, mut received) = self.ask(&first, fds).await?;
+        let patience = self.start_limit.saturating_add(UNDO_PATIENCE);
+        let (socket, reply, mut received) = self.ask(&first, fds, patience).await?;
         match reply {
             Reply::Launched(launched) => {
                 if received.is_empty() {
@@ -166,24 +188,25 @@ impl Supervisor {
 
     /// A helper that does one thing and ends.
     async fn work(&self, first: First) -> Result<(Reply, Vec<OwnedFd>), StartError> {
-        let (_, reply, fds) = self.ask(&first, &[]).await?;
+        let (_, reply, fds) = self.ask(&first, &[], WORK_PATIENCE).await?;
         Ok((reply, fds))
     }
 
-    /// Starts a helper with its first message and waits for the answer. A zygote that dies under
+    /// Starts a helper with its first message and waits for the answer, for a bounded time. A zygote that dies under
     /// the request, before there is a helper, costs a second try and nothing else.
     async fn ask(
         &self,
         first: &First,
         fds: &[OwnedFd],
+        patience: Duration,
     ) -> Result<(SeqPacket, Reply, Vec<OwnedFd>), StartError> {
         let mut helper = self.tell_fresh(first, fds).await?;
         self.stand_by().await;
-        let mut answer = helper.first_reply().await;
+        let mut answer = helper.first_reply(patience).await;
         if matches!(answer, Err(StartError::Lost(_))) && helper.forking.was_never_forked() {
             tracing::warn!("the zygote ended under a request; asking another");
             helper = self.tell_fresh(first, fds).await?;
-            answer = helper.first_reply().await;
+            answer = helper.first_reply(patience).await;
         }
         // The zygote may have died under the request for the one that stands by.
         self.stand_by().await;
@@ -209,17 +232,22 @@ impl Supervisor {
     /// written until the helper reads.
     async fn fork(&self) -> io::Result<Fresh> {
         let (socket, theirs) = SeqPacket::pair()?;
-        let zygote = self.zygote.read().await.clone();
+        let mut zygote = self.zygote.read().await.clone();
         let forking = match zygote.fork(theirs.as_fd()).await {
             Ok(forking) => forking,
             // Whatever else fails (no memory, no descriptors) is no fault of the zygote's.
             Err(e) if !is_hang_up(&e) => return Err(e),
             Err(e) => {
                 tracing::warn!(error = %e, "the zygote is gone; starting another");
-                self.replace(&zygote).await?.fork(theirs.as_fd()).await?
+                zygote = self.replace(&zygote).await?;
+                zygote.fork(theirs.as_fd()).await?
             }
         };
-        Ok(Fresh { socket, forking })
+        Ok(Fresh {
+            socket,
+            forking,
+            zygote,
+        })
     }
 
     /// Has the next helper forked.
@@ -265,8 +293,19 @@ impl Fresh {
         }
     }
 
-    async fn first_reply(&self) -> Result<(Reply, Vec<OwnedFd>), StartError> {
-        match self.socket.recv::<FromHelper>().await {
+    /// Waits for the answer to the first message. A helper that gives none is killed: it has told
+    /// nobody that its container runs.
+    async fn first_reply(&self, patience: Duration) -> Result<(Reply, Vec<OwnedFd>), StartError> {
+        if !self.forking.forked().await {
+            tracing::error!(pid = self.zygote.pid(), "the zygote does not answer");
+            self.zygote.retire();
+        }
+        let answer = tokio::time::timeout(patience, self.socket.recv::<FromHelper>()).await;
+        let Ok(answer) = answer else {
+            self.forking.kill();
+            return Err(StartError::Silent(patience));
+        };
+        match answer {
             Ok(Some((FromHelper::Reply { seq: 0, reply }, fds))) => Ok((reply, fds)),
             Ok(Some(_)) => Err(StartError::Lost(Some("it answered out of turn".into()))),
             Ok(None) => Err(StartError::Lost(self.forking.fate().await)),

@@ -74,6 +74,12 @@ impl SeqPacket {
         u32::try_from(peer.pid.as_raw_pid()).ok()
     }
 
+    /// Ends the connection, for both sides and for every task that waits on it.
+    pub fn hang_up(&self) {
+        // ENOTCONN: the peer was first.
+        let _ended = rustix::net::shutdown(self.fd.get_ref(), rustix::net::Shutdown::Both);
+    }
+
     /// Sends one message. Waits while the peer's queue is full.
     pub async fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let outgoing = Outgoing::new(message)?;

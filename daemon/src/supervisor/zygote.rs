@@ -25,6 +25,8 @@ use crate::spec::signal_name;
 
 /// How long a killed zygote may take to end.
 const END_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a zygote may take to fork. It does nothing else.
+const FORK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The helper's program, sealed.
 #[derive(Debug)]
@@ -86,12 +88,12 @@ struct Shared {
 }
 
 /// How far a fork has come.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Fork {
-    #[default]
     Asked,
     Failed(i32),
-    Running,
+    /// With its pidfd, unless this process had no room for it.
+    Running(Option<Arc<OwnedFd>>),
     Ended(ProcessExit),
     /// The zygote was gone before it answered: there is no helper.
     NeverForked,
@@ -105,23 +107,33 @@ pub struct Forking {
 }
 
 impl Forking {
-    /// Waits until there is a helper, or none will be.
-    pub async fn forked(mut self) {
-        let _ = self.state.wait_for(|fork| *fork != Fork::Asked).await;
+    /// Waits until there is a helper, or none will be. `false`: the zygote does not answer.
+    pub async fn forked(&self) -> bool {
+        let mut state = self.state.clone();
+        let answered = state.wait_for(|fork| !matches!(fork, Fork::Asked));
+        tokio::time::timeout(FORK_PATIENCE, answered).await.is_ok()
+    }
+
+    /// Ends the helper, whatever it does. No other process can be hit.
+    pub fn kill(&self) {
+        if let Fork::Running(Some(pidfd)) = &*self.state.borrow() {
+            // ESRCH: it has ended.
+            let _ended = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+        }
     }
 
     /// How the helper ended, in words. Waits shortly: the zygote's word may come after the
     /// connection's end.
     pub async fn fate(&self) -> Option<String> {
         let mut state = self.state.clone();
-        let ended = state.wait_for(|f| !matches!(f, Fork::Asked | Fork::Running));
+        let ended = state.wait_for(|f| !matches!(f, Fork::Asked | Fork::Running(_)));
         let fork = tokio::time::timeout(Duration::from_secs(1), ended)
             .await
             .ok()?
             .ok()?
             .clone();
         match fork {
-            Fork::Asked | Fork::Running => None,
+            Fork::Asked | Fork::Running(_) => None,
             Fork::Failed(errno) => {
                 let error = io::Error::from_raw_os_error(errno);
                 Some(format!("it could not be forked: {error}"))
@@ -137,7 +149,7 @@ impl Forking {
     /// Whether it is known that no helper came about, because the zygote ended before: then
     /// another zygote can be asked.
     pub fn was_never_forked(&self) -> bool {
-        *self.state.borrow() == Fork::NeverForked
+        matches!(*self.state.borrow(), Fork::NeverForked)
     }
 }
 
@@ -210,6 +222,7 @@ impl Zygote {
 
     /// Ends it; helpers that it has forked go on.
     pub fn retire(&self) {
+        self.shared.dead.store(true, Ordering::Relaxed);
         self.shared.retired.notify_one();
     }
 
@@ -219,13 +232,25 @@ impl Zygote {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         let (tell, state) = watch::channel(Fork::Asked);
+        let asked = tokio::time::timeout(FORK_PATIENCE, self.queue(tell, connection));
+        match asked.await {
+            Ok(asked) => asked.map(|()| Forking { state }),
+            // Its queue is full of what it does not read.
+            Err(_elapsed) => {
+                self.retire();
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+    }
+
+    async fn queue(&self, tell: watch::Sender<Fork>, connection: BorrowedFd<'_>) -> io::Result<()> {
         let _order = self.order.lock().await;
         lock(&self.shared.waiting).push_back(tell);
-        if let Err(e) = self.socket.send(&ZygoteRequest::Fork, &[connection]).await {
+        let asked = self.socket.send(&ZygoteRequest::Fork, &[connection]).await;
+        if asked.is_err() {
             lock(&self.shared.waiting).pop_back();
-            return Err(e);
         }
-        Ok(Forking { state })
+        asked
     }
 }
 
@@ -241,7 +266,7 @@ async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, child: Child) {
             () = shared.retired.notified() => break,
         };
         match received {
-            Ok(Some((event, _fds))) => shared.handle(event),
+            Ok(Some((event, fds))) => shared.handle(event, fds),
             Ok(None) => break,
             Err(error) => {
                 tracing::error!(%error, "the zygote's connection broke");
@@ -277,12 +302,12 @@ async fn end(mut child: Child) -> io::Result<Option<ExitStatus>> {
 }
 
 impl Shared {
-    fn handle(&self, event: ZygoteEvent) {
+    fn handle(&self, event: ZygoteEvent, mut fds: Vec<OwnedFd>) {
         match event {
             ZygoteEvent::Ready { .. } => {}
             ZygoteEvent::Forked { pid } => {
                 if let Some(tell) = lock(&self.waiting).pop_front() {
-                    tell.send_replace(Fork::Running);
+                    tell.send_replace(Fork::Running(fds.pop().map(Arc::new)));
                     lock(&self.running).insert(pid, tell);
                 }
             }
