@@ -11,6 +11,7 @@ pub mod attacker;
 pub mod bed;
 pub mod contract;
 pub mod daemon;
+pub mod dead_mount;
 pub mod http;
 pub mod oracle;
 pub mod proc;

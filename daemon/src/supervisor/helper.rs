@@ -14,7 +14,7 @@ use super::seqpacket::SeqPacket;
 
 /// How long a helper has for an answer. Whatever it is asked, it does in milliseconds or gives up
 /// after seconds; one that is stopped, or that waits in the kernel, never answers.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call had no good answer.
 #[derive(Debug, thiserror::Error)]

@@ -30,3 +30,4 @@ mod rootfs;
 mod seccomp;
 mod service;
 mod userns;
+mod waits;

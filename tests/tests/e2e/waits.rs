@@ -1,0 +1,264 @@
+//! Nothing that a container, a client or a file system does makes the engine wait for ever: helpers
+//! that are stopped, programs that stop whoever enters, mounts that never answer, frozen cgroups.
+
+use std::time::{Duration, Instant};
+
+use littlebox_tests::dead_mount::DeadMount;
+use littlebox_tests::oracle;
+use littlebox_tests::prelude::*;
+
+/// A bed whose starts may take two seconds.
+fn hasty() -> Bed {
+    Bed::builder().config("start_timeout_s = 2").build()
+}
+
+fn helper_pid(container: &Container) -> u32 {
+    container.helper_pid.expect("it has a helper")
+}
+
+/// A container whose helper has been stopped, under a daemon that does not know it yet.
+#[track_caller]
+fn stopped_helper(t: &Bed) -> Container {
+    let container = t.sleeper();
+    proc::kill(helper_pid(&container), Signal::STOP);
+    container
+}
+
+fn exec_request(container: &str, command: &[&str]) -> (String, Value) {
+    let path = format!("/v1/containers/{container}/execs");
+    (path, json!({ "command": command }))
+}
+
+#[test]
+fn a_helper_that_is_stopped_is_noticed_and_taken_back() {
+    let t = hasty();
+    let container = stopped_helper(&t);
+    let c = id(&container);
+    let (path, exec) = exec_request(&c, &["sleep", "777"]);
+    t.post_json(&path, &exec).problem(503, "helper_unreachable");
+    proc::until("it is shown", || {
+        t.inspect(&c).helper == Some(HelperCondition::Silent)
+    });
+    let _degraded = t.get("/v1/health").expect(503);
+    assert!(proc::alive(pid1(&container)));
+    proc::kill(helper_pid(&container), Signal::CONT);
+    proc::eventually_within(Duration::from_secs(60), "it is taken back", || {
+        t.inspect(&c).helper.is_none().then_some(())
+    });
+    let _ok = t.get("/v1/health").expect(200);
+    assert_eq!(t.exec(&c, &["echo", "here"]), "here\n");
+    // What its client was told has failed does not run.
+    proc::until("the exec has been ended", || {
+        t.exec(&c, &["ps", "-o", "args"])
+            .lines()
+            .all(|line| line != "sleep 777")
+    });
+    t.finish();
+}
+
+#[test]
+fn stop_does_not_need_the_helper() {
+    let t = hasty();
+    let container = stopped_helper(&t);
+    let c = id(&container);
+    let _stopped = t
+        .post(&format!("/v1/containers/{c}/stop?wait=60s"))
+        .expect(200);
+    assert_eq!(t.state(&c), ContainerState::Exited);
+    assert!(!proc::alive(pid1(&container)));
+    t.finish();
+}
+
+#[test]
+fn a_forced_removal_does_not_need_the_helper() {
+    let t = hasty();
+    let container = stopped_helper(&t);
+    let path = format!("/v1/containers/{}?force=true&wait=60s", id(&container));
+    let _removed = t.delete(&path).expect(204);
+    assert!(!proc::alive(pid1(&container)));
+    t.finish();
+}
+
+#[test]
+fn a_signal_reaches_the_program_of_a_stopped_helper() {
+    let t = hasty();
+    let script = "trap 'exit 5' USR1; echo ready; while :; do sleep 0.1; done";
+    let container = t.start(&busybox(&["sh", "-c", script]));
+    let c = id(&container);
+    t.ready(&c);
+    proc::kill(helper_pid(&container), Signal::STOP);
+    let path = format!("/v1/containers/{c}/kill");
+    let _sent = t.post_json(&path, &json!({"signal": "USR1"})).expect(204);
+    proc::until("the program has ended", || !proc::alive(pid1(&container)));
+    // Which signals have no other way is told, not lost.
+    let all = json!({"signal": "USR1", "all": true});
+    t.post_json(&path, &all).problem(503, "helper_unreachable");
+    proc::kill(helper_pid(&container), Signal::CONT);
+    assert_eq!(code(&t.exit(&c)), Some(5));
+    t.finish();
+}
+
+#[test]
+fn a_program_that_stops_whoever_enters_holds_nobody_up() {
+    let t = hasty();
+    let stopper = "trap '' TERM; while :; do kill -STOP -1; done";
+    let container = t.start(&busybox(&["sh", "-c", stopper]));
+    let c = id(&container);
+    let (path, exec) = exec_request(&c, &["sleep", "1000"]);
+    for _ in 0..3 {
+        // It comes too late, or it has just been quick enough.
+        let answer = t.post_json(&path, &exec);
+        assert!(matches!(answer.status(), 201 | 422), "{answer:?}");
+    }
+    // The helper has not waited with it.
+    assert!(t.inspect(&c).helper.is_none());
+    let _none = t
+        .post_json(
+            &format!("/v1/containers/{c}/kill"),
+            &json!({"signal": "USR1"}),
+        )
+        .expect(204);
+    let before = Instant::now();
+    let _removed = t
+        .delete(&format!("/v1/containers/{c}?force=true&wait=60s"))
+        .expect(204);
+    assert!(before.elapsed() < Duration::from_secs(10) * proc::patience());
+    t.finish();
+}
+
+#[test]
+fn a_container_that_was_frozen_from_outside_can_be_stopped() {
+    let t = hasty();
+    let container = t.sleeper();
+    let c = id(&container);
+    let cgroup = proc::cgroup(pid1(&container));
+    let mut frozen = 0;
+    for mount in oracle::cgroup_mounts() {
+        for line in cgroup.lines() {
+            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+            let dir = mount.join(path.trim_start_matches('/'));
+            let v1 = std::fs::write(dir.join("freezer.state"), "FROZEN").is_ok();
+            let v2 = std::fs::write(dir.join("cgroup.freeze"), "1").is_ok();
+            frozen += u32::from(path.contains(&c) && (v1 || v2));
+        }
+    }
+    assert!(frozen > 0, "this machine has a freezer: {cgroup}");
+    let _stopped = t
+        .post(&format!("/v1/containers/{c}/stop?wait=60s"))
+        .expect(200);
+    assert_eq!(t.state(&c), ContainerState::Exited);
+    t.finish();
+}
+
+#[test]
+fn a_start_from_a_dead_file_system_fails_in_time() {
+    let t = hasty();
+    let dead = DeadMount::new(t.dirs.base_path.join("dead"));
+    let root = json!({"rootfs": format!("dir:{}/root", dead.path.display()), "command": ["true"]});
+    let source = dead.path.join("source");
+    let mounts = json!([{"type": "bind", "source": source, "destination": "/m"}]);
+    let bind = with(busybox(&["true"]), json!({ "mounts": mounts }));
+    let bundle = json!({"bundle": dead.path.join("bundle")});
+    for config in [root, bind, bundle] {
+        t.post_json("/v1/containers?start=true", &config)
+            .problem(503, "unavailable");
+    }
+    drop(dead);
+    t.finish();
+}
+
+#[test]
+fn many_starts_from_a_dead_file_system_leave_room_for_others() {
+    let t = hasty();
+    let dead = DeadMount::new(t.dirs.base_path.join("dead"));
+    let config =
+        json!({"rootfs": format!("dir:{}/root", dead.path.display()), "command": ["true"]});
+    let codes: Vec<String> = std::thread::scope(|scope| {
+        let starts: Vec<_> = (0..100)
+            .map(|_| scope.spawn(|| t.post_json("/v1/containers?start=true", &config)))
+            .collect();
+        // Files, logs and health have threads all the same.
+        assert_eq!(t.list().len(), 0);
+        let _ok = t.get("/v1/health").expect(200);
+        let answers = starts.into_iter().map(|start| start.join().unwrap());
+        answers
+            .map(|a| a.expect(503).json::<Problem>().code)
+            .collect()
+    });
+    let of = |code: &str| codes.iter().filter(|c| *c == code).count();
+    assert_eq!(of("unavailable") + of("resources_exhausted"), 100);
+    assert!(
+        of("unavailable") > 0 && of("resources_exhausted") > 0,
+        "{codes:?}"
+    );
+    drop(dead);
+    let container = t.sleeper();
+    assert_eq!(t.exec(&id(&container), &["echo", "on"]), "on\n");
+    t.finish();
+}
+
+#[test]
+fn a_start_waits_for_those_who_copy_files_and_not_for_ever() {
+    let t = Bed::new();
+    let make = [
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/big bs=1M count=64 2>/dev/null",
+    ];
+    let container = t.start(&busybox(&make));
+    let c = id(&container);
+    assert_eq!(code(&t.exit(&c)), Some(0));
+    let files = format!("/v1/containers/{c}/files?path=/big");
+    let start = format!("/v1/containers/{c}/start");
+    // Nobody reads the first; the second shares its mount.
+    let copy = t.stream(&files);
+    let second = t.get(&files).expect(200);
+    assert!(second.body.len() > 64 << 20);
+    t.post(&start).problem(409, "invalid_state");
+    assert_eq!(t.state(&c), ContainerState::Exited);
+    drop(copy);
+    let _started = t.post(&start).expect(200);
+    assert_eq!(code(&t.exit(&c)), Some(0));
+    t.finish();
+}
+
+#[test]
+fn execs_that_fail_are_forgotten_like_others() {
+    let t = Bed::new();
+    let container = t.sleeper();
+    let c = id(&container);
+    let (path, exec) = exec_request(&c, &["/nothing/there"]);
+    for _ in 0..70 {
+        t.post_json(&path, &exec).problem(422, "start_failed");
+    }
+    assert_eq!(t.inspect(&c).execs.len(), 64);
+    let directory = t.dirs.state.join("containers").join(&c).join("log");
+    let logs = std::fs::read_dir(&directory).unwrap().flatten();
+    let logs = logs.filter(|e| e.file_name().to_string_lossy().contains("exec"));
+    assert!(logs.count() <= 64, "{}", directory.display());
+    t.finish();
+}
+
+#[test]
+fn an_exec_is_started_once_and_its_warnings_are_told() {
+    let t = Bed::new();
+    // More than /proc/sys/fs/nr_open lets anybody have.
+    let rlimits = json!({"nofile": {"soft": 1024, "hard": 4_000_000_000u32}});
+    let container = t.sleeper_with(json!({ "rlimits": rlimits }));
+    let c = id(&container);
+    let execs: Vec<Exec> = (0..50)
+        .map(|_| t.exec_with(&c, &json!({"command": ["true"]})))
+        .collect();
+    for exec in &execs {
+        let told = exec.warnings.iter().any(|w| w.contains("nofile"));
+        assert!(told, "{exec:?}");
+    }
+    let events = t.events();
+    for exec in &execs {
+        let id = exec.id.to_string();
+        let of = events.iter().filter(|e| e.id == id);
+        let kinds: Vec<_> = of.map(|e| e.kind.as_str()).collect();
+        assert_eq!(kinds, ["exec.started", "exec.exited"]);
+    }
+    t.finish();
+}
