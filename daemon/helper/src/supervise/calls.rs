@@ -2,27 +2,27 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use super::event_loop::{Fds, Supervisor};
-use super::log::LogWriter;
-use super::output::{StreamError, Streams};
-use super::program::{Kind, Program, Started};
-use super::run_dir;
+use super::output::StreamError;
+use super::program::{Kind, Program};
 use crate::build;
-use crate::protocol::{
-    Call, ExecPlan, PROTOCOL_VERSION, Reply, Request, Status, Step, StepFailure, Target,
-};
+use crate::protocol::{Call, PROTOCOL_VERSION, Reply, Request, Status, Step, StepFailure, Target};
 use crate::sys::pidfd_send_signal;
 
 /// An answer, or why there is none.
-type Answer = Result<(Reply, Fds), StepFailure>;
+pub(super) type Answer = Result<(Reply, Fds), StepFailure>;
 
 impl Supervisor {
     /// Serves one request.
     pub(super) fn handle(&mut self, connection: u64, request: Request) {
         let is_status = matches!(request.call, Call::Status);
-        let answer = self.answer(connection, request.call);
+        let call = match request.call {
+            // Answered when it runs.
+            Call::Exec(plan) => return self.begin_exec(connection, request.seq, *plan),
+            call => call,
+        };
+        let answer = self.answer(connection, call);
         self.reply(connection, request.seq, answer);
         if is_status {
             self.tell_unsettled();
@@ -37,7 +37,7 @@ impl Supervisor {
         self.reply(connection, seq, answer);
     }
 
-    fn reply(&mut self, connection: u64, seq: u64, answer: Answer) {
+    pub(super) fn reply(&mut self, connection: u64, seq: u64, answer: Answer) {
         let (reply, fds) = answer.unwrap_or_else(|failure| (Reply::Failed(failure), Vec::new()));
         let sent = self
             .connection(connection)
@@ -55,7 +55,7 @@ impl Supervisor {
                 signal,
                 all,
             } => self.signal(&target, signal, all),
-            Call::Exec(plan) => self.exec(connection, &plan),
+            Call::Exec(_) => Err(refused("an exec is begun elsewhere")),
             Call::Resize { target, size } => {
                 let program = self.program(&target)?;
                 done(program.streams.resize(size), Step::Terminal)
@@ -163,50 +163,6 @@ impl Supervisor {
         }
     }
 
-    fn exec(&mut self, connection: u64, plan: &ExecPlan) -> Answer {
-        let target = Target::Exec(plan.id.clone());
-        if self.programs.iter().any(|program| program.kind.is(&target)) {
-            return Err(refused("an exec of this id runs already"));
-        }
-        if !self.container_runs() {
-            return Err(refused("the container has ended"));
-        }
-        // A process born in a frozen cgroup stops before it can say that it runs.
-        if self.frozen {
-            return Err(refused("the container is paused"));
-        }
-        let log = LogWriter::open(&plan.log)
-            .map_err(|error| run_dir::failure(error.syscall, error.errno, error.path))?;
-        // Kills that nobody was told of yet were before its time.
-        let kills = self.oom.look(&self.built.cgroup);
-        self.tell_oom(kills);
-        let oom_kills_before = self.oom.of_container();
-        let built = build::exec(&self.built, &self.plan, plan)?;
-        let stdio = built.stdio.expect("a supervised exec has its stdio");
-        let timeout = plan.timeout_ms.map(Duration::from_millis);
-        let mut program = Program::new(Started {
-            kind: Kind::Exec {
-                id: plan.id.clone(),
-                exit_record: plan.exit_record.clone(),
-            },
-            pidfd: built.pidfd,
-            streams: Streams::new(stdio, plan.stdin),
-            log,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            oom_kills_before,
-        });
-        if plan.gate {
-            program.hold_from_here(connection);
-        }
-        self.programs.push(program);
-        let reply = Reply::ExecStarted {
-            pid: built.pid,
-            start_time: built.start_time,
-            warnings: built.warnings,
-        };
-        Ok((reply, Vec::new()))
-    }
-
     fn hostname(&self) -> Answer {
         let names = build::container_hostname(&self.built);
         let (hostname, domainname) =
@@ -244,7 +200,7 @@ fn stream_failure(error: StreamError, step: Step) -> StepFailure {
 }
 
 /// A request that this helper does not carry out, with the reason as a sentence.
-fn refused(why: &str) -> StepFailure {
+pub(super) fn refused(why: &str) -> StepFailure {
     StepFailure {
         step: Step::Checks,
         errno: 0,

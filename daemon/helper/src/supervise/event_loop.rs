@@ -1,7 +1,7 @@
 //! The supervisor: what it holds, what it waits for, what it does when something ends.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -13,7 +13,8 @@ use super::output::Buffers;
 use super::program::{Kind, Program};
 use super::record;
 use super::run_dir::RunDir;
-use crate::build::Built;
+use super::starting::Starting;
+use crate::build::{self, Built};
 use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
 
 /// More connections than a daemon has reason for are closed at once.
@@ -34,6 +35,8 @@ pub(super) struct Supervisor {
     pub(super) built: Built,
     /// The container's program, then the execs.
     pub(super) programs: Vec<Program>,
+    /// Execs on their way.
+    pub(super) starting: Vec<Starting>,
     /// The container's exit record, once everything is over.
     pub(super) exit: Option<ExitRecord>,
     /// Whether this helper has frozen the cgroup.
@@ -45,18 +48,23 @@ pub(super) struct Supervisor {
     buffers: Buffers,
     /// Exit records that could not be written and that nobody was told either.
     unsettled: Vec<(Kind, ExitRecord)>,
+    /// Children that were killed and are not dead yet.
+    dying: Vec<OwnedFd>,
     retry_at: Option<Instant>,
     tidy_at: Option<Instant>,
 }
 
 /// What poll(2) found ready. Programs by index: none is removed while a round is served.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Source {
     Listener,
     Connection(u64),
     Process(usize),
     Output(usize, LogStream),
     Oom,
+    /// An exec on its way, by its id.
+    Starting(String),
+    Dying,
 }
 
 impl Supervisor {
@@ -74,6 +82,8 @@ impl Supervisor {
             built,
             oom,
             programs: vec![container],
+            starting: Vec::new(),
+            dying: Vec::new(),
             exit: None,
             frozen: false,
             run_dir,
@@ -103,6 +113,7 @@ impl Supervisor {
             }
             self.on_time(now);
             self.settle_ended();
+            self.dying.append(&mut build::take_dying());
         }
         self.run_dir.remove_socket();
         self.flush_last_messages();
@@ -123,8 +134,12 @@ impl Supervisor {
 
     fn timeout(&self) -> Option<Duration> {
         let programs = self.programs.iter().filter_map(Program::next_deadline);
+        let starting = self.starting.iter().filter_map(Starting::due);
         let own = [self.retry_at, self.tidy_at, self.oom.due()];
-        let next = programs.chain(own.into_iter().flatten()).min()?;
+        let next = programs
+            .chain(starting)
+            .chain(own.into_iter().flatten())
+            .min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -161,6 +176,15 @@ impl Supervisor {
             fds.push(PollFd::from_borrowed_fd(connection.socket(), flags));
             sources.push(Source::Connection(connection.id));
         }
+        // Before the programs: what has started before the container's end has started.
+        for starting in &self.starting {
+            // No events asked for: the hang-up alone is news.
+            fds.push(PollFd::from_borrowed_fd(
+                starting.report(),
+                PollFlags::empty(),
+            ));
+            sources.push(Source::Starting(starting.id().to_owned()));
+        }
         for (index, program) in self.programs.iter().enumerate() {
             for (stream, fd) in program.readable() {
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
@@ -170,6 +194,10 @@ impl Supervisor {
                 fds.push(PollFd::from_borrowed_fd(program.pidfd(), PollFlags::IN));
                 sources.push(Source::Process(index));
             }
+        }
+        for pidfd in &self.dying {
+            fds.push(PollFd::new(pidfd, PollFlags::IN));
+            sources.push(Source::Dying);
         }
         if let Some(watch) = self.oom.watch() {
             let (fd, flags) = watch.poll();
@@ -189,6 +217,8 @@ impl Supervisor {
                 }
             }
             Source::Oom => self.oom.told(),
+            Source::Starting(id) => self.serve_starting(&id),
+            Source::Dying => self.dying.retain(|pidfd| !build::reap(pidfd.as_fd())),
             Source::Process(index) => {
                 let ended = self
                     .programs
@@ -243,10 +273,12 @@ impl Supervisor {
         for program in &mut self.programs {
             program.lift_gate_of(id);
         }
+        self.end_starting_of(id);
     }
 
     /// PID 1 has ended: so has everything else of the container, at the latest now.
     fn end_everything(&mut self) {
+        self.end_starting();
         if let Err(error) = self.built.cgroup.kill_all() {
             self.complain("kill of the cgroup", &error);
         }
@@ -259,6 +291,7 @@ impl Supervisor {
         for program in &mut self.programs {
             program.on_time(now);
         }
+        self.end_late_execs(now);
         let kills = self.oom.on_time(now, &self.built.cgroup);
         self.tell_oom(kills);
         if self.retry_at.take_if(|at| *at <= now).is_some() {

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! start ──▶ event_loop ──▶ calls        a request of the daemon
+//!                    ├───▶ starting     execs on their way
 //!                    └───▶ program ──▶ output ──▶ log
 //!                    └───▶ record       exit records, before anyone is told
 //! ```
@@ -21,5 +22,6 @@ mod program;
 mod record;
 mod run_dir;
 mod start;
+mod starting;
 
 pub use start::run;

@@ -276,3 +276,88 @@ fn an_exec_in_a_paused_container_is_refused() {
     assert_eq!(helper.exec_exit("resumed").status, ProcessExit::Code(0));
     end(helper);
 }
+
+/// The children of a helper.
+fn children(helper: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{helper}/task/{helper}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// The exec is asked for again until the container has caught its process before the program ran; then
+/// the request is still open.
+fn stuck_exec(bed: &Bed, helper: &mut Helper, start_timeout_ms: u64) -> u64 {
+    for n in 0..100 {
+        let mut plan = bed.exec_plan(&format!("stuck{n}"), "exec sleep 1000");
+        plan.start_timeout_ms = Some(start_timeout_ms);
+        let seq = helper.ask(Call::Exec(Box::new(plan)));
+        if helper.is_silent_for(Duration::from_millis(300)) {
+            return seq;
+        }
+        helper.reply(seq);
+    }
+    panic!("no process was ever caught")
+}
+
+/// PID 1 stops everything that comes into its PID namespace.
+const STOPPER: &str = "while :; do kill -STOP -1; done 2>/dev/null";
+
+#[test]
+fn a_container_that_stops_an_exec_on_its_way_holds_nobody_up() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan(STOPPER));
+    let begun = Instant::now();
+    let seq = stuck_exec(&bed, &mut helper, 2000);
+    let mut other = Helper::connect(&bed.run_dir());
+    let asked = Instant::now();
+    assert_eq!(other.status().exit, None);
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    let (Reply::Failed(failure), _) = helper.reply(seq) else {
+        panic!("it started")
+    };
+    assert_eq!(failure.errno, libc::ETIMEDOUT);
+    let detail = failure.detail.unwrap();
+    assert!(detail.contains("not started within 2 s"), "{detail}");
+    assert!(detail.contains(failure.step.name()), "{detail}");
+    assert!(detail.contains("a signal has stopped"), "{detail}");
+    assert!(begun.elapsed() < Duration::from_secs(50));
+    drop(other);
+    // Stopped programs of execs that did start may be left; none that did not.
+    let running = helper.status().running_execs.len();
+    eventually("the process is reaped", || {
+        children(helper.pid).len() == running + 1
+    });
+    assert!(children(helper.pid).contains(&launched.pid));
+    helper.end();
+}
+
+#[test]
+fn the_containers_end_answers_an_exec_on_its_way() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, _) = zygote.launch(&bed.plan(STOPPER));
+    let seq = stuck_exec(&bed, &mut helper, 600_000);
+    let mut other = Helper::connect(&bed.run_dir());
+    other.done(Call::Signal {
+        target: Target::Container,
+        signal: 9,
+        all: false,
+    });
+    assert!(matches!(helper.reply(seq), (Reply::Failed(_), _)));
+    eventually("the helper has ended", || helper.has_ended());
+}
+
+#[test]
+fn an_exec_on_its_way_ends_with_the_connection_that_asked_for_it() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan(STOPPER));
+    let mut other = Helper::connect(&bed.run_dir());
+    stuck_exec(&bed, &mut other, 600_000);
+    drop(other);
+    let running = helper.status().running_execs.len();
+    eventually("the process is reaped", || {
+        children(launched.helper_pid).len() == running + 1
+    });
+    helper.end();
+}

@@ -210,13 +210,24 @@ impl Helper {
     }
 
     pub fn call(&mut self, call: Call) -> (Reply, Vec<OwnedFd>) {
+        let seq = self.ask(call);
+        self.reply(seq)
+    }
+
+    /// Sends a request; [`Helper::reply`] has the answer.
+    pub fn ask(&mut self, call: Call) -> u64 {
         self.seq += 1;
         let request = Request {
             seq: self.seq,
             call,
         };
         channel::send(self.connection.as_fd(), &request, Vec::new()).unwrap();
-        self.reply(self.seq)
+        self.seq
+    }
+
+    /// Whether something comes within that time.
+    pub fn is_silent_for(&self, time: Duration) -> bool {
+        !readable(&self.connection, time)
     }
 
     /// A call that is answered by `Done`.
