@@ -30,8 +30,13 @@ pub fn bury(pidfd: OwnedFd) {
 /// As [`bury`], with so much time to spend here.
 pub fn bury_within(pidfd: OwnedFd, patience: Duration) {
     if !ends_within(pidfd.as_fd(), patience) || !reap(pidfd.as_fd()) {
-        DYING.with_borrow_mut(|dying| dying.push(pidfd));
+        bury_later(pidfd);
     }
+}
+
+/// As [`bury`], without waiting at all.
+pub fn bury_later(pidfd: OwnedFd) {
+    DYING.with_borrow_mut(|dying| dying.push(pidfd));
 }
 
 /// Those that are to be reaped when their pidfd is readable. They are the caller's from now on.

@@ -81,7 +81,7 @@ use steps::Steps;
 pub(crate) use steps::Warnings;
 
 pub use detached::{Detached, Status};
-pub use dying::{bury, ends_within, reap, take as take_dying};
+pub(crate) use dying::{PATIENCE, bury_later, ends_within, reap, take as take_dying};
 pub use exec::{ExecBuilt, PendingExec, Running, begin as begin_exec, exec, exec_detached};
 pub use namespaces::Membership;
 pub use view::{container_hostname, container_root, start_time};

@@ -280,3 +280,19 @@ impl AsFd for Report {
         self.0.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_go_that_is_lost_is_a_fault_and_a_child_that_is_gone_is_none() {
+        let (ours, childs) = Report::pair().unwrap();
+        drop(childs);
+        ours.go(None).unwrap();
+        let no_socket = Report(File::open("/dev/null").unwrap().into());
+        assert!(no_socket.go(None).unwrap_err().is(Errno::NOTSOCK));
+    }
+}

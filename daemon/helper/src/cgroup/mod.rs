@@ -89,7 +89,7 @@ impl Cgroup {
             Ok(()) => Ok(cgroup),
             Err(fault) => {
                 // The first error is the one to tell.
-                let _ = cgroup.remove();
+                let _ = cgroup.remove_empty();
                 if plan.best_effort && directories::is_out_of_reach(&fault) {
                     warnings.push(format!(
                         "the container has no control group, so no limits, no device filter, no \

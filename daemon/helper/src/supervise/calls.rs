@@ -76,7 +76,6 @@ impl Supervisor {
             Call::Freeze { frozen } => {
                 let result = self.built.cgroup.set_frozen(frozen);
                 result.map_err(|error| freeze_failure(&error))?;
-                self.frozen = frozen;
                 Ok((Reply::Done, Vec::new()))
             }
             Call::Update { resources } => {
@@ -124,8 +123,9 @@ impl Supervisor {
             return Err(refused("signals are numbered 1 to 64"));
         }
         let program = self.program(target)?;
-        if !program.is_running() {
-            return Err(refused("the process has ended"));
+        // A zombie takes any signal (pidfd_send_signal(2)), and does nothing with it.
+        if program.has_ended() {
+            return Err(ended("the process has ended"));
         }
         let sent = if all && *target == Target::Container {
             self.signal_all(signal)
@@ -135,7 +135,7 @@ impl Supervisor {
         sent.map_err(|error| io_failure(Step::Checks, "pidfd_send_signal", &error))?;
         self.program(target)?.signalled(signal);
         if signal == libc::SIGKILL && *target == Target::Container {
-            self.thaw_to_die();
+            self.container_was_killed();
         }
         Ok((Reply::Done, Vec::new()))
     }
@@ -149,17 +149,6 @@ impl Supervisor {
             self.built.cgroup.kill_all()
         } else {
             self.built.cgroup.signal_all(signal)
-        }
-    }
-
-    /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer).
-    fn thaw_to_die(&mut self) {
-        if !self.built.cgroup.is_frozen().unwrap_or(false) {
-            return;
-        }
-        match self.built.cgroup.set_frozen(false) {
-            Ok(()) => self.frozen = false,
-            Err(error) => self.complain("thaw", &error),
         }
     }
 
@@ -179,7 +168,7 @@ impl Supervisor {
             .programs
             .iter_mut()
             .find(|program| program.kind.is(target));
-        program.ok_or_else(|| refused("no such exec runs"))
+        program.ok_or_else(|| ended("no such exec runs"))
     }
 }
 
@@ -207,6 +196,14 @@ pub(super) fn refused(why: &str) -> StepFailure {
         syscall: String::new(),
         path: None,
         detail: Some(why.to_owned()),
+    }
+}
+
+/// There is nobody any more to do it to; the daemon tells by `ESRCH`.
+fn ended(why: &str) -> StepFailure {
+    StepFailure {
+        errno: libc::ESRCH,
+        ..refused(why)
     }
 }
 

@@ -25,6 +25,10 @@ const REQUESTS_IN_A_ROW: u32 = 16;
 const TIDY_AFTER: Duration = Duration::from_millis(500);
 /// How often the writing of an exit record is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// After which time a killed container that still lives is looked at.
+const UNDEAD_AFTER: Duration = Duration::from_millis(200);
+/// How often after that.
+const UNDEAD_AGAIN: Duration = Duration::from_secs(2);
 /// How long the last messages may take.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -39,8 +43,6 @@ pub(super) struct Supervisor {
     pub(super) starting: Vec<Starting>,
     /// The container's exit record, once everything is over.
     pub(super) exit: Option<ExitRecord>,
-    /// Whether this helper has frozen the cgroup.
-    pub(super) frozen: bool,
     pub(super) oom: OomLedger,
     run_dir: RunDir,
     connections: Vec<Connection>,
@@ -52,6 +54,8 @@ pub(super) struct Supervisor {
     dying: Vec<OwnedFd>,
     retry_at: Option<Instant>,
     tidy_at: Option<Instant>,
+    /// When to look whether what was killed has died.
+    undead_at: Option<Instant>,
 }
 
 /// What poll(2) found ready. Programs by index: none is removed while a round is served.
@@ -85,13 +89,13 @@ impl Supervisor {
             starting: Vec::new(),
             dying: Vec::new(),
             exit: None,
-            frozen: false,
             run_dir,
             next_connection: first.id + 1,
             connections: vec![first],
             buffers: Buffers::default(),
             unsettled: Vec::new(),
             retry_at: None,
+            undead_at: None,
             tidy_at: Some(Instant::now() + TIDY_AFTER),
         };
         if let Some(error) = error {
@@ -135,7 +139,7 @@ impl Supervisor {
     fn timeout(&self) -> Option<Duration> {
         let programs = self.programs.iter().filter_map(Program::next_deadline);
         let starting = self.starting.iter().filter_map(Starting::due);
-        let own = [self.retry_at, self.tidy_at, self.oom.due()];
+        let own = [self.retry_at, self.tidy_at, self.undead_at, self.oom.due()];
         let next = programs
             .chain(starting)
             .chain(own.into_iter().flatten())
@@ -282,9 +286,31 @@ impl Supervisor {
         if let Err(error) = self.built.cgroup.kill_all() {
             self.complain("kill of the cgroup", &error);
         }
-        for exec in self.programs.iter().skip(1) {
-            exec.kill();
+        for exec in self.programs.iter_mut().skip(1) {
+            exec.die_with_container();
         }
+        self.container_was_killed();
+    }
+
+    /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer), be it the
+    /// container's own or one that somebody else has put it into.
+    pub(super) fn container_was_killed(&mut self) {
+        if let Err(error) = self.built.cgroup.thaw() {
+            self.complain("thaw", &error);
+        }
+        self.undead_at = Some(Instant::now() + UNDEAD_AFTER);
+    }
+
+    /// Lets those out of foreign freezers that were killed and still live.
+    fn free_the_undead(&mut self, now: Instant) {
+        if !self.programs.iter().any(|program| !program.has_ended()) {
+            return;
+        }
+        let first = self.container_runs().then_some(self.built.launched.pid);
+        if let Err(error) = self.built.cgroup.leave_foreign_freezers(first) {
+            self.complain("let killed processes out of a frozen cgroup", &error);
+        }
+        self.undead_at = Some(now + UNDEAD_AGAIN);
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -296,6 +322,9 @@ impl Supervisor {
         self.tell_oom(kills);
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_unsettled();
+        }
+        if self.undead_at.take_if(|at| *at <= now).is_some() {
+            self.free_the_undead(now);
         }
         if self.tidy_at.take_if(|at| *at <= now).is_some() {
             self.buffers.release();

@@ -18,7 +18,11 @@ use super::clock;
 use super::log::LogWriter;
 use super::oom::OomLedger;
 use super::output::{Buffers, Pumped, Streams};
+use crate::build;
 use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target};
+
+/// How long the end of a killed exec is waited for when its container has ended.
+const DYING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a stream is read in a row before others get their turn.
 const READS_IN_A_ROW: u32 = 16;
@@ -121,6 +125,8 @@ pub struct Program {
     oom_kills_before: u64,
     /// It was killed because somebody asked for it.
     kill_asked: bool,
+    /// When its end is not waited for any more.
+    abandoned_at: Option<Instant>,
 }
 
 /// What [`Program::new`] needs to know.
@@ -154,12 +160,18 @@ impl Program {
             truncated: false,
             oom_kills_before: started.oom_kills_before,
             kill_asked: false,
+            abandoned_at: None,
         }
     }
 
     /// Whether its process runs.
     pub fn is_running(&self) -> bool {
         matches!(self.phase, Phase::Running)
+    }
+
+    /// Whether its process has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        !self.is_running() || build::ends_within(self.pidfd.as_fd(), Duration::ZERO)
     }
 
     /// Its process, to be watched while it runs.
@@ -253,7 +265,7 @@ impl Program {
     /// The next time at which [`Program::on_time`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Running => self.deadline,
+            Phase::Running => self.deadline.into_iter().chain(self.abandoned_at).min(),
             Phase::Draining(drain) => Some(drain.until.min(drain.quiet_until)),
             Phase::Drained(_) => None,
         }
@@ -265,21 +277,42 @@ impl Program {
             return;
         }
         match &self.phase {
+            Phase::Running if self.abandoned_at.is_some_and(|at| at <= now) => self.abandon(),
             Phase::Running => {
                 self.deadline = None;
                 self.timed_out = true;
                 self.kill();
             }
-            Phase::Draining(drain) => {
-                let end = drain.end;
-                self.truncated = true;
-                for stream in [LogStream::Stdout, LogStream::Stderr] {
-                    self.streams.close_output(stream);
-                }
-                self.phase = Phase::Drained(end);
-            }
+            Phase::Draining(drain) => self.cut_off(drain.end),
             Phase::Drained(_) => {}
         }
+    }
+
+    /// What still comes of its output is not read any more.
+    fn cut_off(&mut self, end: End) {
+        self.truncated = true;
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            self.streams.close_output(stream);
+        }
+        self.phase = Phase::Drained(end);
+    }
+
+    /// It was killed with its container. One that does not die (an uninterruptible wait) holds the
+    /// container's exit record up for [`DYING_PATIENCE`] and no longer.
+    pub fn die_with_container(&mut self) {
+        self.kill();
+        self.abandoned_at = Some(Instant::now() + DYING_PATIENCE);
+    }
+
+    fn abandon(&mut self) {
+        if let Ok(pidfd) = rustix::io::fcntl_dupfd_cloexec(&self.pidfd, 3) {
+            build::bury_later(pidfd);
+        }
+        self.cut_off(End {
+            // How it will end.
+            status: ProcessExit::Signal(libc::SIGKILL),
+            finished_at_ns: clock::realtime_ns(),
+        });
     }
 
     /// Sends SIGKILL. That the process is gone already is fine.

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::bed::{Bed, read_record};
-use crate::support::process::{Helper, Zygote, eventually};
+use crate::support::process::{ForeignFreezer, Helper, Zygote, eventually};
 use littlebox_helper::protocol::{
     Call, Event, ExecPlan, ProcessExit, Reply, Step, Target, TerminalSize,
 };
@@ -360,4 +360,52 @@ fn an_exec_on_its_way_ends_with_the_connection_that_asked_for_it() {
         children(launched.helper_pid).len() == running + 1
     });
     helper.end();
+}
+
+#[test]
+fn an_exec_that_does_not_die_holds_nobody_up_and_is_reaped_later() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan(STOPPER));
+    let Some(freezer) = ForeignFreezer::make(&launched.pid.to_string()) else {
+        return helper.end();
+    };
+    let seq = stuck_exec(&bed, &mut helper, 1500);
+    let is_stopped = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.contains(") T ")
+    };
+    // The newest; older ones are of execs that did start.
+    let stuck = children(helper.pid).into_iter().filter(is_stopped).max();
+    freezer.freeze(stuck.unwrap());
+    let asked = Instant::now();
+    let (Reply::Failed(failure), _) = helper.reply(seq) else {
+        panic!("it started")
+    };
+    assert_eq!(failure.errno, libc::ETIMEDOUT);
+    assert!(asked.elapsed() < Duration::from_secs(4));
+    let asked = Instant::now();
+    assert_eq!(helper.status().exit, None);
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    assert!(children(helper.pid).contains(&stuck.unwrap()), "it is dead");
+    freezer.thaw();
+    let running = helper.status().running_execs.len();
+    eventually("it is reaped", || children(helper.pid).len() == running + 1);
+    helper.end();
+}
+
+#[test]
+fn an_exec_that_has_ended_cannot_be_signalled() {
+    let (bed, _zygote, mut helper) = sleeper();
+    helper.exec(&bed.exec_plan("short", "exit 3"));
+    helper.exec_exit("short");
+    let reply = helper.call(Call::Signal {
+        target: Target::Exec("short".to_owned()),
+        signal: 15,
+        all: false,
+    });
+    let (Reply::Failed(failure), _) = reply else {
+        panic!("signalled")
+    };
+    assert_eq!(failure.errno, libc::ESRCH);
+    end(helper);
 }
