@@ -42,6 +42,8 @@ pub struct Running<'a> {
     pub pid: u32,
     /// Its cgroup.
     pub cgroup: &'a Cgroup,
+    /// One below that, in one hierarchy, which the new process is to be in.
+    pub below: Option<&'a Cgroup>,
     /// Its namespaces.
     pub membership: &'a Membership,
     /// The maps of its user namespace, where that was made for it.
@@ -164,10 +166,11 @@ pub fn exec(
     launch: &LaunchPlan,
     plan: &ExecPlan,
 ) -> Result<ExecBuilt, StepFailure> {
-    wait_for(begin(container, launch, plan)?, &container.cgroup)
+    wait_for(begin(container, launch, plan, None)?, &container.cgroup)
 }
 
-/// Forks a process that is to start inside a running container that this process has built.
+/// Forks a process that is to start inside a running container that this process has built; in `own`,
+/// a cgroup below the container's, where there is one.
 ///
 /// # Errors
 /// As [`exec`].
@@ -175,11 +178,13 @@ pub fn begin(
     container: &Built,
     launch: &LaunchPlan,
     plan: &ExecPlan,
+    own: Option<&Cgroup>,
 ) -> Result<PendingExec, StepFailure> {
     let running = Running {
         pidfd: container.pidfd.as_fd(),
         pid: container.launched.pid,
         cgroup: &container.cgroup,
+        below: own,
         membership: &container.membership,
         id_maps: (&launch.uid_map, &launch.gid_map),
     };
@@ -238,7 +243,8 @@ fn fork_of(running: Running<'_>) -> LastFork {
 
 /// The clone of an exec.
 fn fork_exec(running: Running<'_>, fork: LastFork) -> Result<Forked, Fault> {
-    let cgroup = running.cgroup.clone_fd();
+    let below = running.below.and_then(Cgroup::clone_fd);
+    let cgroup = below.or_else(|| running.cgroup.clone_fd());
     if fork == LastFork::PidNamespace || !running.membership.has_pid() {
         return spawn::fork(0, cgroup);
     }
@@ -281,7 +287,7 @@ fn begin_as(
                 process,
                 pidfd: running.pidfd,
                 root,
-                cgroup: running.cgroup,
+                cgroups: [Some(running.cgroup), running.below],
                 mask: running.membership.mask(),
                 maps,
                 stdio: childs_stdio,

@@ -4,6 +4,7 @@
 //! there is one (it kills, freezes and is born into, even without a controller), the v1 ones of
 //! `pids`, `memory` and `cpuacct`, and those that a limit asks for.
 
+mod below;
 mod device_filter;
 mod device_rules;
 mod directories;

@@ -15,6 +15,7 @@ use super::record;
 use super::run_dir::RunDir;
 use super::starting::Starting;
 use crate::build::{self, Built};
+use crate::cgroup::Cgroup;
 use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
 
 /// More connections than a daemon has reason for are closed at once.
@@ -29,6 +30,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UNDEAD_AFTER: Duration = Duration::from_millis(200);
 /// How often after that.
 const UNDEAD_AGAIN: Duration = Duration::from_secs(2);
+/// How often it is tried to remove the cgroup of an exec that has ended, and at what intervals.
+const DISSOLVE_TRIES: u32 = 50;
+const DISSOLVE_AGAIN: Duration = Duration::from_millis(100);
 /// How long the last messages may take.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -54,6 +58,9 @@ pub(super) struct Supervisor {
     dying: Vec<OwnedFd>,
     retry_at: Option<Instant>,
     tidy_at: Option<Instant>,
+    /// Cgroups of execs that have ended, which still hold dying processes; how often that was tried.
+    released: Vec<(Cgroup, u32)>,
+    dissolve_at: Option<Instant>,
     /// When to look whether what was killed has died.
     undead_at: Option<Instant>,
 }
@@ -96,6 +103,8 @@ impl Supervisor {
             unsettled: Vec::new(),
             retry_at: None,
             undead_at: None,
+            released: Vec::new(),
+            dissolve_at: None,
             tidy_at: Some(Instant::now() + TIDY_AFTER),
         };
         if let Some(error) = error {
@@ -139,7 +148,13 @@ impl Supervisor {
     fn timeout(&self) -> Option<Duration> {
         let programs = self.programs.iter().filter_map(Program::next_deadline);
         let starting = self.starting.iter().filter_map(Starting::due);
-        let own = [self.retry_at, self.tidy_at, self.undead_at, self.oom.due()];
+        let own = [
+            self.retry_at,
+            self.tidy_at,
+            self.undead_at,
+            self.dissolve_at,
+            self.oom.due(),
+        ];
         let next = programs
             .chain(starting)
             .chain(own.into_iter().flatten())
@@ -323,6 +338,9 @@ impl Supervisor {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_unsettled();
         }
+        if self.dissolve_at.take_if(|at| *at <= now).is_some() {
+            self.dissolve_released();
+        }
         if self.undead_at.take_if(|at| *at <= now).is_some() {
             self.free_the_undead(now);
         }
@@ -348,17 +366,18 @@ impl Supervisor {
         self.tell_oom(kills);
         let oom = &mut self.oom;
         let mut ended = Vec::new();
-        self.programs.retain(|program| match &program.kind {
+        self.programs.retain_mut(|program| match &program.kind {
             Kind::Container => true,
             kind @ Kind::Exec { .. } => match program.exit_record(oom) {
                 Some(record) => {
-                    ended.push((kind.clone(), record));
+                    ended.push((kind.clone(), record, program.take_cgroup()));
                     false
                 }
                 None => true,
             },
         });
-        for (kind, record) in ended {
+        for (kind, record, own) in ended {
+            self.release(own);
             self.settle(kind, record);
         }
         if let [container] = &self.programs[..]
@@ -370,6 +389,21 @@ impl Supervisor {
             self.exit = Some(record.clone());
             self.settle(Kind::Container, record);
         }
+    }
+
+    /// An exec is over: its cgroup goes, now or when the last of it is dead.
+    pub(super) fn release(&mut self, own: Option<Cgroup>) {
+        self.released.extend(own.map(|own| (own, 0)));
+        self.dissolve_released();
+    }
+
+    fn dissolve_released(&mut self) {
+        self.released.retain_mut(|(own, tries)| {
+            *tries += 1;
+            // What cannot be dissolved goes with the container's.
+            !own.dissolve().unwrap_or(false) && *tries < DISSOLVE_TRIES
+        });
+        self.dissolve_at = (!self.released.is_empty()).then(|| Instant::now() + DISSOLVE_AGAIN);
     }
 
     /// Makes an exit record durable, then tells every connection.

@@ -23,5 +23,6 @@ mod record;
 mod run_dir;
 mod start;
 mod starting;
+mod time_limit;
 
 pub use start::run;

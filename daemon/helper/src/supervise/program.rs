@@ -18,7 +18,9 @@ use super::clock;
 use super::log::LogWriter;
 use super::oom::OomLedger;
 use super::output::{Buffers, Pumped, Streams};
+use super::time_limit;
 use crate::build;
+use crate::cgroup::Cgroup;
 use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target};
 
 /// How long the end of a killed exec is waited for when its container has ended.
@@ -113,7 +115,10 @@ pub struct Program {
     pub kind: Kind,
     /// Its standard streams.
     pub streams: Streams,
+    pid: u32,
     pidfd: OwnedFd,
+    /// The cgroup that all it has started is in, below the container's.
+    own: Option<Cgroup>,
     log: LogWriter,
     gate: Option<Gate>,
     phase: Phase,
@@ -133,6 +138,10 @@ pub struct Program {
 pub struct Started {
     /// What it is.
     pub kind: Kind,
+    /// Its process' number.
+    pub pid: u32,
+    /// Its own cgroup, where it has one.
+    pub own: Option<Cgroup>,
     /// Its process, a child of this one.
     pub pidfd: OwnedFd,
     /// Its standard streams.
@@ -151,6 +160,8 @@ impl Program {
         Self {
             kind: started.kind,
             streams: started.streams,
+            pid: started.pid,
+            own: started.own,
             pidfd: started.pidfd,
             log: started.log,
             gate: None,
@@ -281,7 +292,7 @@ impl Program {
             Phase::Running => {
                 self.deadline = None;
                 self.timed_out = true;
-                self.kill();
+                self.kill_all();
             }
             Phase::Draining(drain) => self.cut_off(drain.end),
             Phase::Drained(_) => {}
@@ -313,6 +324,20 @@ impl Program {
             status: ProcessExit::Signal(libc::SIGKILL),
             finished_at_ns: clock::realtime_ns(),
         });
+    }
+
+    /// Kills its process and all that came of it.
+    fn kill_all(&self) {
+        let killed = self.own.as_ref().map(Cgroup::kill_all);
+        if !matches!(killed, Some(Ok(()))) {
+            time_limit::kill_descendants(self.pid);
+        }
+        self.kill();
+    }
+
+    /// Its cgroup, once it has ended.
+    pub fn take_cgroup(&mut self) -> Option<Cgroup> {
+        self.own.take()
     }
 
     /// Sends SIGKILL. That the process is gone already is fine.

@@ -197,6 +197,8 @@ fn supervise(
         .expect("a container just built has its stdio");
     let mut container = Program::new(Started {
         kind: Kind::Container,
+        pid: built.launched.pid,
+        own: None,
         pidfd,
         streams: Streams::new(stdio, plan.stdin),
         log,

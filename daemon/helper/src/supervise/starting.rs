@@ -8,8 +8,9 @@ use super::event_loop::Supervisor;
 use super::log::LogWriter;
 use super::output::Streams;
 use super::program::{Kind, Program, Started};
-use super::run_dir;
+use super::{run_dir, time_limit};
 use crate::build::{self, ExecBuilt, PendingExec};
+use crate::cgroup::Cgroup;
 use crate::protocol::{ExecPlan, Reply, StepFailure, Target};
 
 /// An exec whose processes were forked and whose request is not answered yet.
@@ -22,6 +23,9 @@ pub(super) struct Starting {
     log: LogWriter,
     oom_kills_before: u64,
     exec: PendingExec,
+    /// Its own cgroup, where it has a time limit.
+    own: Option<Cgroup>,
+    warning: Option<String>,
 }
 
 impl Starting {
@@ -73,14 +77,23 @@ impl Supervisor {
         // Kills that nobody was told of yet were before its time.
         let kills = self.oom.look(&self.built.cgroup);
         self.tell_oom(kills);
-        Ok(Starting {
-            connection,
-            seq,
-            oom_kills_before: self.oom.of_container(),
-            exec: build::begin_exec(&self.built, &self.plan, &plan)?,
-            plan,
-            log,
-        })
+        let (own, warning) = time_limit::prepare(&self.built.cgroup, &plan);
+        match build::begin_exec(&self.built, &self.plan, &plan, own.as_ref()) {
+            Ok(exec) => Ok(Starting {
+                connection,
+                seq,
+                oom_kills_before: self.oom.of_container(),
+                exec,
+                plan,
+                log,
+                own,
+                warning,
+            }),
+            Err(failure) => {
+                self.discard(own);
+                Err(failure)
+            }
+        }
     }
 
     /// The report of an exec has ended.
@@ -98,20 +111,27 @@ impl Supervisor {
         self.finish_execs(|starting| starting.exec.is_over());
         for starting in std::mem::take(&mut self.starting) {
             let failure = starting.exec.give_up(refused("the container has ended"));
+            self.discard(starting.own);
             self.reply(starting.connection, starting.seq, Err(failure));
         }
     }
 
     /// Nobody would hear of those that a lost connection has asked for.
     pub(super) fn end_starting_of(&mut self, connection: u64) {
-        let theirs = self
-            .starting
-            .extract_if(.., |starting| starting.connection == connection);
-        for starting in theirs {
-            starting
-                .exec
-                .give_up(refused("the connection that asked for it is gone"));
+        let is_theirs = |starting: &mut Starting| starting.connection == connection;
+        let theirs: Vec<Starting> = self.starting.extract_if(.., is_theirs).collect();
+        for Starting { exec, own, .. } in theirs {
+            exec.give_up(refused("the connection that asked for it is gone"));
+            self.discard(own);
         }
+    }
+
+    /// The cgroup of an exec that has not started, with whatever is in it.
+    fn discard(&mut self, own: Option<Cgroup>) {
+        if let Some(Err(error)) = own.as_ref().map(Cgroup::kill_all) {
+            self.complain("kill of the cgroup of an exec", &error);
+        }
+        self.release(own);
     }
 
     fn finish_execs(&mut self, which: impl Fn(&Starting) -> bool) {
@@ -130,15 +150,25 @@ impl Supervisor {
             log,
             oom_kills_before,
             exec,
+            own,
+            warning,
             ..
         } = starting;
+        let built = match exec.finish(&self.built.cgroup) {
+            Ok(built) => built,
+            Err(failure) => {
+                self.discard(own);
+                return Err(failure);
+            }
+        };
         let ExecBuilt {
             pid,
             start_time,
             pidfd,
             stdio,
-            warnings,
-        } = exec.finish(&self.built.cgroup)?;
+            mut warnings,
+        } = built;
+        warnings.extend(warning);
         let stdio = stdio.expect("a supervised exec has its stdio");
         let timeout = plan.timeout_ms.map(Duration::from_millis);
         let mut program = Program::new(Started {
@@ -146,6 +176,8 @@ impl Supervisor {
                 id: plan.id,
                 exit_record: plan.exit_record,
             },
+            pid,
+            own,
             pidfd,
             streams: Streams::new(stdio, plan.stdin),
             log,

@@ -409,3 +409,119 @@ fn an_exec_that_has_ended_cannot_be_signalled() {
     assert_eq!(failure.errno, libc::ESRCH);
     end(helper);
 }
+
+/// The processes on this host whose command line ends with these words.
+fn running(command: &str) -> Vec<String> {
+    let wanted: Vec<u8> = command
+        .bytes()
+        .map(|b| if b == b' ' { 0 } else { b })
+        .collect();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let matches = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            line.strip_suffix(b"\0")
+                .is_some_and(|line| line.ends_with(&wanted))
+        })
+    };
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(matches)
+        .collect()
+}
+
+/// A number for sleep that no other test run has.
+fn unique(n: u32) -> u32 {
+    1_000_000 + std::process::id() * 10 + n
+}
+
+#[test]
+fn a_time_limit_ends_all_that_the_exec_has_started() {
+    let (bed, _zygote, mut helper) = sleeper();
+    let [a, b, c, d] = [1, 2, 3, 4].map(unique);
+    let script = format!(
+        "busybox setsid sleep {a} & sleep {b} & sh -c 'busybox setsid sleep {c} &'; echo on; sleep {d}"
+    );
+    let mut plan = bed.exec_plan("slow", &script);
+    plan.timeout_ms = Some(1500);
+    let (reply, _) = helper.call(Call::Exec(Box::new(plan)));
+    let Reply::ExecStarted { warnings, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(warnings, Vec::<String>::new());
+    eventually("they run", || {
+        [a, b, c, d]
+            .iter()
+            .all(|n| !running(&format!("sleep {n}")).is_empty())
+    });
+    let record = helper.exec_exit("slow");
+    assert!(record.timed_out && !record.output_truncated, "{record:?}");
+    eventually("all have ended", || {
+        [a, b, c, d]
+            .iter()
+            .all(|n| running(&format!("sleep {n}")).is_empty())
+    });
+    eventually("its cgroup is gone", || own_cgroups(&mut helper).is_empty());
+    assert_eq!(helper.status().exit, None);
+    end(helper);
+}
+
+/// The cgroups of execs of the helper's container.
+fn own_cgroups(helper: &mut Helper) -> Vec<std::path::PathBuf> {
+    let cgroups = helper.status().launched.cgroups;
+    let below = cgroups
+        .iter()
+        .flat_map(|(_, dir)| std::fs::read_dir(dir).unwrap());
+    let dirs = below
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir());
+    dirs.collect()
+}
+
+#[test]
+fn what_an_exec_in_time_leaves_behind_is_the_containers() {
+    let (bed, _zygote, mut helper) = sleeper();
+    let command = format!("sleep {}", unique(5));
+    let mut plan = bed.exec_plan(
+        "quick",
+        &format!("{command} >/dev/null 2>&1 & echo $!; sleep 1"),
+    );
+    plan.timeout_ms = Some(60_000);
+    helper.exec(&plan);
+    eventually("it has a cgroup", || !own_cgroups(&mut helper).is_empty());
+    assert_eq!(helper.exec_exit("quick").status, ProcessExit::Code(0));
+    eventually("that is gone", || own_cgroups(&mut helper).is_empty());
+    assert_eq!(running(&command).len(), 1);
+    end(helper);
+    eventually("it ends with the container", || {
+        running(&command).is_empty()
+    });
+}
+
+#[test]
+fn without_a_cgroup_a_time_limit_ends_descendants_and_says_what_it_may_miss() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("sleep 1000");
+    plan.cgroup.path = None;
+    let (mut helper, _) = zygote.launch(&plan);
+    let [a, b] = [6, 7].map(unique);
+    let script = format!("busybox setsid sleep {a} & sleep {b}");
+    let mut plan = bed.exec_plan("slow", &script);
+    plan.timeout_ms = Some(1000);
+    let (reply, _) = helper.call(Call::Exec(Box::new(plan)));
+    let Reply::ExecStarted { warnings, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    assert!(warnings[0].contains("time limit"), "{warnings:?}");
+    eventually("they run", || {
+        [a, b]
+            .iter()
+            .all(|n| !running(&format!("sleep {n}")).is_empty())
+    });
+    assert!(helper.exec_exit("slow").timed_out);
+    eventually("all have ended", || {
+        [a, b]
+            .iter()
+            .all(|n| running(&format!("sleep {n}")).is_empty())
+    });
+    end(helper);
+}
