@@ -80,6 +80,8 @@ impl Supervisor {
             }
             Call::Update { resources } => {
                 self.built.cgroup.update(&resources)?;
+                self.pace.change(&resources);
+                self.read_at = None;
                 let cgroups = self.built.cgroup.paths();
                 self.built.launched.cgroups.clone_from(&cgroups);
                 Ok((Reply::Updated { cgroups }, Vec::new()))

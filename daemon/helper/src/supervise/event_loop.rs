@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::clock;
 use super::connection::{Connection, Incoming};
 use super::oom::OomLedger;
 use super::output::Buffers;
+use super::pace::Pace;
 use super::program::{Kind, Program};
 use super::record;
 use super::run_dir::RunDir;
@@ -61,6 +63,9 @@ pub(super) struct Supervisor {
     /// Cgroups of execs that have ended, which still hold dying processes; how often that was tried.
     released: Vec<(Cgroup, u32)>,
     dissolve_at: Option<Instant>,
+    pub(super) pace: Pace,
+    /// When output is read again; `None`: now.
+    pub(super) read_at: Option<Instant>,
     /// When to look whether what was killed has died.
     undead_at: Option<Instant>,
 }
@@ -88,6 +93,7 @@ impl Supervisor {
         first: Connection,
     ) -> Self {
         let (oom, error) = OomLedger::watching(&built.cgroup);
+        let pace = Pace::new(&plan.cgroup.resources, Instant::now());
         let supervisor = Self {
             plan,
             built,
@@ -103,6 +109,8 @@ impl Supervisor {
             unsettled: Vec::new(),
             retry_at: None,
             undead_at: None,
+            pace,
+            read_at: None,
             released: Vec::new(),
             dissolve_at: None,
             tidy_at: Some(Instant::now() + TIDY_AFTER),
@@ -153,6 +161,7 @@ impl Supervisor {
             self.tidy_at,
             self.undead_at,
             self.dissolve_at,
+            self.read_at,
             self.oom.due(),
         ];
         let next = programs
@@ -205,7 +214,7 @@ impl Supervisor {
             sources.push(Source::Starting(starting.id().to_owned()));
         }
         for (index, program) in self.programs.iter().enumerate() {
-            for (stream, fd) in program.readable() {
+            for (stream, fd) in program.readable(self.read_at.is_some()) {
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
                 sources.push(Source::Output(index, stream));
             }
@@ -230,11 +239,7 @@ impl Supervisor {
         match source {
             Source::Listener => self.accept(),
             Source::Connection(id) => self.serve_connection(id),
-            Source::Output(index, stream) => {
-                if let Some(program) = self.programs.get_mut(index) {
-                    program.pump(stream, &mut self.buffers);
-                }
-            }
+            Source::Output(index, stream) => self.read(index, stream),
             Source::Oom => self.oom.told(),
             Source::Starting(id) => self.serve_starting(&id),
             Source::Dying => self.dying.retain(|pidfd| !build::reap(pidfd.as_fd())),
@@ -249,6 +254,26 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// Reads output, within the container's CPU limit.
+    fn read(&mut self, index: usize, stream: LogStream) {
+        let Some(program) = self.programs.get_mut(index) else {
+            return;
+        };
+        if program.is_running() && self.read_at.is_some() {
+            // The budget was spent in this very round.
+            return;
+        }
+        if !self.pace.is_limited() {
+            program.pump(stream, &mut self.buffers);
+            return;
+        }
+        let before = clock::thread_cpu();
+        program.pump(stream, &mut self.buffers);
+        let spent = clock::thread_cpu().saturating_sub(before);
+        let now = Instant::now();
+        self.read_at = self.pace.spent(now, spent).map(|wait| now + wait);
     }
 
     fn accept(&mut self) {
@@ -338,6 +363,7 @@ impl Supervisor {
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_unsettled();
         }
+        self.read_at.take_if(|at| *at <= now);
         if self.dissolve_at.take_if(|at| *at <= now).is_some() {
             self.dissolve_released();
         }

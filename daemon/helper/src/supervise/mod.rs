@@ -18,6 +18,7 @@ mod event_loop;
 pub mod log;
 mod oom;
 mod output;
+mod pace;
 mod program;
 mod record;
 mod run_dir;

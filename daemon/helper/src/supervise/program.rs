@@ -191,9 +191,10 @@ impl Program {
     }
 
     /// The streams to be watched now: none while a reader that must not lose anything is too far
-    /// behind. The gate does not hold what an ended program has left in its pipes.
-    pub fn readable(&self) -> impl Iterator<Item = (LogStream, BorrowedFd<'_>)> {
-        let held = self.is_running() && self.is_held();
+    /// behind, or while the helper has spent (`paced`) what it may on reading. Nothing holds what an
+    /// ended program has left in its pipes.
+    pub fn readable(&self, paced: bool) -> impl Iterator<Item = (LogStream, BorrowedFd<'_>)> {
+        let held = self.is_running() && (paced || self.is_held());
         self.streams.outputs().filter(move |_| !held)
     }
 

@@ -7,7 +7,7 @@ use crate::support::bed::Bed;
 use crate::support::log::{output_of, read_log, read_rotated};
 use crate::support::process::{ForeignFreezer, Helper, Zygote, eventually, readable};
 use littlebox_helper::protocol::{
-    Call, First, GATE_WINDOW, LogStream, ProcessExit, Reply, Step, Target, TerminalSize,
+    Call, First, GATE_WINDOW, LogPlan, LogStream, ProcessExit, Reply, Step, Target, TerminalSize,
     ZygoteEvent,
 };
 
@@ -617,4 +617,55 @@ fn a_signal_to_a_container_whose_program_has_ended_is_esrch() {
     }
     drop(output);
     helper.exit();
+}
+
+/// CPU time of a process so far (proc_pid_stat(5), fields 14 and 15).
+fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let ticks = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    // USER_HZ is 100 (time(7)).
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn a_container_with_little_cpu_costs_the_helper_little() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("while :; do cat /bin/busybox; done");
+    plan.cgroup.resources.cpu_quota_us = Some(5_000);
+    plan.cgroup.resources.cpu_period_us = Some(100_000);
+    plan.log.max_size = Some(1 << 20);
+    plan.log.max_files = 1;
+    let (mut helper, _) = zygote.launch(&plan);
+    let mut yes = bed.exec_plan("yes", "yes");
+    yes.log = LogPlan {
+        path: bed.exec_log("yes"),
+        ..plan.log.clone()
+    };
+    helper.exec(&yes);
+    let (begun, before) = (Instant::now(), cpu_of(helper.pid));
+    let mut slowest = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        helper.status();
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let share = (cpu_of(helper.pid) - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    assert!(share < 0.2, "{share} of a core");
+    assert!(slowest < Duration::from_millis(300), "{slowest:?}");
+    helper.done(signal(libc_signal::KILL, false));
+    eventually("the helper has ended", || helper.has_ended());
+}
+
+#[test]
+fn output_of_a_container_with_little_cpu_is_complete() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("seq 1 200000");
+    plan.cgroup.resources.cpu_quota_us = Some(5_000);
+    let (mut helper, _) = zygote.launch(&plan);
+    assert_eq!(helper.exit().status, ProcessExit::Code(0));
+    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    assert!(bed.output() == expected.as_bytes(), "some of it is missing");
 }
