@@ -16,8 +16,8 @@ use super::program::{Kind, Program};
 use super::record;
 use super::run_dir::RunDir;
 use super::starting::Starting;
+use super::time_limit::Released;
 use crate::build::{self, Built};
-use crate::cgroup::Cgroup;
 use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
 
 /// More connections than a daemon has reason for are closed at once.
@@ -32,9 +32,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const UNDEAD_AFTER: Duration = Duration::from_millis(200);
 /// How often after that.
 const UNDEAD_AGAIN: Duration = Duration::from_secs(2);
-/// How often it is tried to remove the cgroup of an exec that has ended, and at what intervals.
-const DISSOLVE_TRIES: u32 = 50;
-const DISSOLVE_AGAIN: Duration = Duration::from_millis(100);
 /// How long the last messages may take.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -60,9 +57,8 @@ pub(super) struct Supervisor {
     dying: Vec<OwnedFd>,
     retry_at: Option<Instant>,
     tidy_at: Option<Instant>,
-    /// Cgroups of execs that have ended, which still hold dying processes; how often that was tried.
-    released: Vec<(Cgroup, u32)>,
-    dissolve_at: Option<Instant>,
+    /// Cgroups of execs that have ended.
+    pub(super) released: Released,
     pub(super) pace: Pace,
     /// When output is read again; `None`: now.
     pub(super) read_at: Option<Instant>,
@@ -111,8 +107,7 @@ impl Supervisor {
             undead_at: None,
             pace,
             read_at: None,
-            released: Vec::new(),
-            dissolve_at: None,
+            released: Released::default(),
             tidy_at: Some(Instant::now() + TIDY_AFTER),
         };
         if let Some(error) = error {
@@ -160,7 +155,7 @@ impl Supervisor {
             self.retry_at,
             self.tidy_at,
             self.undead_at,
-            self.dissolve_at,
+            self.released.due(),
             self.read_at,
             self.oom.due(),
         ];
@@ -364,9 +359,7 @@ impl Supervisor {
             self.retry_unsettled();
         }
         self.read_at.take_if(|at| *at <= now);
-        if self.dissolve_at.take_if(|at| *at <= now).is_some() {
-            self.dissolve_released();
-        }
+        self.released.on_time(now);
         if self.undead_at.take_if(|at| *at <= now).is_some() {
             self.free_the_undead(now);
         }
@@ -403,7 +396,7 @@ impl Supervisor {
             },
         });
         for (kind, record, own) in ended {
-            self.release(own);
+            self.released.extend(own);
             self.settle(kind, record);
         }
         if let [container] = &self.programs[..]
@@ -415,21 +408,6 @@ impl Supervisor {
             self.exit = Some(record.clone());
             self.settle(Kind::Container, record);
         }
-    }
-
-    /// An exec is over: its cgroup goes, now or when the last of it is dead.
-    pub(super) fn release(&mut self, own: Option<Cgroup>) {
-        self.released.extend(own.map(|own| (own, 0)));
-        self.dissolve_released();
-    }
-
-    fn dissolve_released(&mut self) {
-        self.released.retain_mut(|(own, tries)| {
-            *tries += 1;
-            // What cannot be dissolved goes with the container's.
-            !own.dissolve().unwrap_or(false) && *tries < DISSOLVE_TRIES
-        });
-        self.dissolve_at = (!self.released.is_empty()).then(|| Instant::now() + DISSOLVE_AGAIN);
     }
 
     /// Makes an exit record durable, then tells every connection.

@@ -131,7 +131,7 @@ impl Supervisor {
         if let Some(Err(error)) = own.as_ref().map(Cgroup::kill_all) {
             self.complain("kill of the cgroup of an exec", &error);
         }
-        self.release(own);
+        self.released.extend(own);
     }
 
     fn finish_execs(&mut self, which: impl Fn(&Starting) -> bool) {

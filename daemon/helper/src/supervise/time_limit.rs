@@ -5,6 +5,7 @@
 //! exec ends in time belongs to the container from then on.
 
 use std::fs;
+use std::time::{Duration, Instant};
 
 use crate::cgroup::Cgroup;
 use crate::protocol::ExecPlan;
@@ -29,6 +30,49 @@ pub fn prepare(container: &Cgroup, plan: &ExecPlan) -> (Option<Cgroup>, Option<S
                 fault.sentence()
             )),
         ),
+    }
+}
+
+/// How often it is tried to remove the cgroup of an exec that has ended, and at what intervals.
+const TRIES: u32 = 50;
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// The cgroups of execs that have ended, until the last process in them is moved or dead.
+#[derive(Debug, Default)]
+pub struct Released {
+    /// With how often it was tried.
+    cgroups: Vec<(Cgroup, u32)>,
+    again_at: Option<Instant>,
+}
+
+impl Released {
+    /// An exec is over; its cgroup goes, now or in a moment.
+    pub fn extend(&mut self, own: Option<Cgroup>) {
+        if let Some(own) = own {
+            self.cgroups.push((own, 0));
+            self.dissolve();
+        }
+    }
+
+    /// When to try again.
+    pub fn due(&self) -> Option<Instant> {
+        self.again_at
+    }
+
+    /// Tries again when it is time to.
+    pub fn on_time(&mut self, now: Instant) {
+        if self.again_at.take_if(|at| *at <= now).is_some() {
+            self.dissolve();
+        }
+    }
+
+    fn dissolve(&mut self) {
+        self.cgroups.retain_mut(|(own, tries)| {
+            *tries += 1;
+            // What cannot be dissolved goes with the container's.
+            !own.dissolve().unwrap_or(false) && *tries < TRIES
+        });
+        self.again_at = (!self.cgroups.is_empty()).then(|| Instant::now() + AGAIN);
     }
 }
 
