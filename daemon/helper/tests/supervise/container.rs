@@ -654,7 +654,7 @@ fn a_container_with_little_cpu_costs_the_helper_little() {
     }
     let share = (cpu_of(helper.pid) - before).as_secs_f64() / begun.elapsed().as_secs_f64();
     assert!(share < 0.2, "{share} of a core");
-    assert!(slowest < Duration::from_millis(300), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
     helper.done(signal(libc_signal::KILL, false));
     eventually("the helper has ended", || helper.has_ended());
 }
