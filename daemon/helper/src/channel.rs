@@ -61,6 +61,16 @@ impl fmt::Display for ChannelError {
 
 impl std::error::Error for ChannelError {}
 
+impl ChannelError {
+    /// Whether the peer is gone: there is nobody that waits for the message.
+    pub fn is_hang_up(&self) -> bool {
+        match self {
+            ChannelError::Io { errno, .. } => matches!(*errno, Errno::PIPE | Errno::CONNRESET),
+            _ => false,
+        }
+    }
+}
+
 /// Makes [`ChannelError::Io`] of a failed system call.
 fn failed(syscall: &'static str) -> impl Fn(Errno) -> ChannelError {
     move |errno| ChannelError::Io { syscall, errno }

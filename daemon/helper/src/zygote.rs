@@ -39,13 +39,21 @@ pub enum ZygoteError {
 }
 
 impl ZygoteError {
+    /// For an answer; EIO where no system call failed.
+    fn errno(&self) -> Errno {
+        match self {
+            ZygoteError::Channel(ChannelError::Io { errno, .. }) | ZygoteError::Io(_, errno) => {
+                *errno
+            }
+            ZygoteError::Channel(_) => Errno::IO,
+        }
+    }
+
     /// Whether the daemon went away while it was to be told something.
     fn is_hang_up(&self) -> bool {
         match self {
-            ZygoteError::Channel(ChannelError::Io { errno, .. }) => {
-                matches!(*errno, Errno::PIPE | Errno::CONNRESET)
-            }
-            ZygoteError::Channel(_) | ZygoteError::Io(..) => false,
+            ZygoteError::Channel(error) => error.is_hang_up(),
+            ZygoteError::Io(..) => false,
         }
     }
 }
@@ -149,7 +157,7 @@ impl Zygote {
                 // Closed before the daemon hears of the helper: its end of the connection then
                 // ends with the helper, not with us.
                 drop(connection);
-                self.tell(&ZygoteEvent::Forked { pid }, vec![pidfd])?;
+                self.tell_forked(pid, pidfd)?;
             }
             Err(errno) => {
                 let errno = errno.raw_os_error();
@@ -157,6 +165,20 @@ impl Zygote {
             }
         }
         Ok(None)
+    }
+
+    /// Tells of a new helper. One that the daemon cannot be told of is ended, or the daemon would
+    /// wait for the answer for ever, and nobody would know of the helper.
+    fn tell_forked(&self, pid: u32, pidfd: OwnedFd) -> Result<(), ZygoteError> {
+        let error = match self.tell(&ZygoteEvent::Forked { pid }, vec![pidfd]) {
+            Err(error) if !error.is_hang_up() => error,
+            // A daemon that is gone: the helper sees that itself.
+            told => return told,
+        };
+        // It has not been reaped, so the number is still its own.
+        let _ = sys::kill(pid, libc::SIGKILL);
+        let errno = error.errno().raw_os_error();
+        self.tell(&ZygoteEvent::ForkFailed { errno }, Vec::new())
     }
 
     /// Reaps every helper that has ended. All children of this process are helpers.
@@ -199,4 +221,29 @@ fn process_exit(status: WaitStatus) -> ProcessExit {
 
 fn own_pid() -> u32 {
     rustix::process::getpid().as_raw_pid().cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    use rustix::process::{PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    fn a_helper_that_the_daemon_cannot_be_told_of_is_ended() {
+        let mut helper = Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = Pid::from_child(&helper);
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).unwrap();
+        let nowhere = || OwnedFd::from(File::open("/dev/null").unwrap());
+        let zygote = Zygote {
+            control: nowhere(),
+            child_signals: nowhere(),
+        };
+        assert!(zygote.tell_forked(helper.id(), pidfd).is_err());
+        assert_eq!(helper.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
 }

@@ -321,8 +321,8 @@ pub struct Exec<'a> {
     pub pidfd: BorrowedFd<'a>,
     /// The container's root, where it is not that of its mount namespace.
     pub root: Option<OwnedFd>,
-    /// The container's cgroup.
-    pub cgroup: &'a Cgroup,
+    /// The container's cgroup, and one below it in one hierarchy.
+    pub cgroups: [Option<&'a Cgroup>; 2],
     /// What to join.
     pub mask: ThreadNameSpaceType,
     /// Whether this process was born in the container's PID namespace, or a child of it will be.
@@ -346,12 +346,15 @@ impl Exec<'_> {
             steps.run_on(Step::Rlimits, subject, |_| oom::unprotect().fault("write"))?;
         }
         let cpus = &process.scheduling.exec_affinity;
-        let v1 = self.cgroup.has_v1();
+        let cgroups = || self.cgroups.into_iter().flatten();
+        let v1 = cgroups().any(Cgroup::has_v1);
         let initial = v1 && !cpus.initial.is_empty();
         steps.run_if(initial, Step::Scheduling, |_| {
             scheduling::set_cpus(&cpus.initial)
         })?;
-        steps.run_if(v1, Step::CgroupAttach, |_| self.cgroup.attach_self_v1())?;
+        steps.run_if(v1, Step::CgroupAttach, |_| {
+            cgroups().try_for_each(Cgroup::attach_self_v1)
+        })?;
         scheduling::set_cpus(&cpus.finally).map_err(|fault| fault.of_step(Step::Scheduling))?;
         // Before the container's mounts are all that this process sees.
         let labelled = !process.labels.is_empty();

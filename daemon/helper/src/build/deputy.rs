@@ -3,9 +3,11 @@
 //! The helper itself cannot go: what it enters it might not get out of, and its execs inherit.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open};
 
+use super::deadline::Deadline;
 use super::guard::Child;
 use super::idmap;
 use super::namespaces;
@@ -14,6 +16,9 @@ use super::spawn;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{IdMapping, Step};
 use crate::sys::{self, Forked};
+
+/// How long a deputy may take: it may meet a file system that does not answer.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `work` in a child that is made with `flags` (`CLONE_NEW*`, or 0) and returns the
 /// descriptor that it made there.
@@ -27,13 +32,14 @@ pub fn fetch(flags: u64, work: impl FnOnce() -> Result<OwnedFd, Fault>) -> Resul
                 // The caller names the step.
                 Err(fault) => (FromMiddle::Failed(fault.of_step(Step::Checks)), None),
             };
-            deputys.tell_helper(&message, fd.as_ref());
+            // What does not arrive is seen as the end of this process.
+            let _ = deputys.tell_helper(&message, fd.as_ref());
             sys::exit_now(0)
         }
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
     };
     drop(deputys);
-    let heard = ours.hear_middle();
+    let heard = ours.hear_middle(Deadline::after(PATIENCE));
     child.end();
     match heard? {
         (FromMiddle::Forked { .. }, Some(fd)) => Ok(fd),

@@ -14,6 +14,7 @@ use rustix::net::{
     socket_with,
 };
 
+use super::deadline::Deadline;
 use super::report::Report;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{Step, StepFailure};
@@ -65,7 +66,10 @@ pub fn open(dir: BorrowedFd<'_>) -> Result<(), GateError> {
     }
     // Gone already when somebody deletes the container at this very moment.
     let _ = renameat(dir, NAME, dir, ASKED);
-    let heard = Report::from(socket).listen();
+    let report = Report::from(socket);
+    let heard = report
+        .wait_for_end(Deadline::after_ms(None))
+        .and_then(|_| report.drain());
     let _ = unlinkat(dir, ASKED, AtFlags::empty());
     let heard = heard.map_err(GateError::from_fault)?;
     match heard.failure {

@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::retry_on_intr;
-use rustix::process::{WaitId, WaitIdOptions, WaitIdStatus, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 
+use super::{dying, view};
 use crate::cgroup::Cgroup;
 use crate::sys;
 
@@ -61,27 +62,35 @@ impl Child {
         match built {
             Ok(built) => Ok((built, self)),
             Err(error) => {
-                // It may have ended by itself: then there is only the reaping.
-                let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
-                let _ = self.wait(WaitIdOptions::EXITED);
+                self.end();
                 Err(error)
             }
         }
     }
 
+    /// Sends SIGKILL. It may have ended by itself: then there is only the reaping.
+    pub fn kill(&self) {
+        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
     /// Ends and reaps a child whose work is done.
     pub fn end(self) {
-        let _ = self.or_end::<(), ()>(Err(()));
+        self.kill();
+        self.reap();
     }
 
-    /// Waits for the end of a process that has handed its work to another.
+    /// Reaps a process that was killed, or has handed its work to another and is about to end.
     pub fn reap(self) {
-        let _ = self.wait(WaitIdOptions::EXITED);
+        dying::bury(self.pidfd);
     }
 
-    /// How it ended, in words; waits for the end and leaves the reaping to [`Child::or_end`].
+    /// How it ended, in words; waits a little for the end and leaves the reaping to
+    /// [`Child::or_end`].
     pub fn how_it_ended(&self) -> String {
-        let status = self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
+        dying::ends_within(self.pidfd.as_fd(), dying::PATIENCE);
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
+        let status = status.ok().flatten();
         match status.map(|status| (status.exit_status(), status.terminating_signal())) {
             Some((Some(code), _)) => format!("it returned {code}"),
             Some((None, Some(signal))) => format!("signal {signal} killed it"),
@@ -89,9 +98,20 @@ impl Child {
         }
     }
 
-    fn wait(&self, options: WaitIdOptions) -> Option<WaitIdStatus> {
-        retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options))
-            .ok()
-            .flatten()
+    /// Why it may be that it gets no further, as far as the kernel shows
+    /// (proc_pid_stat(5), "state").
+    pub fn what_holds_it(&self, cgroup: &Cgroup) -> &'static str {
+        if cgroup.is_frozen().unwrap_or(false) {
+            return "its control group is frozen";
+        }
+        match view::state(self.pid) {
+            Some('T' | 't') => "a signal has stopped its process",
+            Some('D') => "its process waits for a file system or a device that does not answer",
+            Some('Z' | 'X') => "its process has ended",
+            Some(_) | None => {
+                "its process still waits or works: look at its file systems, and at leases on the \
+                 program's file"
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::dying::PATIENCE;
 use super::seccomp;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{HookPlan, ProcessPlan};
@@ -115,7 +116,10 @@ fn wait(mut child: Child, timeout_s: Option<u64>) -> Result<ExitStatus, String> 
     {
         // It may end in this moment: then there is only the reaping.
         let _ = child.kill();
-        let _ = child.wait();
+        // One in an uninterruptible wait is left to whoever adopts it.
+        if ends_within(&child, PATIENCE).unwrap_or(false) {
+            let _ = child.wait();
+        }
         return Err(format!("it was killed after its timeout of {seconds} s"));
     }
     child.wait().map_err(|error| error.to_string())

@@ -17,9 +17,12 @@ mod cgroup_mount;
 mod child;
 mod clocks;
 mod copy_up;
+mod deadline;
 mod deputy;
 mod detached;
 mod devices;
+mod dying;
+mod exec;
 mod execute;
 pub mod gate;
 mod guard;
@@ -50,6 +53,7 @@ mod sysctls;
 mod terminal;
 mod tree;
 mod view;
+mod watch;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -57,25 +61,28 @@ use crate::cgroup::Cgroup;
 use crate::defence;
 use crate::fault::Fault;
 use crate::protocol::{
-    Defence, ExecPlan, IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, ProcessPlan,
-    RootfsPlan, Step, StepFailure, StepTiming,
+    IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, RootfsPlan, Step, StepFailure,
+    StepTiming,
 };
 use crate::sys::Forked;
 
-use child::{Container, Exec};
+use child::Container;
+use deadline::Deadline;
 use detached::Start;
 use guard::{CgroupGuard, Child};
 use idmap::Ids;
 use mounts::Source;
 use namespaces::{Namespaces, Origin};
-use program::LastFork;
-use report::{First, Heard, Report};
+use report::{Heard, Report};
 use stdio::{ChildStdio, Prepared};
 use steps::Steps;
+use watch::Watch;
 
 pub(crate) use steps::Warnings;
 
 pub use detached::{Detached, Status};
+pub(crate) use dying::{PATIENCE, bury_later, ends_within, reap, take as take_dying};
+pub use exec::{ExecBuilt, PendingExec, Running, begin as begin_exec, exec, exec_detached};
 pub use namespaces::Membership;
 pub use view::{container_hostname, container_root, start_time};
 
@@ -98,21 +105,6 @@ pub struct Built {
     pub membership: Membership,
 }
 
-/// A container that runs, as somebody sees it who wants to start a process in it.
-#[derive(Debug, Clone, Copy)]
-pub struct Running<'a> {
-    /// PID 1.
-    pub pidfd: BorrowedFd<'a>,
-    /// Its number, as this process sees it.
-    pub pid: u32,
-    /// Its cgroup.
-    pub cgroup: &'a Cgroup,
-    /// Its namespaces.
-    pub membership: &'a Membership,
-    /// The maps of its user namespace, where that was made for it.
-    pub id_maps: IdMaps<'a>,
-}
-
 /// The helper's ends of a program's stdio: non-blocking, close-on-exec.
 #[derive(Debug)]
 pub enum Stdio {
@@ -130,21 +122,6 @@ pub enum Stdio {
         /// The master.
         master: OwnedFd,
     },
-}
-
-/// A process that was started inside a running container.
-#[derive(Debug)]
-pub struct ExecBuilt {
-    /// Its PID as the helper sees it.
-    pub pid: u32,
-    /// Its start time in clock ticks since boot (`/proc/PID/stat` field 22).
-    pub start_time: u64,
-    /// It is a child of this process and must be waited for.
-    pub pidfd: OwnedFd,
-    /// The helper's ends of its stdio; of a detached program the terminal alone.
-    pub stdio: Option<Stdio>,
-    /// What could not be done and was not essential.
-    pub warnings: Vec<String>,
 }
 
 /// Reads and makes once what every container needs of the host (cgroup hierarchies, inodes of the
@@ -184,6 +161,7 @@ pub fn launch_detached(
 
 fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<Built, StepFailure> {
     defence::weaken(plan.weaken);
+    let deadline = Deadline::after_ms(plan.start_timeout_ms);
     let mut steps = Steps::start(plan.inject.clone());
     let namespaces = steps.run(Step::Checks, |_| {
         program::harden()?;
@@ -203,7 +181,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     let mut parts = prepare_parts(plan, &namespaces, cgroup.get(), start, &mut steps)?;
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
     let forked = steps.run(Step::Clone, |_| {
-        spawn::spawn(&namespaces, cgroup.get().clone_fd())
+        spawn::spawn(&namespaces, cgroup.get().clone_fd(), deadline)
     })?;
     let child = match forked {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
@@ -228,19 +206,21 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     };
     drop(childs_report);
     parts.release_to_child();
-    let watched = watch(
+    let watch = Watch {
         plan,
-        &namespaces,
-        &child,
-        &report,
+        namespaces: &namespaces,
+        child: &child,
+        report: &report,
         start,
-        &mut parts,
-        &mut steps,
-    );
-    let (mut launched, child) = child.or_end(watched)?;
-    let (mut heard, child) = follow(child, &report, &steps)?;
-    let stdio = check_stdio(choose_stdio(parts.stdio, heard.terminal.take()), start);
-    let (stdio, child) = child.or_end(stdio)?;
+        cgroup: cgroup.get(),
+        deadline,
+    };
+    let watched = watch.work(&mut parts, &mut steps);
+    let heard = watched.and_then(|launched| Ok((launched, watch.listen(&steps)?)));
+    let ((mut launched, heard), child) = end_on_failure(child, heard, &report)?;
+    let (mut heard, child) = settle(child, heard, &steps)?;
+    let stdio = choose_stdio(parts.stdio, heard.terminal.take());
+    let (stdio, child) = child.or_end(check_stdio(stdio, start.is_supervised()))?;
     conclude(&mut launched, heard, &child, &namespaces, steps);
     launched.cgroups = cgroup.get().paths();
     launched.device_filter = cgroup.get().device_filter(&plan.cgroup.resources);
@@ -370,93 +350,19 @@ fn give_to_namespace_root((uids, gids): IdMaps<'_>, stdio: &ChildStdio) -> Resul
     }
 }
 
-/// The helper's part while the child works.
-fn watch(
-    plan: &LaunchPlan,
-    namespaces: &Namespaces,
-    child: &Child,
+/// Ends the child, and one that went on in its place, when there is no result.
+fn end_on_failure<T>(
+    child: Child,
+    result: Result<T, StepFailure>,
     report: &Report,
-    start: Start<'_>,
-    parts: &mut Parts,
-    steps: &mut Steps,
-) -> Result<Launched, StepFailure> {
-    let inodes = namespaces.inodes(child.pid).unwrap_or_default();
-    if namespaces.origin(NamespaceKind::User) == Origin::New {
-        steps.run(Step::IdMaps, |_| {
-            namespaces::write_id_maps(child.pid, &plan.uid_map, &plan.gid_map)
-        })?;
-        // A child that has died already has said why.
-        let _ = report.go(None);
+) -> Result<(T, Child), StepFailure> {
+    if result.is_err() {
+        child.kill();
+        if let Some(successor) = report.drain().ok().and_then(|heard| heard.forked) {
+            successor.end();
+        }
     }
-    if namespaces.clocks_are_set() {
-        steps.run(Step::TimeNamespace, |_| {
-            let offsets = clocks::open_offsets(child.pid)?;
-            // As above.
-            let _ = report.go(Some(offsets.as_fd()));
-            Ok::<_, Fault>(())
-        })?;
-    }
-    if namespaces.origin(NamespaceKind::User) == Origin::New {
-        let userns = namespaces::open_user_namespace(child.pid)
-            .map_err(|fault| fault.of_step(Step::IdMaps))?;
-        parts.see_through(plan, Some(ids(plan, userns.as_fd())), steps)?;
-        let _ = report.go(parts.root.as_ref().map(AsFd::as_fd));
-    }
-    parts.root = None;
-    parts.sources.clear();
-    if let Start::Detached(detached) = start {
-        run_hooks(plan, child, report, detached, steps)?;
-        return Ok(Launched {
-            pid: child.pid,
-            start_time: view::start_time(child.pid).unwrap_or(0),
-            ..Launched::default()
-        });
-    }
-    let helper_pid = rustix::process::getpid()
-        .as_raw_nonzero()
-        .get()
-        .unsigned_abs();
-    Ok(Launched {
-        pid: child.pid,
-        start_time: view::start_time(child.pid).unwrap_or(0),
-        helper_pid,
-        helper_start_time: view::start_time(helper_pid).unwrap_or(0),
-        namespaces: inodes,
-        idmaps: std::mem::take(&mut parts.idmaps),
-        ..Launched::default()
-    })
-}
-
-/// The hooks of the host that come before `pivot_root`, when the child has come there.
-fn run_hooks(
-    plan: &LaunchPlan,
-    child: &Child,
-    report: &Report,
-    detached: &Detached<'_>,
-    steps: &mut Steps,
-) -> Result<(), StepFailure> {
-    if !plan.hooks.any_before_pivot() {
-        return Ok(());
-    }
-    match report
-        .wait_before_pivot()
-        .map_err(|fault| fault.of_step(Step::Hooks))?
-    {
-        First::BeforePivot => {}
-        First::Failed(failure) => return Err(failure),
-        // How it ended is told by who waits for the program.
-        First::End => return Ok(()),
-    }
-    steps.run_on(Step::Hooks, Some("on the host".to_owned()), |_| {
-        // prestart hooks were once part of the start, and find the state as it was then.
-        let state = (detached.state)(Status::Created, child.pid);
-        hooks::run_all("prestart", &plan.hooks.prestart, &state)?;
-        let state = (detached.state)(Status::Creating, child.pid);
-        hooks::run_all("createRuntime", &plan.hooks.create_runtime, &state)
-    })?;
-    // A child that has died in the meantime has said why.
-    let _ = report.go(None);
-    Ok(())
+    child.or_end(result)
 }
 
 /// What is told of a child that has become the program.
@@ -479,11 +385,9 @@ fn conclude(
     launched.warnings.append(&mut heard.warnings);
 }
 
-/// Waits for the end of the report of a child that may have let another go on in its place; with the
-/// one that did.
-fn follow(child: Child, report: &Report, steps: &Steps) -> Result<(Heard, Child), StepFailure> {
-    let heard = report.listen().map_err(|fault| fault.of_step(Step::Exec));
-    let (mut heard, child) = child.or_end(heard)?;
+/// What has become of a child whose report has ended, and that may have let another go on in its
+/// place; with the one that did.
+fn settle(child: Child, mut heard: Heard, steps: &Steps) -> Result<(Heard, Child), StepFailure> {
     let child = match heard.forked.take() {
         None => child,
         Some(successor) => {
@@ -532,148 +436,11 @@ fn choose_stdio(pipes: Option<Stdio>, terminal: Option<OwnedFd>) -> Option<Stdio
 }
 
 /// A supervisor has the other ends of its program's stdio.
-fn check_stdio(stdio: Option<Stdio>, start: Start<'_>) -> Result<Option<Stdio>, StepFailure> {
-    if stdio.is_none() && start.is_supervised() {
+fn check_stdio(stdio: Option<Stdio>, supervised: bool) -> Result<Option<Stdio>, StepFailure> {
+    if stdio.is_none() && supervised {
         return Err(Fault::refused("the terminal got lost").of_step(Step::Terminal));
     }
     Ok(stdio)
-}
-
-/// Starts a process inside a running container that this process has built.
-///
-/// # Errors
-///
-/// The step that failed; nothing of the process is left.
-pub fn exec(
-    container: &Built,
-    launch: &LaunchPlan,
-    plan: &ExecPlan,
-) -> Result<ExecBuilt, StepFailure> {
-    let running = Running {
-        pidfd: container.pidfd.as_fd(),
-        pid: container.launched.pid,
-        cgroup: &container.cgroup,
-        membership: &container.membership,
-        id_maps: (&launch.uid_map, &launch.gid_map),
-    };
-    let of_container = &launch.process.scheduling;
-    let process = ProcessPlan {
-        scheduling: plan.process.scheduling.in_container(of_container),
-        ..plan.process.clone()
-    };
-    exec_as(running, &process, plan.stdin, Start::Supervised)
-}
-
-/// Starts a process inside a running container that somebody else has built. It goes its own way;
-/// until it ends or this process does, it is a child of this process.
-///
-/// The caller must be a process with one thread.
-///
-/// # Errors
-/// As [`exec`].
-pub fn exec_detached(
-    running: Running<'_>,
-    process: &ProcessPlan,
-    detached: &Detached<'_>,
-) -> Result<ExecBuilt, StepFailure> {
-    exec_as(running, process, false, Start::Detached(detached))
-}
-
-/// Where a process is born that joins a container.
-///
-/// Whoever has CAP_SYS_PTRACE in the host's user namespace can trace a process that is not dumpable,
-/// and may be in the container's PID namespace (CVE-2016-9962): the container, another that has joined
-/// that namespace, a program that was executed with the capability and has left others behind. So such
-/// a process is born outside of the PID namespace, and what is born inside is its child, which has no
-/// rights left that the container has not (but for CAP_SYS_ADMIN until its seccomp filter is loaded,
-/// where the request lifts no_new_privileges).
-fn fork_of(running: Running<'_>) -> LastFork {
-    if running.membership.has_pid() && Defence::JoinsLast.stands() {
-        LastFork::PidNamespace
-    } else {
-        LastFork::None
-    }
-}
-
-/// The clone of an exec.
-fn fork_exec(running: Running<'_>, fork: LastFork) -> Result<Forked, Fault> {
-    let cgroup = running.cgroup.clone_fd();
-    if fork == LastFork::PidNamespace || !running.membership.has_pid() {
-        return spawn::fork(0, cgroup);
-    }
-    namespaces::bear_children_in(running.pidfd)?;
-    let forked = spawn::fork(0, cgroup);
-    if !matches!(forked, Ok(Forked::Child)) {
-        namespaces::bear_children_outside()?;
-    }
-    forked
-}
-
-fn exec_as(
-    running: Running<'_>,
-    process: &ProcessPlan,
-    stdin: bool,
-    start: Start<'_>,
-) -> Result<ExecBuilt, StepFailure> {
-    let mut steps = Steps::start(None);
-    let terminal = process.terminal.is_some();
-    let (stdio, childs_stdio) =
-        steps.run(Step::Stdio, |_| prepare_stdio(terminal, stdin, start))?;
-    let maps = exec_maps(running);
-    if let (Some(childs), Some(maps)) = (&childs_stdio, maps) {
-        give_to_namespace_root(maps, childs).map_err(|fault| fault.of_step(Step::Stdio))?;
-    }
-    let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
-    let root = (running.membership.has_own_root())
-        .then(|| view::root_of(running.pid, running.pidfd))
-        .transpose()
-        .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
-    let fork = fork_of(running);
-    let forked = steps.run(Step::Clone, |_| fork_exec(running, fork))?;
-    let child = match forked {
-        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
-        Forked::Child => {
-            drop(report);
-            let exec = Exec {
-                fork,
-                process,
-                pidfd: running.pidfd,
-                root,
-                cgroup: running.cgroup,
-                mask: running.membership.mask(),
-                maps,
-                stdio: childs_stdio,
-                start,
-            };
-            child::run(
-                |steps, report| exec.enter(steps, report),
-                steps,
-                &childs_report,
-            )
-        }
-    };
-    drop((childs_report, childs_stdio));
-    let (mut heard, child) = follow(child, &report, &steps)?;
-    let start_time = view::start_time(child.pid).unwrap_or(0);
-    let stdio = check_stdio(choose_stdio(stdio, heard.terminal.take()), start);
-    let (stdio, child) = child.or_end(stdio)?;
-    let mut warnings = heard.warnings;
-    warnings.splice(0..0, steps.warnings);
-    Ok(ExecBuilt {
-        pid: child.pid,
-        start_time,
-        pidfd: child.pidfd,
-        stdio,
-        warnings,
-    })
-}
-
-/// The maps of the container's user namespace, empty where it was given and they are not known.
-fn exec_maps(running: Running<'_>) -> Option<IdMaps<'_>> {
-    match running.membership.user() {
-        Origin::Host => None,
-        Origin::New | Origin::Joined => Some(running.id_maps),
-    }
 }
 
 /// The root filesystem of a container that does not run, as a detached mount: nothing is

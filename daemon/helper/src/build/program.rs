@@ -226,8 +226,12 @@ impl Program<'_> {
             match sys::fork_into(sibling, None).fault("clone3")? {
                 Forked::Child => self.take_terminal(),
                 Forked::Parent { pid, pidfd } => {
-                    // When the helper is gone there is nobody to tell.
-                    let _ = report.say(&FromChild::Forked { pid }, Some(pidfd.as_fd()));
+                    let told = report.say(&FromChild::Forked { pid }, Some(pidfd.as_fd()));
+                    if told.is_err() {
+                        // Nobody else knows of it.
+                        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
+                    }
+                    told.fault("sendmsg")?;
                     sys::exit_now(0)
                 }
             }

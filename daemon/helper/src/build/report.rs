@@ -8,7 +8,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -16,6 +16,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::deadline::Deadline;
 use super::guard::Child;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
@@ -110,9 +111,16 @@ impl Report {
         self.send(&json, fd)
     }
 
-    /// The helper's side: lets a waiting child go on, with what it was waiting for.
+    /// The helper's side: lets a waiting child go on, with what it was waiting for. A child that has
+    /// died already is no fault here: its own report, or its end, says why.
+    ///
+    /// # Errors
+    /// The message is lost, and the child would wait for it for ever.
     pub fn go(&self, with: Option<BorrowedFd<'_>>) -> Result<(), Fault> {
-        self.send(b"go", with).fault("sendmsg")
+        match self.send(b"go", with) {
+            Ok(()) | Err(Errno::PIPE | Errno::CONNRESET) => Ok(()),
+            Err(errno) => Err(Fault::of("sendmsg", errno)),
+        }
     }
 
     /// The child's side: waits for [`Report::go`].
@@ -126,8 +134,15 @@ impl Report {
         }
     }
 
-    /// The helper's side: waits until the child has mounted everything.
-    pub fn wait_before_pivot(&self) -> Result<First, Fault> {
+    /// The helper's side: waits until the child has mounted everything; `None`: it took too long.
+    pub fn wait_before_pivot(&self, deadline: Deadline) -> Result<Option<First>, Fault> {
+        if !deadline.wait(self.as_fd(), PollFlags::IN)? {
+            return Ok(None);
+        }
+        self.first().map(Some)
+    }
+
+    fn first(&self) -> Result<First, Fault> {
         let mut buffer = vec![0; MESSAGE_LIMIT];
         let (len, _) = match self.receive(&mut buffer, RecvFlags::empty()) {
             Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(First::End),
@@ -142,22 +157,24 @@ impl Report {
         }
     }
 
-    /// The helper's side: waits until the child has executed its program or died.
-    pub fn listen(&self) -> Result<Heard, Fault> {
+    /// The helper's side: waits until the child has executed its program or died; `false`: it took
+    /// too long.
+    pub fn wait_for_end(&self, deadline: Deadline) -> Result<bool, Fault> {
         // No events asked for: POLLHUP alone wakes us, not each message.
-        let mut fds = [PollFd::new(&self.0, PollFlags::empty())];
-        loop {
-            match poll(&mut fds, None) {
-                Ok(_) => break,
-                Err(Errno::INTR) => {}
-                Err(errno) => return Err(Fault::of("poll", errno)),
-            }
-        }
-        self.drain()
+        deadline.wait(self.as_fd(), PollFlags::empty())
     }
 
     /// The helper's side: what the process in between has to say.
-    pub fn hear_middle(&self) -> Result<(FromMiddle, Option<OwnedFd>), Fault> {
+    ///
+    /// # Errors
+    /// ETIMEDOUT when it says nothing.
+    pub fn hear_middle(&self, deadline: Deadline) -> Result<(FromMiddle, Option<OwnedFd>), Fault> {
+        if !deadline.wait(self.as_fd(), PollFlags::IN)? {
+            return Err(Fault::of("poll", Errno::TIMEDOUT).because(format!(
+                "a process in between has not answered within {}",
+                deadline.limit()
+            )));
+        }
         let mut buffer = vec![0; 4096];
         let (len, fd) = self
             .receive(&mut buffer, RecvFlags::empty())
@@ -167,14 +184,18 @@ impl Report {
         Ok((message, fd))
     }
 
-    /// The middle's side. A helper that is gone needs no news.
-    pub fn tell_helper(&self, message: &FromMiddle, fd: Option<&OwnedFd>) {
-        if let Ok(json) = serde_json::to_vec(message) {
-            let _ = self.send(&json, fd.map(AsFd::as_fd));
-        }
+    /// The middle's side.
+    ///
+    /// # Errors
+    /// The helper does not get it: it is gone, or sees this process' end instead. Whoever goes on
+    /// must not.
+    pub fn tell_helper(&self, message: &FromMiddle, fd: Option<&OwnedFd>) -> Result<(), Fault> {
+        let json = serde_json::to_vec(message).map_err(|_| Fault::of("sendmsg", Errno::INVAL))?;
+        self.send(&json, fd.map(AsFd::as_fd)).fault("sendmsg")
     }
 
-    fn drain(&self) -> Result<Heard, Fault> {
+    /// The helper's side: what the child has said so far.
+    pub fn drain(&self) -> Result<Heard, Fault> {
         let mut heard = Heard::default();
         let mut buffer = vec![0; MESSAGE_LIMIT];
         loop {
@@ -257,5 +278,21 @@ impl From<OwnedFd> for Report {
 impl AsFd for Report {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn a_go_that_is_lost_is_a_fault_and_a_child_that_is_gone_is_none() {
+        let (ours, childs) = Report::pair().unwrap();
+        drop(childs);
+        ours.go(None).unwrap();
+        let no_socket = Report(File::open("/dev/null").unwrap().into());
+        assert!(no_socket.go(None).unwrap_err().is(Errno::NOTSOCK));
     }
 }

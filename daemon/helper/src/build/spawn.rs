@@ -1,9 +1,8 @@
 //! The clone: from the helper straight into the new namespaces, or through a process in between.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::process::{Pid, WaitOptions, waitpid};
-
+use super::deadline::Deadline;
 use super::guard::Child;
 use super::namespaces::{Birth, Namespaces};
 use super::report::{FromMiddle, Report};
@@ -20,10 +19,11 @@ use crate::sys::{self, Forked};
 pub fn spawn(
     namespaces: &Namespaces,
     cgroup: Option<BorrowedFd<'_>>,
+    deadline: Deadline,
 ) -> Result<Forked, StepFailure> {
     match namespaces.birth() {
-        Birth::Middle => return through_middle(namespaces, cgroup),
-        Birth::Outside => return outside(namespaces, cgroup),
+        Birth::Middle => return through_middle(namespaces, cgroup, deadline),
+        Birth::Outside => return outside(namespaces, cgroup, deadline),
         Birth::Inside => {}
     }
     namespaces
@@ -73,7 +73,11 @@ fn explain(fault: Fault) -> Fault {
 /// The child itself joins what was given and makes what is new, all but the PID namespace, which
 /// only a child of it will be in ([`super::program::LastFork`]): others live there, and a process
 /// that is seen there must not lead to the host.
-fn outside(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Forked, StepFailure> {
+fn outside(
+    namespaces: &Namespaces,
+    cgroup: Option<BorrowedFd<'_>>,
+    deadline: Deadline,
+) -> Result<Forked, StepFailure> {
     let (ours, childs) = Report::pair().map_err(|fault| fault.of_step(Step::Clone))?;
     let forked = fork(0, cgroup).map_err(|fault| fault.of_step(Step::Clone))?;
     let Forked::Parent { pid, pidfd } = forked else {
@@ -86,15 +90,14 @@ fn outside(namespaces: &Namespaces, cgroup: Option<BorrowedFd<'_>>) -> Result<Fo
             Ok(()) => (FromMiddle::Forked { pid: 0 }, false),
             Err(failure) => (FromMiddle::Failed(failure), true),
         };
-        childs.tell_helper(&message, None);
-        if failed {
+        if childs.tell_helper(&message, None).is_err() || failed {
             sys::exit_now(0)
         }
         return Ok(Forked::Child);
     };
     drop(childs);
     let child = Child { pid, pidfd };
-    let heard = match ours.hear_middle() {
+    let heard = match ours.hear_middle(deadline) {
         Ok((FromMiddle::Forked { .. }, _)) => Ok(()),
         Ok((FromMiddle::Failed(failure), _)) => Err(failure),
         Err(fault) => Err(fault.of_step(Step::Clone)),
@@ -123,18 +126,20 @@ fn make_own(namespaces: &Namespaces) -> Result<(), Fault> {
 fn through_middle(
     namespaces: &Namespaces,
     cgroup: Option<BorrowedFd<'_>>,
+    deadline: Deadline,
 ) -> Result<Forked, StepFailure> {
     let (ours, middles) = Report::pair().map_err(|fault| fault.of_step(Step::Clone))?;
-    let (middle_pid, _middle) = match fork(0, None).map_err(|fault| fault.of_step(Step::Clone))? {
+    let middle = match fork(0, None).map_err(|fault| fault.of_step(Step::Clone))? {
         Forked::Child => {
             drop(ours);
             return as_middle(namespaces, cgroup, &middles);
         }
-        Forked::Parent { pid, pidfd } => (pid, pidfd),
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
     };
     drop(middles);
-    let heard = ours.hear_middle();
-    reap(middle_pid);
+    let heard = ours.hear_middle(deadline);
+    // It has said what it had to say, or never will.
+    middle.end();
     match heard.map_err(|fault| fault.of_step(Step::Clone))? {
         (FromMiddle::Forked { pid }, Some(pidfd)) => Ok(Forked::Parent { pid, pidfd }),
         (FromMiddle::Failed(failure), _) => Err(failure),
@@ -163,13 +168,11 @@ fn as_middle(
         Ok(Forked::Parent { pid, pidfd }) => (FromMiddle::Forked { pid }, Some(pidfd)),
         Err(failure) => (FromMiddle::Failed(failure), None),
     };
-    report.tell_helper(&message, pidfd.as_ref());
-    sys::exit_now(0)
-}
-
-fn reap(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // Nothing to learn from its status: it has said what it had to say.
-        let _ = rustix::io::retry_on_intr(|| waitpid(Some(pid), WaitOptions::empty()));
+    if report.tell_helper(&message, pidfd.as_ref()).is_err()
+        && let Some(child) = &pidfd
+    {
+        // Nobody else knows of it.
+        let _ = sys::pidfd_send_signal(child.as_fd(), libc::SIGKILL);
     }
+    sys::exit_now(0)
 }

@@ -5,7 +5,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::fault::Fault;
 use crate::protocol::{Injection, Step, StepFailure, StepTiming};
-use crate::sys;
+use crate::sys::{self, SharedNumber};
 
 /// Warnings: what could not be done and was not essential.
 pub type Warnings = Vec<String>;
@@ -18,6 +18,8 @@ pub struct Steps {
     shift_ns: u64,
     inject: Option<Injection>,
     in_child: bool,
+    /// Where the child is: 0, or one more than the step's place in [`Step::ALL`].
+    step_of_child: Option<SharedNumber>,
     /// What was done so far.
     pub timings: Vec<StepTiming>,
     /// What went wrong without harm.
@@ -32,6 +34,8 @@ impl Steps {
             shift_ns: 0,
             inject,
             in_child: false,
+            // Without it a failure by timeout names a step less.
+            step_of_child: SharedNumber::new().ok(),
             timings: Vec::with_capacity(40),
             warnings: Vec::new(),
         }
@@ -67,6 +71,7 @@ impl Steps {
         subject: Option<String>,
         work: impl FnOnce(&mut Warnings) -> Result<T, E>,
     ) -> Result<T, StepFailure> {
+        self.mark(step);
         let start_ns = self.now();
         if let Some(fault) = self.injected(step) {
             return Err(fault.of_step(step));
@@ -91,6 +96,21 @@ impl Steps {
             in_child: true,
             ..self
         }
+    }
+
+    /// In the child: says in which step it is.
+    fn mark(&self, step: Step) {
+        let place = Step::ALL.iter().position(|known| *known == step);
+        let number = place.and_then(|place| u32::try_from(place + 1).ok());
+        if let (true, Some(shared), Some(number)) = (self.in_child, &self.step_of_child, number) {
+            shared.set(number);
+        }
+    }
+
+    /// In the helper: the last step that the child has begun.
+    pub fn step_of_child(&self) -> Option<Step> {
+        let number = usize::try_from(self.step_of_child.as_ref()?.get()).ok()?;
+        Step::ALL.get(number.checked_sub(1)?).copied()
     }
 
     /// Nanoseconds since the start.

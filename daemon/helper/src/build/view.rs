@@ -60,10 +60,19 @@ fn names() -> (String, String) {
     (text(names.nodename()), text(names.domainname()))
 }
 
+/// Field 3 of `/proc/PID/stat`: what the process does (`T`: stopped by a signal).
+pub fn state(pid: u32) -> Option<char> {
+    stat(pid)?.chars().next()
+}
+
 /// Field 22 of `/proc/PID/stat`: when the process started, in clock ticks since boot.
 pub fn start_time(pid: u32) -> Option<u64> {
+    stat(pid)?.split(' ').nth(19)?.parse().ok()
+}
+
+/// `/proc/PID/stat` from its third field on. The second is the program's name, in parentheses, and may
+/// contain anything.
+fn stat(pid: u32) -> Option<String> {
     let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the program's name, in parentheses, and may contain anything.
-    let (_, rest) = stat.rsplit_once(") ")?;
-    rest.split(' ').nth(19)?.parse().ok()
+    Some(stat.rsplit_once(") ")?.1.to_owned())
 }

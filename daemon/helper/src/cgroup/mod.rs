@@ -4,6 +4,7 @@
 //! there is one (it kills, freezes and is born into, even without a controller), the v1 ones of
 //! `pids`, `memory` and `cpuacct`, and those that a limit asks for.
 
+mod below;
 mod device_filter;
 mod device_rules;
 mod directories;
@@ -89,7 +90,7 @@ impl Cgroup {
             Ok(()) => Ok(cgroup),
             Err(fault) => {
                 // The first error is the one to tell.
-                let _ = cgroup.remove();
+                let _ = cgroup.remove_empty();
                 if plan.best_effort && directories::is_out_of_reach(&fault) {
                     warnings.push(format!(
                         "the container has no control group, so no limits, no device filter, no \

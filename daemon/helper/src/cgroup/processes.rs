@@ -11,33 +11,57 @@ use super::file::write_file;
 use super::{Cgroup, CgroupDir, Hierarchy, Layout};
 use crate::sys;
 
-/// How long freezing, killing and removing are waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long freezing, killing or removing is waited for, over all hierarchies together.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After which time killed processes that are still there are looked at: somebody may have frozen
+/// them.
+const SUSPICION: Duration = Duration::from_millis(200);
 
 impl Cgroup {
     /// Freezes or thaws, and waits until it is so (bounded).
     ///
     /// # Errors
     ///
-    /// `TimedOut` when processes did not stop, `Unsupported` where the host has no freezer.
+    /// `TimedOut` when processes did not stop; then they go on. `Unsupported` where the host has no
+    /// freezer, `ResourceBusy` when they cannot go on because a cgroup above is frozen.
     pub fn set_frozen(&self, frozen: bool) -> io::Result<()> {
-        let dir = self.freezer().ok_or(ErrorKind::Unsupported)?;
-        let value = match (dir.hierarchy.is_unified(), frozen) {
-            (true, true) => "1",
-            (true, false) => "0",
-            (false, true) => "FROZEN",
-            (false, false) => "THAWED",
-        };
-        wait_until(|pause| {
-            // Written again each time: v1 gives up when a process forks while it is being frozen.
-            if pause.is_zero() || !dir.hierarchy.is_unified() {
-                write_file(&dir.path.join(freezer_file(dir)), value)?;
-            }
-            Ok(is_frozen(dir)? == frozen)
-        })
+        self.set_frozen_within(frozen, PATIENCE)
     }
 
-    /// Whether it is frozen.
+    fn set_frozen_within(&self, frozen: bool, patience: Duration) -> io::Result<()> {
+        let dir = self.freezer().ok_or(ErrorKind::Unsupported)?;
+        let done = wait_until(Instant::now() + patience, |pause| {
+            // Written again each time: v1 gives up when a process forks while it is being frozen.
+            if pause.is_zero() || !dir.hierarchy.is_unified() {
+                write_state(dir, frozen)?;
+            }
+            if !frozen && is_frozen_above(dir)? {
+                let why = "a control group above the container's is frozen";
+                return Err(io::Error::new(ErrorKind::ResourceBusy, why));
+            }
+            Ok(is_frozen(dir)? == frozen)
+        });
+        if frozen && done.is_err() {
+            // What is half frozen would freeze some time later, when nobody expects it any more. The
+            // first error is the one to tell.
+            let _ = write_state(dir, false);
+        }
+        done
+    }
+
+    /// Lets the processes go on, without waiting until they do.
+    ///
+    /// # Errors
+    /// The file cannot be written. Without a freezer or a cgroup there is nothing to do.
+    pub fn thaw(&self) -> io::Result<()> {
+        match self.freezer().map(|dir| write_state(dir, false)) {
+            Some(Err(error)) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it is frozen, by whomever.
     pub fn is_frozen(&self) -> io::Result<bool> {
         self.freezer().map_or(Ok(false), is_frozen)
     }
@@ -51,7 +75,7 @@ impl Cgroup {
         }
         let sent = self.signal_each(signal);
         if thaw {
-            self.set_frozen(false)?;
+            self.thaw()?;
         }
         sent
     }
@@ -78,7 +102,7 @@ impl Cgroup {
         let frozen = self.set_frozen(true);
         let killed = self.signal_each(libc::SIGKILL);
         // A process in a frozen cgroup must thaw to die.
-        self.set_frozen(false)?;
+        self.thaw()?;
         if frozen.is_err() {
             return self.kill_until_empty();
         }
@@ -88,7 +112,7 @@ impl Cgroup {
     /// Kills what is there until nothing is, for a bounded time.
     fn kill_until_empty(&self) -> io::Result<()> {
         let Some(dir) = self.any() else { return Ok(()) };
-        wait_until(|_| {
+        wait_until(Instant::now() + PATIENCE, |_| {
             self.signal_each(libc::SIGKILL)?;
             let mut empty = true;
             for_each_process(&dir.path, &mut |_| {
@@ -99,13 +123,30 @@ impl Cgroup {
         })
     }
 
-    /// Removes the directories and everything below them, with bounded retries while dead
-    /// processes leave. What is already gone is no error.
+    /// Removes the directories and everything below them, with bounded retries while the processes,
+    /// all of which were killed, leave; those that somebody has frozen are let out to die. What is
+    /// already gone is no error.
     pub fn remove(&self) -> io::Result<()> {
+        let until = Instant::now() + PATIENCE;
+        match self.remove_until(Instant::now() + SUSPICION) {
+            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+            other => return other,
+        }
+        let let_out = self.leave_foreign_freezers(None);
+        let removed = self.remove_until(until);
+        let_out.and(removed)
+    }
+
+    /// As [`Cgroup::remove`], of directories in which nothing was ever put.
+    pub(super) fn remove_empty(&self) -> io::Result<()> {
+        self.remove_until(Instant::now() + PATIENCE)
+    }
+
+    fn remove_until(&self, until: Instant) -> io::Result<()> {
         let mut result = Ok(());
         for dir in &self.dirs {
             // One that stays does not keep the others.
-            result = result.and(wait_until(|_| remove_tree(&dir.path)));
+            result = result.and(wait_until(until, |_| remove_tree(&dir.path)));
         }
         result
     }
@@ -116,13 +157,13 @@ impl Cgroup {
     ///
     /// # Errors
     /// One cannot be moved.
-    pub fn leave_foreign_freezers(&self, first: u32) -> io::Result<()> {
+    pub fn leave_foreign_freezers(&self, first: Option<u32>) -> io::Result<()> {
         let layout = Layout::detect();
         let Some(freezer) = layout.all().find(|h| !h.is_unified() && h.has("freezer")) else {
             return Ok(());
         };
         let root = freezer.mount().join("cgroup.procs");
-        for pid in self.processes()?.into_iter().chain([first]) {
+        for pid in self.processes()?.into_iter().chain(first) {
             match is_in_frozen(pid, freezer) {
                 Ok(false) => continue,
                 Ok(true) => {}
@@ -192,6 +233,31 @@ fn freezer_file(dir: &CgroupDir) -> &'static str {
     }
 }
 
+fn write_state(dir: &CgroupDir, frozen: bool) -> io::Result<()> {
+    let value = match (dir.hierarchy.is_unified(), frozen) {
+        (true, true) => "1",
+        (true, false) => "0",
+        (false, true) => "FROZEN",
+        (false, false) => "THAWED",
+    };
+    Ok(write_file(&dir.path.join(freezer_file(dir)), value)?)
+}
+
+/// Whether one of the cgroups above is frozen, and this one with it.
+fn is_frozen_above(dir: &CgroupDir) -> io::Result<bool> {
+    if !dir.hierarchy.is_unified() {
+        let above = fs::read_to_string(dir.path.join("freezer.parent_freezing"))?;
+        return Ok(above.trim() == "1");
+    }
+    let mount = dir.hierarchy.mount();
+    let above = dir.path.ancestors().skip(1);
+    // The root cannot be frozen.
+    let above = above.take_while(|path| path.starts_with(mount) && *path != mount);
+    Ok(above
+        .map(|path| fs::read_to_string(path.join("cgroup.freeze")))
+        .any(|state| state.is_ok_and(|state| state.trim() == "1")))
+}
+
 fn is_frozen(dir: &CgroupDir) -> io::Result<bool> {
     if dir.hierarchy.is_unified() {
         let events = fs::read_to_string(dir.path.join("cgroup.events"))?;
@@ -257,15 +323,51 @@ fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Asks until it is so, at growing intervals, and is told how long the last pause was.
-fn wait_until(mut done: impl FnMut(Duration) -> io::Result<bool>) -> io::Result<()> {
-    let start = Instant::now();
+fn wait_until(
+    until: Instant,
+    mut done: impl FnMut(Duration) -> io::Result<bool>,
+) -> io::Result<()> {
     let mut pause = Duration::ZERO;
     while !done(pause)? {
-        if start.elapsed() > PATIENCE {
+        if Instant::now() > until {
             return Err(ErrorKind::TimedOut.into());
         }
         pause = (pause * 2).clamp(Duration::from_micros(100), Duration::from_millis(20));
         std::thread::sleep(pause);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cgroup of v2 that never says that it is frozen.
+    fn unwilling(mount: &Path) -> Cgroup {
+        let path = mount.join("container");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("cgroup.freeze"), "0").unwrap();
+        fs::write(path.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
+        let line = format!("31 23 0:28 / {} rw - cgroup2 cgroup2 rw", mount.display());
+        let hierarchy = Layout::parse(&line).unified().unwrap().clone();
+        Cgroup {
+            path: "/container".into(),
+            dirs: vec![CgroupDir {
+                hierarchy,
+                path,
+                fd: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn a_freeze_that_fails_is_taken_back() {
+        let mount = tempfile::tempdir().unwrap();
+        let cgroup = unwilling(mount.path());
+        let patience = Duration::from_millis(50);
+        let error = cgroup.set_frozen_within(true, patience).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        let state = fs::read_to_string(mount.path().join("container/cgroup.freeze"));
+        assert_eq!(state.unwrap(), "0");
+    }
 }

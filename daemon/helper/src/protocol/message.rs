@@ -130,7 +130,8 @@ pub enum Call {
     /// Who are you, what runs. Answered by [`Reply::Status`] with the container's pidfd as
     /// descriptor 0 while it runs.
     Status,
-    /// Send a signal to PID 1, to everything in the cgroup, or to an exec.
+    /// Send a signal to PID 1, to everything in the cgroup, or to an exec. Fails with `ESRCH` when the
+    /// target's process has ended, also while its output is still read.
     Signal {
         /// To whom.
         target: Target,
@@ -140,7 +141,9 @@ pub enum Call {
         #[serde(default)]
         all: bool,
     },
-    /// Start a process inside. Answered by [`Reply::ExecStarted`] or [`Reply::Failed`].
+    /// Start a process inside. Answered by [`Reply::ExecStarted`] or [`Reply::Failed`] when the program
+    /// runs or will not; other requests may be answered before. A lost connection ends the execs that
+    /// it waits for.
     Exec(Box<ExecPlan>),
     /// Set a terminal's size.
     Resize {
@@ -171,7 +174,7 @@ pub enum Call {
         /// The reader's position.
         consumed: Option<u64>,
     },
-    /// Freeze or thaw the container's cgroup.
+    /// Freeze or thaw the container's cgroup. A freeze that fails is taken back.
     Freeze {
         /// Freeze (true) or thaw.
         frozen: bool,
@@ -370,7 +373,7 @@ pub struct Status {
     pub exit: Option<ExitRecord>,
     /// Execs that run.
     pub running_execs: Vec<String>,
-    /// Whether the cgroup is frozen.
+    /// Whether the cgroup is frozen, by whomever.
     pub frozen: bool,
     /// Processes that the OOM killer has ended so far.
     #[serde(default)]

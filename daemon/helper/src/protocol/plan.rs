@@ -177,10 +177,10 @@ pub struct ExecPlan {
     /// Lossless output, as in [`LaunchPlan::gate`].
     #[serde(default)]
     pub gate: bool,
-    /// Kill it after this many milliseconds.
+    /// Kill it, and all that it has started, after this many milliseconds.
     #[serde(default)]
     pub timeout_ms: Option<u64>,
-    /// As in [`LaunchPlan::start_timeout_ms`].
+    /// As in [`LaunchPlan::start_timeout_ms`]; `None`: 60 s under supervision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_timeout_ms: Option<u64>,
     /// Absolute path of the file its exit record is written to.

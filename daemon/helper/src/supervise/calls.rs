@@ -2,27 +2,27 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
 
 use super::event_loop::{Fds, Supervisor};
-use super::log::LogWriter;
-use super::output::{StreamError, Streams};
-use super::program::{Kind, Program, Started};
-use super::run_dir;
+use super::output::StreamError;
+use super::program::{Kind, Program};
 use crate::build;
-use crate::protocol::{
-    Call, ExecPlan, PROTOCOL_VERSION, Reply, Request, Status, Step, StepFailure, Target,
-};
+use crate::protocol::{Call, PROTOCOL_VERSION, Reply, Request, Status, Step, StepFailure, Target};
 use crate::sys::pidfd_send_signal;
 
 /// An answer, or why there is none.
-type Answer = Result<(Reply, Fds), StepFailure>;
+pub(super) type Answer = Result<(Reply, Fds), StepFailure>;
 
 impl Supervisor {
     /// Serves one request.
     pub(super) fn handle(&mut self, connection: u64, request: Request) {
         let is_status = matches!(request.call, Call::Status);
-        let answer = self.answer(connection, request.call);
+        let call = match request.call {
+            // Answered when it runs.
+            Call::Exec(plan) => return self.begin_exec(connection, request.seq, *plan),
+            call => call,
+        };
+        let answer = self.answer(connection, call);
         self.reply(connection, request.seq, answer);
         if is_status {
             self.tell_unsettled();
@@ -37,7 +37,7 @@ impl Supervisor {
         self.reply(connection, seq, answer);
     }
 
-    fn reply(&mut self, connection: u64, seq: u64, answer: Answer) {
+    pub(super) fn reply(&mut self, connection: u64, seq: u64, answer: Answer) {
         let (reply, fds) = answer.unwrap_or_else(|failure| (Reply::Failed(failure), Vec::new()));
         let sent = self
             .connection(connection)
@@ -55,7 +55,7 @@ impl Supervisor {
                 signal,
                 all,
             } => self.signal(&target, signal, all),
-            Call::Exec(plan) => self.exec(connection, &plan),
+            Call::Exec(_) => Err(refused("an exec is begun elsewhere")),
             Call::Resize { target, size } => {
                 let program = self.program(&target)?;
                 done(program.streams.resize(size), Step::Terminal)
@@ -76,11 +76,12 @@ impl Supervisor {
             Call::Freeze { frozen } => {
                 let result = self.built.cgroup.set_frozen(frozen);
                 result.map_err(|error| freeze_failure(&error))?;
-                self.frozen = frozen;
                 Ok((Reply::Done, Vec::new()))
             }
             Call::Update { resources } => {
                 self.built.cgroup.update(&resources)?;
+                self.pace.change(&resources);
+                self.read_at = None;
                 let cgroups = self.built.cgroup.paths();
                 self.built.launched.cgroups.clone_from(&cgroups);
                 Ok((Reply::Updated { cgroups }, Vec::new()))
@@ -124,8 +125,9 @@ impl Supervisor {
             return Err(refused("signals are numbered 1 to 64"));
         }
         let program = self.program(target)?;
-        if !program.is_running() {
-            return Err(refused("the process has ended"));
+        // A zombie takes any signal (pidfd_send_signal(2)), and does nothing with it.
+        if program.has_ended() {
+            return Err(ended("the process has ended"));
         }
         let sent = if all && *target == Target::Container {
             self.signal_all(signal)
@@ -135,7 +137,7 @@ impl Supervisor {
         sent.map_err(|error| io_failure(Step::Checks, "pidfd_send_signal", &error))?;
         self.program(target)?.signalled(signal);
         if signal == libc::SIGKILL && *target == Target::Container {
-            self.thaw_to_die();
+            self.container_was_killed();
         }
         Ok((Reply::Done, Vec::new()))
     }
@@ -150,61 +152,6 @@ impl Supervisor {
         } else {
             self.built.cgroup.signal_all(signal)
         }
-    }
-
-    /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer).
-    fn thaw_to_die(&mut self) {
-        if !self.built.cgroup.is_frozen().unwrap_or(false) {
-            return;
-        }
-        match self.built.cgroup.set_frozen(false) {
-            Ok(()) => self.frozen = false,
-            Err(error) => self.complain("thaw", &error),
-        }
-    }
-
-    fn exec(&mut self, connection: u64, plan: &ExecPlan) -> Answer {
-        let target = Target::Exec(plan.id.clone());
-        if self.programs.iter().any(|program| program.kind.is(&target)) {
-            return Err(refused("an exec of this id runs already"));
-        }
-        if !self.container_runs() {
-            return Err(refused("the container has ended"));
-        }
-        // A process born in a frozen cgroup stops before it can say that it runs.
-        if self.frozen {
-            return Err(refused("the container is paused"));
-        }
-        let log = LogWriter::open(&plan.log)
-            .map_err(|error| run_dir::failure(error.syscall, error.errno, error.path))?;
-        // Kills that nobody was told of yet were before its time.
-        let kills = self.oom.look(&self.built.cgroup);
-        self.tell_oom(kills);
-        let oom_kills_before = self.oom.of_container();
-        let built = build::exec(&self.built, &self.plan, plan)?;
-        let stdio = built.stdio.expect("a supervised exec has its stdio");
-        let timeout = plan.timeout_ms.map(Duration::from_millis);
-        let mut program = Program::new(Started {
-            kind: Kind::Exec {
-                id: plan.id.clone(),
-                exit_record: plan.exit_record.clone(),
-            },
-            pidfd: built.pidfd,
-            streams: Streams::new(stdio, plan.stdin),
-            log,
-            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            oom_kills_before,
-        });
-        if plan.gate {
-            program.hold_from_here(connection);
-        }
-        self.programs.push(program);
-        let reply = Reply::ExecStarted {
-            pid: built.pid,
-            start_time: built.start_time,
-            warnings: built.warnings,
-        };
-        Ok((reply, Vec::new()))
     }
 
     fn hostname(&self) -> Answer {
@@ -223,7 +170,7 @@ impl Supervisor {
             .programs
             .iter_mut()
             .find(|program| program.kind.is(target));
-        program.ok_or_else(|| refused("no such exec runs"))
+        program.ok_or_else(|| ended("no such exec runs"))
     }
 }
 
@@ -244,13 +191,21 @@ fn stream_failure(error: StreamError, step: Step) -> StepFailure {
 }
 
 /// A request that this helper does not carry out, with the reason as a sentence.
-fn refused(why: &str) -> StepFailure {
+pub(super) fn refused(why: &str) -> StepFailure {
     StepFailure {
         step: Step::Checks,
         errno: 0,
         syscall: String::new(),
         path: None,
         detail: Some(why.to_owned()),
+    }
+}
+
+/// There is nobody any more to do it to; the daemon tells by `ESRCH`.
+fn ended(why: &str) -> StepFailure {
+    StepFailure {
+        errno: libc::ESRCH,
+        ..refused(why)
     }
 }
 

@@ -1,4 +1,7 @@
-//! The two clocks: the wall's for what is written down, the monotonic one for what is waited for.
+//! The clocks: the wall's for what is written down, the monotonic one for what is waited for, the
+//! thread's for what is spent.
+
+use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -9,4 +12,9 @@ pub fn realtime_ns() -> u64 {
         return 0;
     };
     seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}
+
+/// CPU time that this thread has used (`CLOCK_THREAD_CPUTIME_ID`).
+pub fn thread_cpu() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }

@@ -1,19 +1,23 @@
 //! The supervisor: what it holds, what it waits for, what it does when something ends.
 
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::clock;
 use super::connection::{Connection, Incoming};
 use super::oom::OomLedger;
 use super::output::Buffers;
+use super::pace::Pace;
 use super::program::{Kind, Program};
 use super::record;
 use super::run_dir::RunDir;
-use crate::build::Built;
+use super::starting::Starting;
+use super::time_limit::Released;
+use crate::build::{self, Built};
 use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
 
 /// More connections than a daemon has reason for are closed at once.
@@ -24,6 +28,10 @@ const REQUESTS_IN_A_ROW: u32 = 16;
 const TIDY_AFTER: Duration = Duration::from_millis(500);
 /// How often the writing of an exit record is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// After which time a killed container that still lives is looked at.
+const UNDEAD_AFTER: Duration = Duration::from_millis(200);
+/// How often after that.
+const UNDEAD_AGAIN: Duration = Duration::from_secs(2);
 /// How long the last messages may take.
 const LAST_FLUSH: Duration = Duration::from_secs(2);
 
@@ -34,10 +42,10 @@ pub(super) struct Supervisor {
     pub(super) built: Built,
     /// The container's program, then the execs.
     pub(super) programs: Vec<Program>,
+    /// Execs on their way.
+    pub(super) starting: Vec<Starting>,
     /// The container's exit record, once everything is over.
     pub(super) exit: Option<ExitRecord>,
-    /// Whether this helper has frozen the cgroup.
-    pub(super) frozen: bool,
     pub(super) oom: OomLedger,
     run_dir: RunDir,
     connections: Vec<Connection>,
@@ -45,18 +53,30 @@ pub(super) struct Supervisor {
     buffers: Buffers,
     /// Exit records that could not be written and that nobody was told either.
     unsettled: Vec<(Kind, ExitRecord)>,
+    /// Children that were killed and are not dead yet.
+    dying: Vec<OwnedFd>,
     retry_at: Option<Instant>,
     tidy_at: Option<Instant>,
+    /// Cgroups of execs that have ended.
+    pub(super) released: Released,
+    pub(super) pace: Pace,
+    /// When output is read again; `None`: now.
+    pub(super) read_at: Option<Instant>,
+    /// When to look whether what was killed has died.
+    undead_at: Option<Instant>,
 }
 
 /// What poll(2) found ready. Programs by index: none is removed while a round is served.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Source {
     Listener,
     Connection(u64),
     Process(usize),
     Output(usize, LogStream),
     Oom,
+    /// An exec on its way, by its id.
+    Starting(String),
+    Dying,
 }
 
 impl Supervisor {
@@ -69,19 +89,25 @@ impl Supervisor {
         first: Connection,
     ) -> Self {
         let (oom, error) = OomLedger::watching(&built.cgroup);
+        let pace = Pace::new(&plan.cgroup.resources, Instant::now());
         let supervisor = Self {
             plan,
             built,
             oom,
             programs: vec![container],
+            starting: Vec::new(),
+            dying: Vec::new(),
             exit: None,
-            frozen: false,
             run_dir,
             next_connection: first.id + 1,
             connections: vec![first],
             buffers: Buffers::default(),
             unsettled: Vec::new(),
             retry_at: None,
+            undead_at: None,
+            pace,
+            read_at: None,
+            released: Released::default(),
             tidy_at: Some(Instant::now() + TIDY_AFTER),
         };
         if let Some(error) = error {
@@ -103,6 +129,7 @@ impl Supervisor {
             }
             self.on_time(now);
             self.settle_ended();
+            self.dying.append(&mut build::take_dying());
         }
         self.run_dir.remove_socket();
         self.flush_last_messages();
@@ -123,8 +150,19 @@ impl Supervisor {
 
     fn timeout(&self) -> Option<Duration> {
         let programs = self.programs.iter().filter_map(Program::next_deadline);
-        let own = [self.retry_at, self.tidy_at, self.oom.due()];
-        let next = programs.chain(own.into_iter().flatten()).min()?;
+        let starting = self.starting.iter().filter_map(Starting::due);
+        let own = [
+            self.retry_at,
+            self.tidy_at,
+            self.undead_at,
+            self.released.due(),
+            self.read_at,
+            self.oom.due(),
+        ];
+        let next = programs
+            .chain(starting)
+            .chain(own.into_iter().flatten())
+            .min()?;
         Some(next.saturating_duration_since(Instant::now()))
     }
 
@@ -161,8 +199,17 @@ impl Supervisor {
             fds.push(PollFd::from_borrowed_fd(connection.socket(), flags));
             sources.push(Source::Connection(connection.id));
         }
+        // Before the programs: what has started before the container's end has started.
+        for starting in &self.starting {
+            // No events asked for: the hang-up alone is news.
+            fds.push(PollFd::from_borrowed_fd(
+                starting.report(),
+                PollFlags::empty(),
+            ));
+            sources.push(Source::Starting(starting.id().to_owned()));
+        }
         for (index, program) in self.programs.iter().enumerate() {
-            for (stream, fd) in program.readable() {
+            for (stream, fd) in program.readable(self.read_at.is_some()) {
                 fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
                 sources.push(Source::Output(index, stream));
             }
@@ -170,6 +217,10 @@ impl Supervisor {
                 fds.push(PollFd::from_borrowed_fd(program.pidfd(), PollFlags::IN));
                 sources.push(Source::Process(index));
             }
+        }
+        for pidfd in &self.dying {
+            fds.push(PollFd::new(pidfd, PollFlags::IN));
+            sources.push(Source::Dying);
         }
         if let Some(watch) = self.oom.watch() {
             let (fd, flags) = watch.poll();
@@ -183,12 +234,10 @@ impl Supervisor {
         match source {
             Source::Listener => self.accept(),
             Source::Connection(id) => self.serve_connection(id),
-            Source::Output(index, stream) => {
-                if let Some(program) = self.programs.get_mut(index) {
-                    program.pump(stream, &mut self.buffers);
-                }
-            }
+            Source::Output(index, stream) => self.read(index, stream),
             Source::Oom => self.oom.told(),
+            Source::Starting(id) => self.serve_starting(&id),
+            Source::Dying => self.dying.retain(|pidfd| !build::reap(pidfd.as_fd())),
             Source::Process(index) => {
                 let ended = self
                     .programs
@@ -200,6 +249,26 @@ impl Supervisor {
                 }
             }
         }
+    }
+
+    /// Reads output, within the container's CPU limit.
+    fn read(&mut self, index: usize, stream: LogStream) {
+        let Some(program) = self.programs.get_mut(index) else {
+            return;
+        };
+        if program.is_running() && self.read_at.is_some() {
+            // The budget was spent in this very round.
+            return;
+        }
+        if !self.pace.is_limited() {
+            program.pump(stream, &mut self.buffers);
+            return;
+        }
+        let before = clock::thread_cpu();
+        program.pump(stream, &mut self.buffers);
+        let spent = clock::thread_cpu().saturating_sub(before);
+        let now = Instant::now();
+        self.read_at = self.pace.spent(now, spent).map(|wait| now + wait);
     }
 
     fn accept(&mut self) {
@@ -243,26 +312,56 @@ impl Supervisor {
         for program in &mut self.programs {
             program.lift_gate_of(id);
         }
+        self.end_starting_of(id);
     }
 
     /// PID 1 has ended: so has everything else of the container, at the latest now.
     fn end_everything(&mut self) {
+        self.end_starting();
         if let Err(error) = self.built.cgroup.kill_all() {
             self.complain("kill of the cgroup", &error);
         }
-        for exec in self.programs.iter().skip(1) {
-            exec.kill();
+        for exec in self.programs.iter_mut().skip(1) {
+            exec.die_with_container();
         }
+        self.container_was_killed();
+    }
+
+    /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer), be it the
+    /// container's own or one that somebody else has put it into.
+    pub(super) fn container_was_killed(&mut self) {
+        if let Err(error) = self.built.cgroup.thaw() {
+            self.complain("thaw", &error);
+        }
+        self.undead_at = Some(Instant::now() + UNDEAD_AFTER);
+    }
+
+    /// Lets those out of foreign freezers that were killed and still live.
+    fn free_the_undead(&mut self, now: Instant) {
+        if !self.programs.iter().any(|program| !program.has_ended()) {
+            return;
+        }
+        let first = self.container_runs().then_some(self.built.launched.pid);
+        if let Err(error) = self.built.cgroup.leave_foreign_freezers(first) {
+            self.complain("let killed processes out of a frozen cgroup", &error);
+        }
+        self.undead_at = Some(now + UNDEAD_AGAIN);
     }
 
     fn on_time(&mut self, now: Instant) {
         for program in &mut self.programs {
             program.on_time(now);
         }
+        self.end_late_execs(now);
         let kills = self.oom.on_time(now, &self.built.cgroup);
         self.tell_oom(kills);
         if self.retry_at.take_if(|at| *at <= now).is_some() {
             self.retry_unsettled();
+        }
+        self.read_at.take_if(|at| *at <= now);
+        self.released.on_time(now);
+        if self.undead_at.take_if(|at| *at <= now).is_some() {
+            self.free_the_undead(now);
         }
         if self.tidy_at.take_if(|at| *at <= now).is_some() {
             self.buffers.release();
@@ -286,17 +385,18 @@ impl Supervisor {
         self.tell_oom(kills);
         let oom = &mut self.oom;
         let mut ended = Vec::new();
-        self.programs.retain(|program| match &program.kind {
+        self.programs.retain_mut(|program| match &program.kind {
             Kind::Container => true,
             kind @ Kind::Exec { .. } => match program.exit_record(oom) {
                 Some(record) => {
-                    ended.push((kind.clone(), record));
+                    ended.push((kind.clone(), record, program.take_cgroup()));
                     false
                 }
                 None => true,
             },
         });
-        for (kind, record) in ended {
+        for (kind, record, own) in ended {
+            self.released.extend(own);
             self.settle(kind, record);
         }
         if let [container] = &self.programs[..]

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! start ──▶ event_loop ──▶ calls        a request of the daemon
+//!                    ├───▶ starting     execs on their way
 //!                    └───▶ program ──▶ output ──▶ log
 //!                    └───▶ record       exit records, before anyone is told
 //! ```
@@ -17,9 +18,12 @@ mod event_loop;
 pub mod log;
 mod oom;
 mod output;
+mod pace;
 mod program;
 mod record;
 mod run_dir;
 mod start;
+mod starting;
+mod time_limit;
 
 pub use start::run;

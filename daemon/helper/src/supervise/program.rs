@@ -18,7 +18,13 @@ use super::clock;
 use super::log::LogWriter;
 use super::oom::OomLedger;
 use super::output::{Buffers, Pumped, Streams};
+use super::time_limit;
+use crate::build;
+use crate::cgroup::Cgroup;
 use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target};
+
+/// How long the end of a killed exec is waited for when its container has ended.
+const DYING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often a stream is read in a row before others get their turn.
 const READS_IN_A_ROW: u32 = 16;
@@ -109,7 +115,10 @@ pub struct Program {
     pub kind: Kind,
     /// Its standard streams.
     pub streams: Streams,
+    pid: u32,
     pidfd: OwnedFd,
+    /// The cgroup that all it has started is in, below the container's.
+    own: Option<Cgroup>,
     log: LogWriter,
     gate: Option<Gate>,
     phase: Phase,
@@ -121,12 +130,18 @@ pub struct Program {
     oom_kills_before: u64,
     /// It was killed because somebody asked for it.
     kill_asked: bool,
+    /// When its end is not waited for any more.
+    abandoned_at: Option<Instant>,
 }
 
 /// What [`Program::new`] needs to know.
 pub struct Started {
     /// What it is.
     pub kind: Kind,
+    /// Its process' number.
+    pub pid: u32,
+    /// Its own cgroup, where it has one.
+    pub own: Option<Cgroup>,
     /// Its process, a child of this one.
     pub pidfd: OwnedFd,
     /// Its standard streams.
@@ -145,6 +160,8 @@ impl Program {
         Self {
             kind: started.kind,
             streams: started.streams,
+            pid: started.pid,
+            own: started.own,
             pidfd: started.pidfd,
             log: started.log,
             gate: None,
@@ -154,6 +171,7 @@ impl Program {
             truncated: false,
             oom_kills_before: started.oom_kills_before,
             kill_asked: false,
+            abandoned_at: None,
         }
     }
 
@@ -162,15 +180,21 @@ impl Program {
         matches!(self.phase, Phase::Running)
     }
 
+    /// Whether its process has ended, reaped or not.
+    pub fn has_ended(&self) -> bool {
+        !self.is_running() || build::ends_within(self.pidfd.as_fd(), Duration::ZERO)
+    }
+
     /// Its process, to be watched while it runs.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
     }
 
     /// The streams to be watched now: none while a reader that must not lose anything is too far
-    /// behind. The gate does not hold what an ended program has left in its pipes.
-    pub fn readable(&self) -> impl Iterator<Item = (LogStream, BorrowedFd<'_>)> {
-        let held = self.is_running() && self.is_held();
+    /// behind, or while the helper has spent (`paced`) what it may on reading. Nothing holds what an
+    /// ended program has left in its pipes.
+    pub fn readable(&self, paced: bool) -> impl Iterator<Item = (LogStream, BorrowedFd<'_>)> {
+        let held = self.is_running() && (paced || self.is_held());
         self.streams.outputs().filter(move |_| !held)
     }
 
@@ -253,7 +277,7 @@ impl Program {
     /// The next time at which [`Program::on_time`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Running => self.deadline,
+            Phase::Running => self.deadline.into_iter().chain(self.abandoned_at).min(),
             Phase::Draining(drain) => Some(drain.until.min(drain.quiet_until)),
             Phase::Drained(_) => None,
         }
@@ -265,21 +289,56 @@ impl Program {
             return;
         }
         match &self.phase {
+            Phase::Running if self.abandoned_at.is_some_and(|at| at <= now) => self.abandon(),
             Phase::Running => {
                 self.deadline = None;
                 self.timed_out = true;
-                self.kill();
+                self.kill_all();
             }
-            Phase::Draining(drain) => {
-                let end = drain.end;
-                self.truncated = true;
-                for stream in [LogStream::Stdout, LogStream::Stderr] {
-                    self.streams.close_output(stream);
-                }
-                self.phase = Phase::Drained(end);
-            }
+            Phase::Draining(drain) => self.cut_off(drain.end),
             Phase::Drained(_) => {}
         }
+    }
+
+    /// What still comes of its output is not read any more.
+    fn cut_off(&mut self, end: End) {
+        self.truncated = true;
+        for stream in [LogStream::Stdout, LogStream::Stderr] {
+            self.streams.close_output(stream);
+        }
+        self.phase = Phase::Drained(end);
+    }
+
+    /// It was killed with its container. One that does not die (an uninterruptible wait) holds the
+    /// container's exit record up for [`DYING_PATIENCE`] and no longer.
+    pub fn die_with_container(&mut self) {
+        self.kill();
+        self.abandoned_at = Some(Instant::now() + DYING_PATIENCE);
+    }
+
+    fn abandon(&mut self) {
+        if let Ok(pidfd) = rustix::io::fcntl_dupfd_cloexec(&self.pidfd, 3) {
+            build::bury_later(pidfd);
+        }
+        self.cut_off(End {
+            // How it will end.
+            status: ProcessExit::Signal(libc::SIGKILL),
+            finished_at_ns: clock::realtime_ns(),
+        });
+    }
+
+    /// Kills its process and all that came of it.
+    fn kill_all(&self) {
+        let killed = self.own.as_ref().map(Cgroup::kill_all);
+        if !matches!(killed, Some(Ok(()))) {
+            time_limit::kill_descendants(self.pid);
+        }
+        self.kill();
+    }
+
+    /// Its cgroup, once it has ended.
+    pub fn take_cgroup(&mut self) -> Option<Cgroup> {
+        self.own.take()
     }
 
     /// Sends SIGKILL. That the process is gone already is fine.

@@ -109,8 +109,15 @@ fn launch(connection: OwnedFd, plan: LaunchPlan, fds: Vec<OwnedFd>) -> Result<()
         }
     };
     let reply = Reply::Launched(Box::new(built.launched.clone()));
-    // A daemon that went away in the meantime finds the container again by its path socket.
-    let _ = answer(&connection, reply, vec![told]);
+    match answer(&connection, reply, vec![told]) {
+        // A daemon that went away in the meantime finds the container again by its path socket.
+        Err(error) if !error.is_hang_up() => {
+            // It is there and would wait for the answer for ever.
+            undo(&built, &run_dir);
+            return answer(&connection, Reply::Failed(untold(&error)), Vec::new());
+        }
+        Ok(()) | Err(_) => {}
+    }
     supervise(connection, plan, built, pidfd, run_dir, log);
     Ok(())
 }
@@ -153,18 +160,25 @@ fn duplicate(pidfd: &OwnedFd) -> Result<(OwnedFd, OwnedFd), Errno> {
     Ok((ours, theirs))
 }
 
+/// The container runs, and the daemon could not be told.
+fn untold(error: &ChannelError) -> StepFailure {
+    StepFailure {
+        step: Step::RunDir,
+        errno: 0,
+        syscall: String::new(),
+        path: None,
+        detail: Some(format!("the answer could not be sent: {error}")),
+    }
+}
+
 /// Ends a container that was built but cannot be supervised.
 fn undo(built: &build::Built, run_dir: &RunDir) {
-    let killed = crate::sys::pidfd_send_signal(built.pidfd.as_fd(), libc::SIGKILL).is_ok();
-    let ended = built.cgroup.kill_all().is_ok();
-    // What was not killed does not end.
-    if killed || ended {
-        let exited = rustix::process::WaitIdOptions::EXITED;
-        let _ = rustix::io::retry_on_intr(|| {
-            let pidfd = rustix::process::WaitId::PidFd(built.pidfd.as_fd());
-            rustix::process::waitid(pidfd, exited)
-        });
-    }
+    // The failure that brought us here is the one to tell; what does not die within these bounds is
+    // swept by the daemon.
+    let _ = crate::sys::pidfd_send_signal(built.pidfd.as_fd(), libc::SIGKILL);
+    let _ = built.cgroup.kill_all();
+    build::ends_within(built.pidfd.as_fd(), build::PATIENCE);
+    build::reap(built.pidfd.as_fd());
     let _ = built.cgroup.remove();
     run_dir.remove_socket();
 }
@@ -183,6 +197,8 @@ fn supervise(
         .expect("a container just built has its stdio");
     let mut container = Program::new(Started {
         kind: Kind::Container,
+        pid: built.launched.pid,
+        own: None,
         pidfd,
         streams: Streams::new(stdio, plan.stdin),
         log,

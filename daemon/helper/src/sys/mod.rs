@@ -18,6 +18,7 @@ mod nsfs;
 mod process;
 mod scheduling;
 mod seccomp;
+mod shared;
 mod signal;
 mod zygote;
 
@@ -32,6 +33,7 @@ pub use nsfs::*;
 pub use process::*;
 pub use scheduling::*;
 pub use seccomp::*;
+pub use shared::*;
 pub use signal::*;
 pub use zygote::*;
 

@@ -1,5 +1,7 @@
 //! How a start goes, how it fails, and what it leaves.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 #[test]
@@ -178,4 +180,30 @@ fn stdin_is_a_pipe_when_it_is_wanted() {
     drop(stdin);
     assert_eq!(read_fd(&stdout), "typed");
     container.wait();
+}
+
+#[test]
+fn a_start_that_takes_too_long_is_undone_and_names_its_step() {
+    let mut bed = Bed::new("true");
+    bed.plan.start_timeout_ms = Some(1500);
+    let CgroupPlan { path, existing, .. } = &mut bed.plan.cgroup;
+    *existing = ExistingCgroup::Use;
+    let Some(unified) = littlebox_helper::cgroup::Layout::detect().unified() else {
+        panic!("this host has no cgroup v2, whose freezer holds the child up")
+    };
+    let relative = path.clone().unwrap();
+    let dir = unified.mount().join(relative.strip_prefix("/").unwrap());
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("cgroup.freeze"), "1").unwrap();
+    let begun = Instant::now();
+    let failure = bed.failure();
+    assert!(begun.elapsed() >= Duration::from_millis(1500));
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    assert_eq!(failure.errno, libc::ETIMEDOUT);
+    let detail = failure.detail.unwrap();
+    let step = failure.step.name();
+    assert_eq!(
+        detail,
+        format!("the start took longer than 1.5 s in step {step}: its control group is frozen")
+    );
 }

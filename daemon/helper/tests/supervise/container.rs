@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::bed::Bed;
 use crate::support::log::{output_of, read_log, read_rotated};
-use crate::support::process::{Helper, Zygote, eventually, readable};
+use crate::support::process::{ForeignFreezer, Helper, Zygote, eventually, readable};
 use littlebox_helper::protocol::{
-    Call, First, GATE_WINDOW, LogStream, ProcessExit, Reply, Step, Target, TerminalSize,
+    Call, First, GATE_WINDOW, LogPlan, LogStream, ProcessExit, Reply, Step, Target, TerminalSize,
     ZygoteEvent,
 };
 
@@ -513,4 +513,159 @@ fn memory_of_idle_helpers() {
         });
         helper.exit();
     }
+}
+
+fn signal(signal: i32, all: bool) -> Call {
+    Call::Signal {
+        target: Target::Container,
+        signal,
+        all,
+    }
+}
+
+/// The container's v2 directory.
+fn unified(launched: &littlebox_helper::protocol::Launched) -> Option<std::path::PathBuf> {
+    let mut cgroups = launched.cgroups.iter();
+    let (_, dir) = cgroups.find(|(name, _)| name == "unified")?;
+    Some(dir.clone())
+}
+
+#[test]
+fn a_container_that_somebody_else_froze_is_shown_as_frozen_and_ends_all_the_same() {
+    for all in [false, true] {
+        let (bed, zygote) = (Bed::new(), Zygote::start());
+        let (mut helper, launched) = zygote.launch(&bed.plan("sleep 100"));
+        let Some(dir) = unified(&launched) else {
+            return helper.end();
+        };
+        std::fs::write(dir.join("cgroup.freeze"), "1").unwrap();
+        eventually("it is frozen", || helper.status().frozen);
+        let plan = bed.exec_plan("paused", "true");
+        let (Reply::Failed(failure), _) = helper.call(Call::Exec(Box::new(plan))) else {
+            panic!("it started")
+        };
+        assert_eq!(failure.detail.as_deref(), Some("the container is paused"));
+        helper.done(signal(libc_signal::TERM, false));
+        helper.done(signal(libc_signal::KILL, all));
+        assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
+        assert!(!dir.exists());
+    }
+}
+
+#[test]
+fn a_container_below_a_frozen_cgroup_is_not_resumed_and_ends_all_the_same() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("sleep 100");
+    let above = format!("littlebox/test-{}", plan.id);
+    plan.cgroup.path = Some(format!("/{above}/leaf").into());
+    let (mut helper, launched) = zygote.launch(&plan);
+    let Some(dir) = unified(&launched) else {
+        return helper.end();
+    };
+    let parent = dir.parent().unwrap();
+    std::fs::write(parent.join("cgroup.freeze"), "1").unwrap();
+    eventually("it is frozen", || helper.status().frozen);
+    let asked = Instant::now();
+    let (Reply::Failed(failure), _) = helper.call(Call::Freeze { frozen: false }) else {
+        panic!("resumed")
+    };
+    assert!(asked.elapsed() < Duration::from_secs(1));
+    assert!(failure.detail.unwrap().contains("above the container's"));
+    helper.done(signal(libc_signal::KILL, false));
+    assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
+    for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
+        let _ = std::fs::remove_dir(hierarchy.mount().join(&above));
+    }
+}
+
+#[test]
+fn a_container_in_a_frozen_v1_cgroup_of_somebody_else_ends_when_it_is_killed() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan("exec sleep 100"));
+    let Some(freezer) = ForeignFreezer::make(&launched.pid.to_string()) else {
+        return helper.end();
+    };
+    freezer.freeze(launched.pid);
+    helper.done(signal(libc_signal::KILL, false));
+    let killed = Instant::now();
+    assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
+    assert!(killed.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_signal_to_a_container_whose_program_has_ended_is_esrch() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    // Without a PID namespace a process survives that holds the output open while it drains.
+    let mut plan = bed.plan("exec sleep 100");
+    plan.stdin = true;
+    let (mut helper, launched) = zygote.launch(&plan);
+    let path = format!("/proc/{}/fd/1", launched.pid);
+    let output = std::fs::File::options().write(true).open(path).unwrap();
+    helper.done(signal(libc_signal::KILL, false));
+    eventually("PID 1 has ended", || {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", launched.pid));
+        stat.is_ok_and(|stat| stat.contains(") Z "))
+            || !std::path::Path::new(&format!("/proc/{}", launched.pid)).exists()
+    });
+    for all in [false, true] {
+        for number in [libc_signal::TERM, libc_signal::KILL] {
+            let (Reply::Failed(failure), _) = helper.call(signal(number, all)) else {
+                panic!("signalled")
+            };
+            assert_eq!(failure.errno, libc::ESRCH);
+        }
+    }
+    drop(output);
+    helper.exit();
+}
+
+/// CPU time of a process so far (proc_pid_stat(5), fields 14 and 15).
+fn cpu_of(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, rest) = stat.rsplit_once(") ").unwrap();
+    let ticks = rest.split(' ').skip(11).take(2);
+    let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+    // USER_HZ is 100 (time(7)).
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn a_container_with_little_cpu_costs_the_helper_little() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("while :; do cat /bin/busybox; done");
+    plan.cgroup.resources.cpu_quota_us = Some(5_000);
+    plan.cgroup.resources.cpu_period_us = Some(100_000);
+    plan.log.max_size = Some(1 << 20);
+    plan.log.max_files = 1;
+    let (mut helper, _) = zygote.launch(&plan);
+    let mut yes = bed.exec_plan("yes", "yes");
+    yes.log = LogPlan {
+        path: bed.exec_log("yes"),
+        ..plan.log.clone()
+    };
+    helper.exec(&yes);
+    let (begun, before) = (Instant::now(), cpu_of(helper.pid));
+    let mut slowest = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(3) {
+        let asked = Instant::now();
+        helper.status();
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let share = (cpu_of(helper.pid) - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    assert!(share < 0.2, "{share} of a core");
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    helper.done(signal(libc_signal::KILL, false));
+    eventually("the helper has ended", || helper.has_ended());
+}
+
+#[test]
+fn output_of_a_container_with_little_cpu_is_complete() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("seq 1 200000");
+    plan.cgroup.resources.cpu_quota_us = Some(5_000);
+    let (mut helper, _) = zygote.launch(&plan);
+    assert_eq!(helper.exit().status, ProcessExit::Code(0));
+    let expected: String = (1..=200_000).map(|n| format!("{n}\n")).collect();
+    assert!(bed.output() == expected.as_bytes(), "some of it is missing");
 }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::bed::{Bed, read_record};
-use crate::support::process::{Helper, Zygote, eventually};
+use crate::support::process::{ForeignFreezer, Helper, Zygote, eventually};
 use littlebox_helper::protocol::{
     Call, Event, ExecPlan, ProcessExit, Reply, Step, Target, TerminalSize,
 };
@@ -274,5 +274,254 @@ fn an_exec_in_a_paused_container_is_refused() {
     helper.done(Call::Freeze { frozen: false });
     helper.exec(&bed.exec_plan("resumed", "true"));
     assert_eq!(helper.exec_exit("resumed").status, ProcessExit::Code(0));
+    end(helper);
+}
+
+/// The children of a helper.
+fn children(helper: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{helper}/task/{helper}/children"));
+    let list = list.unwrap_or_default();
+    list.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// The exec is asked for again until the container has caught its process before the program ran; then
+/// the request is still open.
+fn stuck_exec(bed: &Bed, helper: &mut Helper, start_timeout_ms: u64) -> u64 {
+    for n in 0..100 {
+        let mut plan = bed.exec_plan(&format!("stuck{n}"), "exec sleep 1000");
+        plan.start_timeout_ms = Some(start_timeout_ms);
+        let seq = helper.ask(Call::Exec(Box::new(plan)));
+        if helper.is_silent_for(Duration::from_millis(300)) {
+            return seq;
+        }
+        helper.reply(seq);
+    }
+    panic!("no process was ever caught")
+}
+
+/// PID 1 stops everything that comes into its PID namespace.
+const STOPPER: &str = "while :; do kill -STOP -1; done 2>/dev/null";
+
+#[test]
+fn a_container_that_stops_an_exec_on_its_way_holds_nobody_up() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan(STOPPER));
+    let begun = Instant::now();
+    let seq = stuck_exec(&bed, &mut helper, 2000);
+    let mut other = Helper::connect(&bed.run_dir());
+    let asked = Instant::now();
+    assert_eq!(other.status().exit, None);
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    let (Reply::Failed(failure), _) = helper.reply(seq) else {
+        panic!("it started")
+    };
+    assert_eq!(failure.errno, libc::ETIMEDOUT);
+    let detail = failure.detail.unwrap();
+    assert!(detail.contains("not started within 2 s"), "{detail}");
+    assert!(detail.contains(failure.step.name()), "{detail}");
+    assert!(detail.contains("a signal has stopped"), "{detail}");
+    assert!(begun.elapsed() < Duration::from_secs(50));
+    drop(other);
+    // Stopped programs of execs that did start may be left; none that did not.
+    let running = helper.status().running_execs.len();
+    eventually("the process is reaped", || {
+        children(helper.pid).len() == running + 1
+    });
+    assert!(children(helper.pid).contains(&launched.pid));
+    helper.end();
+}
+
+#[test]
+fn the_containers_end_answers_an_exec_on_its_way() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, _) = zygote.launch(&bed.plan(STOPPER));
+    let seq = stuck_exec(&bed, &mut helper, 600_000);
+    let mut other = Helper::connect(&bed.run_dir());
+    other.done(Call::Signal {
+        target: Target::Container,
+        signal: 9,
+        all: false,
+    });
+    assert!(matches!(helper.reply(seq), (Reply::Failed(_), _)));
+    eventually("the helper has ended", || helper.has_ended());
+}
+
+#[test]
+fn an_exec_on_its_way_ends_with_the_connection_that_asked_for_it() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan(STOPPER));
+    let mut other = Helper::connect(&bed.run_dir());
+    stuck_exec(&bed, &mut other, 600_000);
+    drop(other);
+    let running = helper.status().running_execs.len();
+    eventually("the process is reaped", || {
+        children(launched.helper_pid).len() == running + 1
+    });
+    helper.end();
+}
+
+#[test]
+fn an_exec_that_does_not_die_holds_nobody_up_and_is_reaped_later() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, launched) = zygote.launch(&bed.plan(STOPPER));
+    let Some(freezer) = ForeignFreezer::make(&launched.pid.to_string()) else {
+        return helper.end();
+    };
+    let seq = stuck_exec(&bed, &mut helper, 1500);
+    let is_stopped = |pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.contains(") T ")
+    };
+    // The newest; older ones are of execs that did start.
+    let stuck = children(helper.pid).into_iter().filter(is_stopped).max();
+    freezer.freeze(stuck.unwrap());
+    let asked = Instant::now();
+    let (Reply::Failed(failure), _) = helper.reply(seq) else {
+        panic!("it started")
+    };
+    assert_eq!(failure.errno, libc::ETIMEDOUT);
+    assert!(asked.elapsed() < Duration::from_secs(4));
+    let asked = Instant::now();
+    assert_eq!(helper.status().exit, None);
+    assert!(asked.elapsed() < Duration::from_millis(500));
+    assert!(children(helper.pid).contains(&stuck.unwrap()), "it is dead");
+    freezer.thaw();
+    let running = helper.status().running_execs.len();
+    eventually("it is reaped", || children(helper.pid).len() == running + 1);
+    helper.end();
+}
+
+#[test]
+fn an_exec_that_has_ended_cannot_be_signalled() {
+    let (bed, _zygote, mut helper) = sleeper();
+    helper.exec(&bed.exec_plan("short", "exit 3"));
+    helper.exec_exit("short");
+    let reply = helper.call(Call::Signal {
+        target: Target::Exec("short".to_owned()),
+        signal: 15,
+        all: false,
+    });
+    let (Reply::Failed(failure), _) = reply else {
+        panic!("signalled")
+    };
+    assert_eq!(failure.errno, libc::ESRCH);
+    end(helper);
+}
+
+/// The processes on this host whose command line ends with these words.
+fn running(command: &str) -> Vec<String> {
+    let wanted: Vec<u8> = command
+        .bytes()
+        .map(|b| if b == b' ' { 0 } else { b })
+        .collect();
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let matches = |pid: &String| {
+        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+            line.strip_suffix(b"\0")
+                .is_some_and(|line| line.ends_with(&wanted))
+        })
+    };
+    entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(matches)
+        .collect()
+}
+
+/// A number for sleep that no other test run has.
+fn unique(n: u32) -> u32 {
+    1_000_000 + std::process::id() * 10 + n
+}
+
+#[test]
+fn a_time_limit_ends_all_that_the_exec_has_started() {
+    let (bed, _zygote, mut helper) = sleeper();
+    let [a, b, c, d] = [1, 2, 3, 4].map(unique);
+    let script = format!(
+        "busybox setsid sleep {a} & sleep {b} & sh -c 'busybox setsid sleep {c} &'; echo on; sleep {d}"
+    );
+    let mut plan = bed.exec_plan("slow", &script);
+    plan.timeout_ms = Some(1500);
+    let (reply, _) = helper.call(Call::Exec(Box::new(plan)));
+    let Reply::ExecStarted { warnings, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    assert_eq!(warnings, Vec::<String>::new());
+    eventually("they run", || {
+        [a, b, c, d]
+            .iter()
+            .all(|n| !running(&format!("sleep {n}")).is_empty())
+    });
+    let record = helper.exec_exit("slow");
+    assert!(record.timed_out && !record.output_truncated, "{record:?}");
+    eventually("all have ended", || {
+        [a, b, c, d]
+            .iter()
+            .all(|n| running(&format!("sleep {n}")).is_empty())
+    });
+    eventually("its cgroup is gone", || own_cgroups(&mut helper).is_empty());
+    assert_eq!(helper.status().exit, None);
+    end(helper);
+}
+
+/// The cgroups of execs of the helper's container.
+fn own_cgroups(helper: &mut Helper) -> Vec<std::path::PathBuf> {
+    let cgroups = helper.status().launched.cgroups;
+    let below = cgroups
+        .iter()
+        .flat_map(|(_, dir)| std::fs::read_dir(dir).unwrap());
+    let dirs = below
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir());
+    dirs.collect()
+}
+
+#[test]
+fn what_an_exec_in_time_leaves_behind_is_the_containers() {
+    let (bed, _zygote, mut helper) = sleeper();
+    let command = format!("sleep {}", unique(5));
+    let mut plan = bed.exec_plan(
+        "quick",
+        &format!("{command} >/dev/null 2>&1 & echo $!; sleep 1"),
+    );
+    plan.timeout_ms = Some(60_000);
+    helper.exec(&plan);
+    eventually("it has a cgroup", || !own_cgroups(&mut helper).is_empty());
+    assert_eq!(helper.exec_exit("quick").status, ProcessExit::Code(0));
+    eventually("that is gone", || own_cgroups(&mut helper).is_empty());
+    assert_eq!(running(&command).len(), 1);
+    end(helper);
+    eventually("it ends with the container", || {
+        running(&command).is_empty()
+    });
+}
+
+#[test]
+fn without_a_cgroup_a_time_limit_ends_descendants_and_says_what_it_may_miss() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let mut plan = bed.plan("sleep 1000");
+    plan.cgroup.path = None;
+    let (mut helper, _) = zygote.launch(&plan);
+    let [a, b] = [6, 7].map(unique);
+    let script = format!("busybox setsid sleep {a} & sleep {b}");
+    let mut plan = bed.exec_plan("slow", &script);
+    plan.timeout_ms = Some(1000);
+    let (reply, _) = helper.call(Call::Exec(Box::new(plan)));
+    let Reply::ExecStarted { warnings, .. } = reply else {
+        panic!("{reply:?}")
+    };
+    assert!(warnings[0].contains("time limit"), "{warnings:?}");
+    eventually("they run", || {
+        [a, b]
+            .iter()
+            .all(|n| !running(&format!("sleep {n}")).is_empty())
+    });
+    assert!(helper.exec_exit("slow").timed_out);
+    eventually("all have ended", || {
+        [a, b]
+            .iter()
+            .all(|n| running(&format!("sleep {n}")).is_empty())
+    });
     end(helper);
 }

@@ -99,7 +99,7 @@ fn end(entry: &Entry, record: &Record) -> Result<Cgroup> {
         return killed.map(|()| cgroup);
     }
     cgroup
-        .leave_foreign_freezers(pid)
+        .leave_foreign_freezers(Some(pid))
         .doing(|| "take the processes out of a frozen cgroup".to_owned())?;
     if wait(PATIENCE)? {
         kill_all()?;

@@ -97,6 +97,7 @@ fn enter(
         pidfd: pidfd.as_fd(),
         pid: process.pid,
         cgroup: &cgroup,
+        below: None,
         membership,
         id_maps: (&record.uid_map, &record.gid_map),
     };

@@ -210,13 +210,24 @@ impl Helper {
     }
 
     pub fn call(&mut self, call: Call) -> (Reply, Vec<OwnedFd>) {
+        let seq = self.ask(call);
+        self.reply(seq)
+    }
+
+    /// Sends a request; [`Helper::reply`] has the answer.
+    pub fn ask(&mut self, call: Call) -> u64 {
         self.seq += 1;
         let request = Request {
             seq: self.seq,
             call,
         };
         channel::send(self.connection.as_fd(), &request, Vec::new()).unwrap();
-        self.reply(self.seq)
+        self.seq
+    }
+
+    /// Whether something comes within that time.
+    pub fn is_silent_for(&self, time: Duration) -> bool {
+        !readable(&self.connection, time)
     }
 
     /// A call that is answered by `Done`.
@@ -280,5 +291,41 @@ impl Helper {
     /// Whether the helper's process has ended.
     pub fn has_ended(&self) -> bool {
         readable(self.pidfd.as_ref().unwrap(), Duration::ZERO)
+    }
+}
+
+/// A cgroup of the v1 freezer that is not littlebox's.
+pub struct ForeignFreezer(std::path::PathBuf);
+
+impl ForeignFreezer {
+    /// `None` on a host without that hierarchy: there nobody can freeze in this way.
+    pub fn make(name: &str) -> Option<Self> {
+        let layout = littlebox_helper::cgroup::Layout::detect();
+        let freezer = layout.all().find(|h| !h.is_unified() && h.has("freezer"))?;
+        let dir = freezer.mount().join(format!("littlebox-test-{name}"));
+        std::fs::create_dir(&dir).unwrap();
+        Some(Self(dir))
+    }
+
+    pub fn freeze(&self, pid: u32) {
+        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
+        eventually("it is frozen", || {
+            std::fs::read_to_string(self.0.join("freezer.state")).unwrap() == "FROZEN\n"
+        });
+    }
+
+    pub fn thaw(&self) {
+        std::fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
+    }
+}
+
+impl Drop for ForeignFreezer {
+    fn drop(&mut self) {
+        self.thaw();
+        let until = Instant::now() + PATIENCE;
+        while std::fs::remove_dir(&self.0).is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
