@@ -232,9 +232,9 @@ fn execs_that_fail_are_forgotten_like_others() {
         t.post_json(&path, &exec).problem(422, "start_failed");
     }
     assert_eq!(t.inspect(&c).execs.len(), 64);
-    let directory = t.dirs.state.join("containers").join(&c).join("log");
+    let directory = t.dirs.state.join("containers").join(&c).join("execs");
     let logs = std::fs::read_dir(&directory).unwrap().flatten();
-    let logs = logs.filter(|e| e.file_name().to_string_lossy().contains("exec"));
+    let logs = logs.filter(|e| e.file_name().to_string_lossy().ends_with(".log"));
     assert!(logs.count() <= 64, "{}", directory.display());
     t.finish();
 }
