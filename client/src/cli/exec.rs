@@ -41,7 +41,7 @@ pub struct ExecArgs {
     /// Run as USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
-    /// Kill the program after this time
+    /// Kill the program and all that it has started after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Add a capability, or ALL

@@ -33,7 +33,7 @@ pub struct ExecConfig {
     pub input: Option<String>,
     /// A foreground client will attach: output is lossless towards it.
     pub attach: bool,
-    /// Milliseconds after which it is killed.
+    /// Milliseconds after which it is killed, with all that it has started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
     /// Against the container's own set.
