@@ -94,8 +94,8 @@ pub async fn read(State(app): AppState, Path(reference): Path<String>, params: P
 pub async fn export(State(app): AppState, Path(reference): Path<String>, params: Params) -> Result {
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
-    let turn = turn().await?;
     let root = app.engine.files_root(&handle).await?;
+    let turn = turn().await?;
     let ids = id_view(&handle);
     let of = root.clone();
     let packing = blocking(move || files::pack_all(of.as_fd(), &ids)).await?;
@@ -123,8 +123,8 @@ pub async fn write(
         );
     }
     let handle = app.engine.find(&reference)?;
-    let turn = turn().await?;
     let root = app.engine.files_root(&handle).await?;
+    let turn = turn().await?;
     let ids = id_view(&handle);
     let (sender, receiver) = mpsc::channel(8);
     let unpacking = tokio::task::spawn_blocking(move || {

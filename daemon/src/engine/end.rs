@@ -6,6 +6,8 @@ use std::time::Duration;
 use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
 use littlebox_helper::protocol::{Call, ExitRecord, Target, TerminalSize};
 
+use tokio::sync::watch;
+
 use super::handle::Running;
 use super::record::exit_of;
 use super::{Cause, Engine, EngineError, Handle, SaveExtra, describe_step, event};
@@ -144,6 +146,7 @@ impl Engine {
                 serde_json::json!({ "signal": crate::spec::signal_name(signal) }),
             );
             drop(self.save(&live, Some(stopping), SaveExtra::default()));
+            live.stop_timer = true;
             let running = Running {
                 run: live.run,
                 helper: live.helper.clone(),
@@ -160,7 +163,10 @@ impl Engine {
         if grace.is_zero() {
             return Ok(());
         }
-        self.signal_run(handle, &running, signal, false).await?;
+        if let Err(error) = self.signal_run(handle, &running, signal, false).await {
+            // Then it has its grace without a word, and is killed after it.
+            tracing::warn!(id = %handle.id, %error, "a stop signal could not be sent");
+        }
         if was_paused {
             thaw(Some(helper)).await;
         }
@@ -172,8 +178,9 @@ impl Engine {
     /// next daemon sets it anew.
     pub(crate) fn kill_after(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, grace: Duration) {
         let (engine, handle) = (self.clone(), handle.clone());
+        let mut ended = handle.live().ended.subscribe();
         tokio::spawn(async move {
-            if handle.ended_within(Some(grace)).await {
+            if over_within(&mut ended, grace).await {
                 return;
             }
             let helper = {
@@ -188,7 +195,7 @@ impl Engine {
             {
                 // A frozen process on cgroup v1 dies only once it is thawed.
                 thaw(Some(&helper)).await;
-                if handle.ended_within(Some(KILL_PATIENCE)).await {
+                if over_within(&mut ended, KILL_PATIENCE).await {
                     return;
                 }
             }
@@ -365,6 +372,8 @@ impl Engine {
 
     /// A helper's connection ended although its container had not: find out what is true.
     pub(crate) async fn helper_lost(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
+        // A stop or a start that is under way comes first.
+        let _operation = handle.operation.lock().await;
         if handle.live().run != run {
             return;
         }
@@ -384,6 +393,14 @@ impl Handle {
             Some(limit) => tokio::time::timeout(limit, wait).await.unwrap_or(false),
         }
     }
+}
+
+/// Waits for the end of the run that a receiver was taken from.
+async fn over_within(ended: &mut watch::Receiver<bool>, limit: Duration) -> bool {
+    // A sender that is gone was replaced by the next run's.
+    tokio::time::timeout(limit, ended.wait_for(|ended| *ended))
+        .await
+        .is_ok()
 }
 
 async fn send_signal(helper: &Helper, signal: i32, all: bool) -> Result<(), HelperError> {

@@ -85,7 +85,7 @@ pub enum EngineError {
         condition: HelperCondition,
     },
     /// It was killed and has not ended yet.
-    #[error("container '{name}' was killed and does not end: a process of it waits in the kernel")]
+    #[error("container '{name}' was killed but has not exited: a process is blocked in the kernel")]
     DoesNotEnd {
         /// Which container.
         name: String,
@@ -99,10 +99,10 @@ pub enum EngineError {
         doing: &'static str,
     },
     /// A path that the request names could not be looked at in time.
-    #[error("a path of the request did not answer within {} s", .0.as_secs())]
+    #[error("a path in the configuration did not respond within {} s", .0.as_secs())]
     Unanswered(Duration),
     /// Too many requests wait for such paths.
-    #[error("too many requests wait for file systems that do not answer")]
+    #[error("too many requests are blocked on unresponsive file systems")]
     TooManyWait,
     /// The exec must run for this.
     #[error("exec {id} has ended")]

@@ -199,6 +199,10 @@ impl Engine {
         let program = exec.record().command.first().cloned().unwrap_or_default();
         let (failure, exit_code) = describe_start(error, &program);
         let fail = |record: &mut ExecRecord| {
+            if record.state != ExecState::Starting {
+                // Its container has ended, and it with it.
+                return None;
+            }
             record.state = ExecState::Failed;
             record.finished_at = Some(now_ns());
             record.failure = Some(failure.clone());
@@ -486,7 +490,10 @@ fn running(exec: &ExecHandle) -> Result<Helper, EngineError> {
     if *exec.ended.borrow() {
         return Err(ended());
     }
-    exec.container.live().helper.clone().ok_or_else(ended)
+    match exec.container.running_helper("an exec") {
+        Err(EngineError::NotRunning { .. }) => Err(ended()),
+        helper => helper,
+    }
 }
 
 fn new_record(handle: &Handle, config: &ExecConfig) -> ExecRecord {

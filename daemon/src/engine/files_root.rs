@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use littlebox_helper::protocol::{Call, RootfsPlan, RootfsSource};
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Engine, EngineError, Handle, prepare};
 use crate::faults;
+use crate::lifecycle::is_live;
+use crate::spec;
+use crate::supervisor::StartError;
 
 /// How long a start waits for those who copy, and the other way round.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,9 +33,16 @@ pub struct UpperUse {
 #[derive(Debug, Clone)]
 pub enum FilesRoot {
     /// Of its running program.
-    Running(Arc<OwnedFd>),
+    Running(Arc<RunningRoot>),
     /// Of a mount of its own.
     Offline(Arc<OfflineRoot>),
+}
+
+/// The root of a container that runs. It keeps the overlay mounted when the program ends.
+#[derive(Debug)]
+pub struct RunningRoot {
+    root: OwnedFd,
+    _turn: Option<OwnedRwLockReadGuard<()>>,
 }
 
 /// The root of a container that does not run.
@@ -48,7 +58,7 @@ pub(super) type NoCopies = OwnedRwLockWriteGuard<()>;
 impl AsFd for FilesRoot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            FilesRoot::Running(root) => root.as_fd(),
+            FilesRoot::Running(running) => running.root.as_fd(),
             FilesRoot::Offline(offline) => offline.root.as_fd(),
         }
     }
@@ -60,20 +70,22 @@ impl Engine {
         self: &Arc<Self>,
         handle: &Arc<Handle>,
     ) -> Result<FilesRoot, EngineError> {
-        if let Some(root) = running_root(handle).await? {
+        let deadline = Instant::now() + PATIENCE;
+        if let Some(root) = self.running_root(handle, deadline).await? {
             return Ok(root);
         }
         // The first mounts it, the others share it.
-        let mut mounted = handle.upper_use.mounted.lock().await;
+        let mounted = timeout_at(deadline, handle.upper_use.mounted.lock()).await;
+        let mut mounted = mounted.map_err(|_elapsed| in_use(handle, "is being prepared"))?;
         if let Some(offline) = mounted.upgrade() {
             return Ok(FilesRoot::Offline(offline));
         }
-        let users = handle.upper_use.users.clone();
-        let turn = timeout(PATIENCE, users.read_owned()).await;
-        let turn = turn.map_err(|_elapsed| in_use(handle, "is being started"))?;
-        // It may have been started meanwhile.
-        if let Some(root) = running_root(handle).await? {
-            return Ok(root);
+        let turn = turn(handle, deadline).await?;
+        if is_live(handle.state()) {
+            // It was started meanwhile.
+            drop(turn);
+            let root = self.running_root(handle, deadline).await?;
+            return root.ok_or_else(|| in_use(handle, "has just ended"));
         }
         let offline = Arc::new(OfflineRoot {
             root: self.mount_offline(handle).await?,
@@ -90,7 +102,32 @@ impl Engine {
         }
         let maps = handle.record().id_maps;
         let opened = self.supervisor.open_rootfs(plan, maps).await;
-        opened.map_err(|e| EngineError::start_failed(e, "the root", None))
+        opened.map_err(|e| match e {
+            StartError::Silent(patience) => EngineError::Unanswered(patience),
+            e => EngineError::start_failed(e, "the root", None),
+        })
+    }
+
+    /// `None`: it does not run.
+    async fn running_root(
+        &self,
+        handle: &Handle,
+        deadline: Instant,
+    ) -> Result<Option<FilesRoot>, EngineError> {
+        let helper = match handle.running_helper("its files") {
+            Err(EngineError::NotRunning { .. }) => return Ok(None),
+            helper => helper?,
+        };
+        let config = self.config(handle).await?;
+        let has_upper = !spec::is_from_spec(&config) || config.overlay;
+        let turn = if has_upper {
+            Some(turn(handle, deadline).await?)
+        } else {
+            None
+        };
+        let root = helper.descriptor(Call::OpenRoot).await?;
+        let running = RunningRoot { root, _turn: turn };
+        Ok(Some(FilesRoot::Running(Arc::new(running))))
     }
 
     /// The plan of the root of a container that does not run, for its files.
@@ -131,22 +168,15 @@ impl Handle {
         let users = self.upper_use.users.clone();
         timeout(PATIENCE, users.write_owned())
             .await
-            .map_err(|_elapsed| {
-                in_use(
-                    self,
-                    "has its files copied, and cannot be started meanwhile",
-                )
-            })
+            .map_err(|_elapsed| in_use(self, "cannot be started while its files are being copied"))
     }
 }
 
-async fn running_root(handle: &Handle) -> Result<Option<FilesRoot>, EngineError> {
-    let helper = handle.live().helper.clone();
-    let Some(helper) = helper else {
-        return Ok(None);
-    };
-    let root = helper.descriptor(Call::OpenRoot).await?;
-    Ok(Some(FilesRoot::Running(Arc::new(root))))
+/// Waits while a start goes on.
+async fn turn(handle: &Handle, deadline: Instant) -> Result<OwnedRwLockReadGuard<()>, EngineError> {
+    timeout_at(deadline, handle.upper_use.users.clone().read_owned())
+        .await
+        .map_err(|_elapsed| in_use(handle, "is being started"))
 }
 
 fn in_use(handle: &Handle, doing: &'static str) -> EngineError {

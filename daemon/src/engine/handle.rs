@@ -37,8 +37,10 @@ pub struct Live {
     pub pidfd: Option<Arc<OwnedFd>>,
     /// What it was asked to be, kept while it lives: execs need it.
     pub config: Option<Arc<ContainerConfig>>,
-    /// Counts starts, so that a late timer never hits the next run.
+    /// Counts starts, from their very beginning, so that a late timer never hits the next run.
     pub run: u64,
+    /// A timer of this daemon ends this run, which is being stopped.
+    pub stop_timer: bool,
     /// Counts ends of runs: who waits for one sees it, also when the next run has begun.
     pub ends: u64,
     /// Becomes true when this run's output is complete; replaced at each start.
@@ -86,6 +88,7 @@ impl Handle {
                 pidfd: None,
                 config: None,
                 run: 0,
+                stop_timer: false,
                 ends: 0,
                 ended: watch::Sender::new(ended),
                 removed: false,
@@ -199,6 +202,10 @@ impl Live {
         match lifecycle::next(self.record.state, transition) {
             Ok(state) if !self.removed => {
                 self.record.state = state;
+                if transition == Transition::Start {
+                    self.run += 1;
+                    self.stop_timer = false;
+                }
                 if !lifecycle::is_live(state) {
                     self.record.helper_condition = None;
                 }

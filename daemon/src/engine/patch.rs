@@ -85,7 +85,7 @@ impl Engine {
 
     /// The limits that the patch comes to; nothing is changed yet.
     async fn new_limits(
-        &self,
+        self: &Arc<Self>,
         handle: &Handle,
         patch: &ContainerPatch,
     ) -> Result<Option<NewLimits>, EngineError> {
@@ -94,10 +94,15 @@ impl Engine {
         };
         let config = self.config(handle).await?;
         let resources = change.apply(&config.resources);
-        let new = limits_of(&limits::on_this_machine(&resources)?)?;
-        // What the machine had at the create may be gone; what was set in it is then, too.
-        let old = limits::without_missing_devices(&config.resources);
-        let old = limits_of(&old)?;
+        let (asked, before) = (resources.clone(), config.clone());
+        let (new, old) = self
+            .look(move |_| {
+                let new = limits_of(&limits::on_this_machine(&asked)?)?;
+                // What the machine had at the create may be gone; what was set in it is then, too.
+                let old = limits::without_missing_devices(&before.resources);
+                Ok((new, limits_of(&old)?))
+            })
+            .await?;
         if lifecycle::is_live(handle.state()) {
             check_lifted_files(&old, &new)?;
         }

@@ -156,8 +156,13 @@ impl Engine {
     ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
         self.make_start_directories(handle, config)?;
         let (handle, config) = (handle.clone(), config.clone());
-        self.look(move |engine| engine.plan_with_sources(&handle, &config, prepared))
-            .await
+        let planned = handle.clone();
+        let look = move |engine: &Arc<Self>| engine.plan_with_sources(&planned, &config, prepared);
+        let (plan, fds, joined_ids) = self.look(look).await?;
+        if joined_ids.is_some() {
+            handle.live().record.id_maps = joined_ids;
+        }
+        Ok((plan, fds))
     }
 
     /// Makes littlebox's own directories as a start needs them.
@@ -186,7 +191,7 @@ impl Engine {
         handle: &Handle,
         config: &ContainerConfig,
         prepared: Prepared,
-    ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
+    ) -> Result<(LaunchPlan, Vec<OwnedFd>, Option<IdMaps>), EngineError> {
         if let RootfsSource::Overlay { lower, upper, .. } =
             self.rootfs(handle.id, config, &prepared.root)
         {
@@ -198,11 +203,9 @@ impl Engine {
         make_sources(config, &prepared, handle.record().id_maps)?;
         let (joins, fds) = self.open_namespaces(&prepared.namespaces)?;
         let joined_ids = self.joined_ids(&prepared.namespaces)?;
-        if let Some(maps) = &joined_ids {
-            handle.live().record.id_maps = Some(maps.clone());
-        }
+        let maps = joined_ids.clone();
         let plan = self.launch_plan(handle.id, config, prepared, joins, joined_ids)?;
-        Ok((plan, fds))
+        Ok((plan, fds, maps))
     }
 
     /// The launch plan of a container. Changes nothing.
@@ -321,7 +324,6 @@ impl Engine {
             if let Err(error) = live.transition(Transition::Launched) {
                 tracing::error!(id = %handle.id, %error, "a start in an unexpected state");
             }
-            live.run += 1;
             live.helper = Some(helper);
             live.pidfd = Some(Arc::new(pidfd));
             self.fill_identity(&mut live.record, &launched);

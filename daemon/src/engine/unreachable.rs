@@ -53,11 +53,10 @@ impl Engine {
             // Who else is in it only the helper finds out.
             return Err(EngineError::Helper(HelperError::Silent));
         }
-        let program = handle.record().process;
-        let signalled = program.map(|program| self.signal_process(&program, signal));
-        signalled
-            .transpose()
-            .map(drop)
+        let silent = || EngineError::Helper(HelperError::Silent);
+        let program = process_of(handle, run).ok_or_else(silent)?;
+        let signal = Signal::from_named_raw(signal).ok_or_else(silent)?;
+        self.signal_process(&program, signal)
             .map_err(|source| EngineError::Kernel {
                 op: "pidfd_send_signal",
                 source,
@@ -71,8 +70,11 @@ impl Engine {
         signal: i32,
         grace: Duration,
     ) {
-        let program = handle.record().process;
-        if let Some(program) = &program {
+        if !still_runs(handle, run) {
+            return;
+        }
+        let program = process_of(handle, run);
+        if let (Some(program), Some(signal)) = (&program, Signal::from_named_raw(signal)) {
             self.try_to_signal(program, signal);
             let deadline = tokio::time::Instant::now() + grace;
             while tokio::time::Instant::now() < deadline && self.lives(program) {
@@ -84,7 +86,7 @@ impl Engine {
             return;
         }
         if let Some(program) = &program {
-            self.try_to_signal(program, Signal::KILL.as_raw());
+            self.try_to_signal(program, Signal::KILL);
         }
         self.remove_cgroup_of(handle.id).await;
         if let Some(program) = &program {
@@ -120,8 +122,15 @@ impl Engine {
             }
             tokio::time::sleep(LOOK).await;
         }
-        if let Some(helper) = handle.record().helper {
-            self.try_to_signal(&helper, Signal::KILL.as_raw());
+        let helper = {
+            let live = handle.live();
+            if live.run != run {
+                return;
+            }
+            live.record.helper.clone()
+        };
+        if let Some(helper) = helper {
+            self.try_to_signal(&helper, Signal::KILL);
         }
         let exit = unknown_exit("the container was ended without its helper, which did not answer");
         self.ended(handle, run, exit, now_ns());
@@ -136,18 +145,15 @@ impl Engine {
         })
     }
 
-    fn try_to_signal(&self, process: &ProcessIdentity, signal: i32) {
+    fn try_to_signal(&self, process: &ProcessIdentity, signal: Signal) {
         if let Err(error) = self.signal_process(process, signal) {
             tracing::warn!(pid = process.pid, %error, "cannot signal a process");
         }
     }
 
     /// Signals a process, if it is the one that is meant. One that has ended needs no signal.
-    fn signal_process(&self, process: &ProcessIdentity, signal: i32) -> io::Result<()> {
-        let Some(signal) = Signal::from_named_raw(signal) else {
-            return Err(io::Error::other("only the helper can send this signal"));
-        };
-        let Some(pidfd) = self.open_process(process) else {
+    fn signal_process(&self, process: &ProcessIdentity, signal: Signal) -> io::Result<()> {
+        let Some(pidfd) = self.open_process(process)? else {
             return Ok(());
         };
         match pidfd_send_signal(&pidfd, signal) {
@@ -156,26 +162,51 @@ impl Engine {
         }
     }
 
-    /// Whether a process has not ended: one that nobody has reaped has (pidfd_open(2)).
+    /// Whether a process has not ended: one that nobody has reaped has (pidfd_open(2)). One that
+    /// cannot be looked at (no descriptors) may live.
     fn lives(&self, process: &ProcessIdentity) -> bool {
-        let Some(pidfd) = self.open_process(process) else {
-            return false;
-        };
-        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0))
+        match self.open_process(process) {
+            Ok(Some(pidfd)) => {
+                let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+                matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0) | Err(_))
+            }
+            Ok(None) => false,
+            Err(_) => true,
+        }
     }
 
     /// A pidfd of a process that cannot be another one with the same PID: the start time is read
-    /// when the descriptor is held.
-    fn open_process(&self, process: &ProcessIdentity) -> Option<OwnedFd> {
-        if process.boot_id != self.boot_id {
-            return None;
+    /// when the descriptor is held. `None`: it has ended.
+    fn open_process(&self, process: &ProcessIdentity) -> io::Result<Option<OwnedFd>> {
+        let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+        let Some(pid) = pid.filter(|_| process.boot_id == self.boot_id) else {
+            return Ok(None);
+        };
+        let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+            Err(Errno::SRCH) => return Ok(None),
+            opened => opened?,
+        };
+        match procfs::start_time(process.pid) {
+            Ok(start) => Ok((start == process.start_time).then_some(pidfd)),
+            Err(e) if is_gone(&e) => Ok(None),
+            Err(e) => Err(e),
         }
-        let pid = Pid::from_raw(i32::try_from(process.pid).ok()?)?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        let same = procfs::start_time(process.pid).ok() == Some(process.start_time);
-        same.then_some(pidfd)
     }
+}
+
+/// A directory of `/proc` whose process was reaped (proc(5)).
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NOENT | Errno::SRCH)
+    )
+}
+
+/// PID 1 of a run.
+fn process_of(handle: &Handle, run: u64) -> Option<ProcessIdentity> {
+    let live = handle.live();
+    let process = live.record.process.clone();
+    process.filter(|_| live.run == run)
 }
 
 /// Whether a run has not been recorded as ended.

@@ -27,7 +27,9 @@ pub(crate) enum Settled {
     Unclear,
 }
 
-/// Finds out what is true of a container, whatever its row says, and makes the row say it.
+/// Finds out what is true of a container, whatever its row says, and makes the row say it. The caller
+/// holds the operation's lock (at the daemon's start nobody else can): an answer that comes late must
+/// not be taken for one about the next run.
 pub(crate) async fn settle(engine: &Arc<Engine>, handle: &Arc<Handle>) -> Settled {
     match ask(&engine.paths, handle.id).await {
         Found::Alive(alive) => take_over(engine, handle, *alive).await,
@@ -84,7 +86,6 @@ fn revive(engine: &Engine, live: &mut Live, pid: Option<u32>) -> Result<(), ()> 
         live.record.begin_run(by_policy, &engine.boot_id);
     }
     live.transition(Transition::Launched).map_err(drop)?;
-    live.run += 1;
     live.record.started_at = Some(now_ns());
     live.record.cgroups.clear();
     if *live.ended.borrow() {
@@ -118,8 +119,9 @@ fn keep(
         if live.record.helper_condition.replace(condition).is_some() {
             return Settled::Unclear;
         }
-        if live.record.state == ContainerState::Stopping {
+        if live.record.state == ContainerState::Stopping && !live.stop_timer {
             // The timer that would have killed it died with the daemon that set it.
+            live.stop_timer = true;
             let grace = live.record.grace();
             engine.end_without_helper(handle, live.run, live.record.stop_signal, grace);
         }
@@ -139,6 +141,7 @@ fn ask_again(engine: &Arc<Engine>, handle: &Arc<Handle>, run: u64) {
         loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+            let _operation = handle.operation.lock().await;
             let waits = {
                 let live = handle.live();
                 live.run == run && !live.removed && live.record.helper_condition.is_some()
@@ -173,7 +176,9 @@ async fn take_over(engine: &Arc<Engine>, handle: &Arc<Handle>, mut alive: Alive)
     end_unknown_execs(handle, &alive.status);
     engine.set_limits_back(handle).await;
     alive.listen(engine.listener(handle, run));
-    if state == ContainerState::Stopping {
+    let untimed = state == ContainerState::Stopping
+        && !std::mem::replace(&mut handle.live().stop_timer, true);
+    if untimed {
         // The timer that would have killed it died with the daemon that set it.
         engine.kill_after(handle, run, grace);
     }
