@@ -111,7 +111,16 @@ fn who_may_make_devices_needs_the_filter() {
     t.finish();
 }
 
-/// Directories that the nested daemon made below the test's own; from below.
+/// Directories that the nested daemon made below the test's own; they go from below, also when the
+/// test has failed.
+struct Nest(String);
+
+impl Drop for Nest {
+    fn drop(&mut self) {
+        remove_nest(&self.0);
+    }
+}
+
 fn remove_nest(name: &str) {
     fn remove(dir: &Path) {
         for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -130,6 +139,8 @@ fn remove_nest(name: &str) {
 #[test]
 fn in_a_nested_cgroup_containers_live_below_the_daemons_own_root() {
     let name = format!("lbt-nest-{}", std::process::id());
+    // Dropped after the bed, which ends the daemon.
+    let nest = Nest(name.clone());
     let mut t = Bed::builder()
         .env("NEST", &name)
         .unshared(&[], NESTED)
@@ -160,6 +171,6 @@ fn in_a_nested_cgroup_containers_live_below_the_daemons_own_root() {
     }
     t.nothing_leaks();
     t.stop();
-    remove_nest(&name);
+    drop(nest);
     t.finish_stopped();
 }

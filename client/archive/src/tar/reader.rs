@@ -17,7 +17,7 @@ pub struct Reader<'b, R> {
     padding: usize,
     /// Bytes that the present entry's extended headers may still have, all together.
     extended_left: u64,
-    /// What whoever made the archive says was left out of it.
+    /// Entries that the archive itself lists as left out.
     left_out: Vec<String>,
 }
 

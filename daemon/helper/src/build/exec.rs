@@ -1,9 +1,9 @@
 //! Starting a process inside a running container, in two halves: [`begin`] forks, and
 //! [`PendingExec::finish`] takes what became of it.
 //!
-//! In between the process is in the hands of the container: in its cgroup, which may be frozen, in its
-//! PID namespace, where PID 1 may stop it, on its file systems. So nobody waits for it without a
-//! limit, and a supervisor not at all: the report is one of the sources of its loop.
+//! In between, the container can hold the process up: its cgroup may be frozen, its PID 1 may stop it,
+//! its file systems may not answer. So every wait for it has a limit, and a supervisor does not wait
+//! at all: the report is one of the sources of its loop.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -200,7 +200,7 @@ pub fn begin(
 
 /// Starts a process inside a running container that somebody else has built. It goes its own way;
 /// until it ends or this process does, it is a child of this process. Waits for the start without a
-/// limit: whoever runs the OCI command line can end it.
+/// limit: the caller of the OCI command line can kill it.
 ///
 /// The caller must be a process with one thread.
 ///

@@ -96,9 +96,9 @@ impl GateError {
     }
 }
 
-/// The waiting side: returns when somebody has asked. A signal that would end a program ends this
-/// process, too: the first of a PID namespace ignores what it has no handler for
-/// (pid_namespaces(7)), and whoever stops a created container would have no effect.
+/// The waiting side: returns once the start is requested. A signal that would end a program ends this
+/// process too. As PID 1 of a namespace it would otherwise ignore signals without a handler
+/// (pid_namespaces(7)), and a created container could not be stopped.
 pub(super) fn wait(gate: BorrowedFd<'_>) -> Result<Report, Fault> {
     let signals = sys::all_signals().fault("signalfd4")?;
     loop {

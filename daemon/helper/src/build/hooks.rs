@@ -116,7 +116,7 @@ fn wait(mut child: Child, timeout_s: Option<u64>) -> Result<ExitStatus, String> 
     {
         // It may end in this moment: then there is only the reaping.
         let _ = child.kill();
-        // One in an uninterruptible wait is left to whoever adopts it.
+        // In an uninterruptible wait it cannot be reaped now; init reaps it later.
         if ends_within(&child, PATIENCE).unwrap_or(false) {
             let _ = child.wait();
         }

@@ -365,7 +365,7 @@ fn end_on_failure<T>(
     child.or_end(result)
 }
 
-/// What is told of a child that has become the program.
+/// Completes the report of a child that has become the program.
 fn conclude(
     launched: &mut Launched,
     mut heard: Heard,

@@ -101,7 +101,7 @@ impl Watch<'_> {
         match first.map_err(|fault| fault.of_step(Step::Hooks))? {
             Some(First::BeforePivot) => {}
             Some(First::Failed(failure)) => return Err(failure),
-            // How it ended is told by who waits for the program.
+            // The caller, which waits for the program, finds out how it ended.
             Some(First::End) => return Ok(()),
             None => return Err(self.late(steps)),
         }

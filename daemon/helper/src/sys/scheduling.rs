@@ -81,7 +81,7 @@ pub fn set_memory_policy(mode: u32, nodes: &[u32]) -> Result<()> {
         // Not above `last`, so within the mask.
         mask[usize::try_from(node / BITS).map_err(|_| Errno::INVAL)?] |= 1 << (node % BITS);
     }
-    // The kernel reads one bit less than it is told (set_mempolicy(2), "BUGS").
+    // The kernel uses maxnode - 1 bits (set_mempolicy(2), "BUGS").
     let bits = words as u64 * u64::from(BITS) + 1;
     // SAFETY: the mask has `bits - 1` bits, outlives the call, and is only read.
     check(unsafe { libc::syscall(libc::SYS_set_mempolicy, mode, mask.as_ptr(), bits) }).map(drop)

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::bed::Bed;
 use crate::support::log::{output_of, read_log, read_rotated};
-use crate::support::process::{ForeignFreezer, Helper, Zygote, eventually, readable};
+use crate::support::process::{Helper, Zygote, eventually};
+use crate::support::signals::{libc_signal, signal};
 use littlebox_helper::protocol::{
     Call, First, GATE_WINDOW, LogPlan, LogStream, ProcessExit, Reply, Step, Target, TerminalSize,
     ZygoteEvent,
@@ -128,11 +129,6 @@ fn signals_reach_pid_1_and_are_its_exit_status() {
 }
 
 /// Signal numbers.
-mod libc_signal {
-    pub const KILL: i32 = 9;
-    pub const TERM: i32 = 15;
-}
-
 #[test]
 fn kill_of_all_ends_the_whole_container() {
     let (bed, zygote) = (Bed::new(), Zygote::start());
@@ -256,12 +252,7 @@ fn helpers_survive_their_zygote() {
     let (bed, mut zygote) = (Bed::new(), Zygote::start());
     let (mut helper, _) = zygote.launch(&bed.plan("sleep 100"));
     assert!(zygote.hang_up().success());
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    helper.exit();
+    helper.finish();
 }
 
 #[test]
@@ -342,34 +333,7 @@ fn a_terminal_without_stdin_lets_nobody_type() {
         };
         assert!(failure.detail.unwrap().contains("stdin was not asked for"));
     }
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    helper.exit();
-}
-
-#[test]
-fn freezing_stops_the_program_and_thawing_lets_it_go_on() {
-    let (bed, zygote) = (Bed::new(), Zygote::start());
-    let (mut helper, _) = zygote.launch(&bed.plan("while :; do echo tick; usleep 10000; done"));
-    eventually("it ticks", || !bed.output().is_empty());
-    helper.done(Call::Freeze { frozen: true });
-    assert!(helper.status().frozen);
-    std::thread::sleep(Duration::from_millis(50));
-    let frozen = bed.output().len();
-    std::thread::sleep(Duration::from_millis(200));
-    assert_eq!(bed.output().len(), frozen);
-    helper.done(Call::Freeze { frozen: false });
-    eventually("it ticks again", || bed.output().len() > frozen);
-    helper.done(Call::Freeze { frozen: true });
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    assert_eq!(helper.exit().status, ProcessExit::Signal(9));
+    helper.finish();
 }
 
 #[test]
@@ -385,80 +349,7 @@ fn the_kernels_own_names_and_the_root_are_handed_out() {
     eventually("the file is there", || {
         rustix::fs::openat(&root, "tmp/file", flags, rustix::fs::Mode::empty()).is_ok()
     });
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    helper.exit();
-}
-
-#[test]
-fn a_request_of_a_newer_daemon_is_refused_and_the_connection_stays() {
-    use std::os::fd::AsFd;
-    let (bed, zygote) = (Bed::new(), Zygote::start());
-    let (mut helper, _) = zygote.launch(&bed.plan("sleep 100"));
-    let unknown = serde_json::json!({ "seq": 99, "call": { "levitate": { "metres": 3 } } });
-    littlebox_helper::channel::send(helper.connection.as_fd(), &unknown, Vec::new()).unwrap();
-    assert!(matches!(helper.reply(99), (Reply::Failed(_), _)));
-    assert_eq!(helper.status().exit, None);
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    helper.exit();
-}
-
-#[test]
-fn a_connection_that_never_reads_is_dropped_and_holds_nobody_up() {
-    use littlebox_helper::protocol::Request;
-    use std::os::fd::AsFd;
-    let (bed, zygote) = (Bed::new(), Zygote::start());
-    let (mut helper, _) = zygote.launch(&bed.plan("sleep 100"));
-    let stuck = Helper::connect(&bed.run_dir());
-    let sent_until_dropped = (0..100_000).find(|seq| {
-        let call = Call::Status;
-        let request = Request { seq: *seq, call };
-        littlebox_helper::channel::send(stuck.connection.as_fd(), &request, Vec::new()).is_err()
-    });
-    assert!(
-        sent_until_dropped.is_some(),
-        "it may keep the helper busy forever"
-    );
-    assert_eq!(helper.status().exit, None);
-    let rss = std::fs::read_to_string(format!("/proc/{}/status", helper.pid)).unwrap();
-    let rss = rss.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    let kilobytes: u64 = rss.split_whitespace().nth(1).unwrap().parse().unwrap();
-    assert!(kilobytes < 20_000, "{rss}");
-    drop(stuck);
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    helper.exit();
-}
-
-#[test]
-fn garbage_on_a_connection_costs_that_connection_alone() {
-    let (bed, zygote) = (Bed::new(), Zygote::start());
-    let (mut helper, _) = zygote.launch(&bed.plan("sleep 100"));
-    for garbage in [&b"no json"[..], &[0xff; 65000], b"{\"memfd\":9999999999}"] {
-        let other = Helper::connect(&bed.run_dir());
-        rustix::io::write(&other.connection, garbage).unwrap();
-        assert!(
-            readable(&other.connection, Duration::from_secs(10)),
-            "it is closed"
-        );
-    }
-    assert_eq!(helper.status().exit, None);
-    helper.done(Call::Signal {
-        target: Target::Container,
-        signal: 9,
-        all: false,
-    });
-    helper.exit();
+    helper.finish();
 }
 
 #[test]
@@ -513,83 +404,6 @@ fn memory_of_idle_helpers() {
         });
         helper.exit();
     }
-}
-
-fn signal(signal: i32, all: bool) -> Call {
-    Call::Signal {
-        target: Target::Container,
-        signal,
-        all,
-    }
-}
-
-/// The container's v2 directory.
-fn unified(launched: &littlebox_helper::protocol::Launched) -> Option<std::path::PathBuf> {
-    let mut cgroups = launched.cgroups.iter();
-    let (_, dir) = cgroups.find(|(name, _)| name == "unified")?;
-    Some(dir.clone())
-}
-
-#[test]
-fn a_container_that_somebody_else_froze_is_shown_as_frozen_and_ends_all_the_same() {
-    for all in [false, true] {
-        let (bed, zygote) = (Bed::new(), Zygote::start());
-        let (mut helper, launched) = zygote.launch(&bed.plan("sleep 100"));
-        let Some(dir) = unified(&launched) else {
-            return helper.end();
-        };
-        std::fs::write(dir.join("cgroup.freeze"), "1").unwrap();
-        eventually("it is frozen", || helper.status().frozen);
-        let plan = bed.exec_plan("paused", "true");
-        let (Reply::Failed(failure), _) = helper.call(Call::Exec(Box::new(plan))) else {
-            panic!("it started")
-        };
-        assert_eq!(failure.detail.as_deref(), Some("the container is paused"));
-        helper.done(signal(libc_signal::TERM, false));
-        helper.done(signal(libc_signal::KILL, all));
-        assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
-        assert!(!dir.exists());
-    }
-}
-
-#[test]
-fn a_container_below_a_frozen_cgroup_is_not_resumed_and_ends_all_the_same() {
-    let (bed, zygote) = (Bed::new(), Zygote::start());
-    let mut plan = bed.plan("sleep 100");
-    let above = format!("littlebox/test-{}", plan.id);
-    plan.cgroup.path = Some(format!("/{above}/leaf").into());
-    let (mut helper, launched) = zygote.launch(&plan);
-    let Some(dir) = unified(&launched) else {
-        return helper.end();
-    };
-    let parent = dir.parent().unwrap();
-    std::fs::write(parent.join("cgroup.freeze"), "1").unwrap();
-    eventually("it is frozen", || helper.status().frozen);
-    let asked = Instant::now();
-    let (Reply::Failed(failure), _) = helper.call(Call::Freeze { frozen: false }) else {
-        panic!("resumed")
-    };
-    assert!(asked.elapsed() < Duration::from_secs(1));
-    assert!(failure.detail.unwrap().contains("above the container's"));
-    helper.done(signal(libc_signal::KILL, false));
-    assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
-    for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
-        let _ = std::fs::remove_dir(hierarchy.mount().join(&above));
-    }
-}
-
-#[test]
-fn a_container_in_a_frozen_v1_cgroup_of_somebody_else_ends_when_it_is_killed() {
-    let (bed, zygote) = (Bed::new(), Zygote::start());
-    let (mut helper, launched) = zygote.launch(&bed.plan("exec sleep 100"));
-    let Some(freezer) = ForeignFreezer::make(&launched.pid.to_string()) else {
-        return helper.end();
-    };
-    freezer.freeze(launched.pid);
-    helper.done(signal(libc_signal::KILL, false));
-    let killed = Instant::now();
-    assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
-    assert!(killed.elapsed() < Duration::from_secs(5));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The supervisor, through its protocol.
 
+mod connection;
 mod container;
 mod exec;
+mod freezer;
 mod log;
 mod support;

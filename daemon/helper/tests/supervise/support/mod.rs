@@ -6,6 +6,7 @@
 pub mod bed;
 pub mod log;
 pub mod process;
+pub mod signals;
 
 use std::path::{Path, PathBuf};
 

@@ -276,6 +276,16 @@ impl Helper {
         }
     }
 
+    /// Kills the container; it and its helper end as they should.
+    pub fn finish(&mut self) -> ExitRecord {
+        self.done(Call::Signal {
+            target: Target::Container,
+            signal: 9,
+            all: false,
+        });
+        self.exit()
+    }
+
     /// The end of the container and of the connection.
     pub fn exit(&mut self) -> ExitRecord {
         let Event::Exited(record) = self.event() else {

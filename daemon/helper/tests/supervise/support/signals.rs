@@ -1,0 +1,17 @@
+//! Signals by number.
+
+use littlebox_helper::protocol::{Call, Target};
+
+pub mod libc_signal {
+    pub const KILL: i32 = 9;
+    pub const TERM: i32 = 15;
+}
+
+/// A signal to the container.
+pub fn signal(signal: i32, all: bool) -> Call {
+    Call::Signal {
+        target: Target::Container,
+        signal,
+        all,
+    }
+}
