@@ -1,6 +1,7 @@
 //! The command line, as a person and as a script use it.
 
-use std::os::unix::fs::MetadataExt;
+mod files;
+mod terminal;
 
 use littlebox_tests::prelude::*;
 
@@ -256,101 +257,6 @@ fn inspect_top_stats_diff_ns_events_and_version_tell() {
 }
 
 #[test]
-fn cp_copies_files_and_directories_both_ways() {
-    let t = Bed::new();
-    let c = id(&t.sleeper());
-    let dir = t.dirs.base_path.join("cp");
-    std::fs::create_dir_all(dir.join("tree/sub")).unwrap();
-    std::fs::write(dir.join("tree/sub/file"), "inside a tree\n").unwrap();
-    std::fs::write(dir.join("one"), "one\n").unwrap();
-    let path = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
-    t.lbctl_ok(&["cp", &path("one"), &format!("{c}:/tmp/two")]);
-    assert_eq!(t.exec(&c, &["cat", "/tmp/two"]), "one\n");
-    t.lbctl_ok(&["cp", &path("tree"), &format!("{c}:/tmp")]);
-    assert_eq!(
-        t.exec(&c, &["cat", "/tmp/tree/sub/file"]),
-        "inside a tree\n"
-    );
-    t.lbctl_ok(&["cp", &format!("{c}:/tmp/tree"), &path("back")]);
-    assert_eq!(
-        std::fs::read_to_string(dir.join("back/sub/file")).unwrap(),
-        "inside a tree\n"
-    );
-    t.lbctl_ok(&["cp", &format!("{c}:/etc/motd"), &path("motd")]);
-    assert_eq!(
-        std::fs::read_to_string(dir.join("motd")).unwrap(),
-        "welcome\n"
-    );
-    let missing = t.lbctl(&["cp", &format!("{c}:/no/such"), &path("x")]);
-    assert!(!missing.status.success() && text(&missing.stderr).contains("/no/such"));
-    std::fs::remove_dir_all(dir).unwrap();
-    t.finish();
-}
-
-#[test]
-fn cp_goes_through_links_keeps_holes_and_reads_files_of_the_kernel() {
-    let t = Bed::new();
-    let c = id(&t.sleeper());
-    let dir = t.dirs.base_path.join("cp");
-    std::fs::create_dir(&dir).unwrap();
-    let path = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
-    let inside = |name: &str| format!("{c}:/tmp/{name}");
-    std::fs::write(dir.join("one"), "one\n").unwrap();
-    std::os::unix::fs::symlink("target", dir.join("link")).unwrap();
-    t.exec(&c, &["ln", "-s", "target", "/tmp/link"]);
-    t.lbctl_ok(&["cp", &path("one"), &inside("link")]);
-    assert_eq!(t.exec(&c, &["readlink", "/tmp/link"]), "target\n");
-    assert_eq!(t.exec(&c, &["cat", "/tmp/target"]), "one\n");
-    t.lbctl_ok(&["cp", &inside("target"), &path("link")]);
-    assert!(dir.join("link").is_symlink());
-    assert_eq!(
-        std::fs::read_to_string(dir.join("target")).unwrap(),
-        "one\n"
-    );
-    // A gibibyte of nothing.
-    t.exec(&c, &["truncate", "-s", "1G", "/tmp/holes"]);
-    t.lbctl_ok(&["cp", &inside("holes"), &path("holes")]);
-    let holes = dir.join("holes").metadata().unwrap();
-    assert_eq!((holes.len(), holes.blocks()), (1 << 30, 0));
-    t.lbctl_ok(&["cp", &path("holes"), &inside("again")]);
-    let again = t.exec(&c, &["stat", "-c", "%s %b", "/tmp/again"]);
-    assert_eq!(again, "1073741824 0\n");
-    t.lbctl_ok(&["cp", &format!("{c}:/proc/version"), &path("version")]);
-    let version = std::fs::read_to_string("/proc/version").unwrap();
-    assert_eq!(
-        std::fs::read_to_string(dir.join("version")).unwrap(),
-        version
-    );
-    t.lbctl_ok(&["cp", "/proc/version", &inside("version")]);
-    assert_eq!(t.exec(&c, &["cat", "/tmp/version"]), version);
-    let mut gzip = b"\x1f\x8b\x08".to_vec();
-    gzip.resize(2048, 7);
-    let refused = t.lbctl_stdin(&["cp", "-", &format!("{c}:/tmp")], &gzip);
-    assert!(!refused.status.success() && text(&refused.stderr).contains("gzip"));
-    std::fs::remove_dir_all(dir).unwrap();
-    t.finish();
-}
-
-#[test]
-fn export_writes_a_tar() {
-    let t = Bed::new();
-    let c = id(&t.create(&busybox(&["true"])));
-    let out = t.lbctl(&["export", &c]);
-    assert!(out.status.success(), "{}", text(&out.stderr));
-    let mut archive = tar::Archive::new(out.stdout.as_slice());
-    let names: Vec<String> = archive
-        .entries()
-        .unwrap()
-        .map(|e| e.unwrap().path().unwrap().to_string_lossy().into_owned())
-        .collect();
-    assert!(
-        names.iter().any(|n| n.ends_with("bin/busybox")),
-        "{names:?}"
-    );
-    t.finish();
-}
-
-#[test]
 fn explain_prints_the_steps_and_makes_nothing() {
     let t = Bed::new();
     let out = t.lbctl_ok(&["run", "--explain", &root(), "true"]);
@@ -358,63 +264,6 @@ fn explain_prints_the_steps_and_makes_nothing() {
         assert!(out.contains(word), "{word} in {out}");
     }
     assert!(t.list().is_empty());
-    t.finish();
-}
-
-#[test]
-fn an_interactive_shell_feels_like_one() {
-    let t = Bed::new();
-    let mut pty = t.lbctl_pty(&["run", "--rm", "-it", &root(), "sh"]);
-    pty.until("# ");
-    assert!(pty.is_raw());
-    pty.send(b"stty size; tty\r");
-    pty.until("24 80");
-    pty.resize((40, 100));
-    std::thread::sleep(Duration::from_millis(200));
-    pty.send(b"stty size\r");
-    pty.until("40 100");
-    pty.send(b"sleep 1000\r");
-    std::thread::sleep(Duration::from_millis(200));
-    pty.send(b"\x03");
-    pty.send(b"echo $((6*7))\r");
-    pty.until("42");
-    pty.send(b"exit 7\r");
-    assert_eq!(pty.wait(), 7);
-    assert!(!pty.is_raw(), "the terminal was not restored");
-    proc::until("it is gone", || t.list().is_empty());
-    t.finish();
-}
-
-#[test]
-fn ctrl_p_ctrl_q_detaches_and_attach_comes_back() {
-    let t = Bed::new();
-    let mut pty = t.lbctl_pty(&["run", "-it", "--name", "shell", &root(), "sh"]);
-    pty.until("# ");
-    pty.send(b"X=kept\r");
-    pty.until("X=kept");
-    pty.send(b"\x10\x11");
-    assert_eq!(pty.wait(), 0, "{}", pty.text());
-    assert!(!pty.is_raw());
-    assert_eq!(t.state("shell"), ContainerState::Running);
-    let mut pty = t.lbctl_pty(&["attach", "shell"]);
-    pty.send(b"echo [$X]\r");
-    pty.until("[kept]");
-    pty.send(b"exit 5\r");
-    assert_eq!(pty.wait(), 5);
-    t.finish();
-}
-
-#[test]
-fn exec_on_a_terminal_works_and_restores_it() {
-    let t = Bed::new();
-    let c = id(&t.sleeper());
-    let mut pty = t.lbctl_pty(&["exec", "-it", &c, "sh"]);
-    pty.until("# ");
-    assert!(pty.is_raw());
-    pty.send(b"tty; exit 3\r");
-    pty.until("/dev/pts/");
-    assert_eq!(pty.wait(), 3);
-    assert!(!pty.is_raw());
     t.finish();
 }
 
@@ -474,83 +323,6 @@ fn output_that_is_no_terminal_has_no_escapes() {
         let out = t.lbctl_ok(args);
         assert!(!out.contains('\x1b'), "{args:?}: {out:?}");
     }
-    t.finish();
-}
-
-#[test]
-fn attaching_to_a_container_that_was_never_started_says_how_to_start_it() {
-    let t = Bed::new();
-    let root = root();
-    let _id = t.lbctl_ok(&["create", "--name", "made", &root, "sleep", "1000"]);
-    let out = t.lbctl(&["attach", "made"]);
-    assert_eq!(out.status.code(), Some(125));
-    assert_eq!(
-        text(&out.stderr),
-        "lbctl: container 'made' has not been started\n\
-         hint: start it and attach: lbctl start -a made\n"
-    );
-    let out = t.lbctl(&["exec", "made", "true"]);
-    let stderr = text(&out.stderr);
-    assert!(
-        stderr.contains("container 'made' has not been started"),
-        "{stderr}"
-    );
-    t.finish();
-}
-
-/// Types Ctrl-C until the client has ended, and gives its exit code.
-fn interrupted(pty: &mut littlebox_tests::pty::Pty) -> i32 {
-    proc::eventually("Ctrl-C ends the client", || {
-        pty.send(b"\x03");
-        pty.ended()
-    })
-}
-
-#[test]
-fn ctrl_c_ends_the_client_also_when_neither_program_nor_daemon_hears_of_it() {
-    let t = Bed::new();
-    let root = root();
-    let script = "echo ready; exec sleep 1000";
-    let _id = t.lbctl_ok(&["run", "-d", "--name", "deaf", &root, "sh", "-c", script]);
-    let mut attached = t.lbctl_pty(&["attach", "--logs", "deaf"]);
-    attached.until("ready");
-    proc::kill(t.pid(), Signal::STOP);
-    let mut attaching = t.lbctl_pty(&["attach", "deaf"]);
-    let ended = [interrupted(&mut attached), interrupted(&mut attaching)];
-    proc::kill(t.pid(), Signal::CONT);
-    // The first has its handler, the second is ended by the signal itself while it asks.
-    assert_eq!(ended[0], 130, "{}", attached.text());
-    assert_ne!(ended[1], 0, "{}", attaching.text());
-    t.finish();
-}
-
-#[test]
-fn the_program_of_a_bundle_has_a_raw_terminal_in_start_and_attach() {
-    let t = Bed::new();
-    let dir = t.dirs.base_path.join("bundle");
-    std::fs::create_dir(&dir).unwrap();
-    let spec = json!({
-        "ociVersion": "1.2.0",
-        "process": {"terminal": true, "user": {"uid": 0, "gid": 0}, "args": ["sh"],
-                    "env": ["PATH=/bin"], "cwd": "/"},
-        "root": {"path": busybox_root(), "readonly": true},
-        "mounts": [{"destination": "/dev", "type": "tmpfs", "source": "tmpfs"},
-                   {"destination": "/dev/pts", "type": "devpts", "source": "devpts"}],
-        "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}]},
-    });
-    std::fs::write(dir.join("config.json"), spec.to_string()).unwrap();
-    let bundle = dir.to_str().unwrap();
-    let _id = t.lbctl_ok(&["create", "-i", "--name", "shell", "--bundle", bundle]);
-    for command in [["start", "-i", "shell"].as_slice(), &["attach", "shell"]] {
-        let mut pty = t.lbctl_pty(command);
-        proc::until("the terminal is raw", || pty.is_raw());
-        pty.send(b"echo $((6*7)); tty\r");
-        pty.until("42");
-        pty.send(b"\x10\x11");
-        assert_eq!(pty.wait(), 0, "{}", pty.text());
-        assert!(!pty.is_raw());
-    }
-    t.remove("shell");
     t.finish();
 }
 
