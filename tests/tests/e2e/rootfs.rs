@@ -44,6 +44,23 @@ fn a_directory_root_stays_untouched_below_the_overlay() {
 }
 
 #[test]
+fn a_containers_layer_cannot_say_that_a_directory_of_the_root_is_elsewhere() {
+    // overlayfs.rst, "redirect_dir": many kernels follow what this attribute says unless they are told not to.
+    let t = Bed::new();
+    let c = id(&t.create(&busybox(&["ls", "/planted"])));
+    let upper = t.inspect(&c).upper_dir.expect("an overlay");
+    let planted = PathBuf::from(upper).join("planted");
+    fs::create_dir(&planted).unwrap();
+    fs::set_permissions(&planted, fs::Permissions::from_mode(0o755)).unwrap();
+    let name = "trusted.overlay.redirect";
+    rustix::fs::setxattr(&planted, name, b"/etc", rustix::fs::XattrFlags::CREATE).unwrap();
+    let _started = t.post(&format!("/v1/containers/{c}/start")).expect(200);
+    assert_eq!(code(&t.exit(&c)), Some(0));
+    assert_eq!(t.stdout(&c), "");
+    t.finish();
+}
+
+#[test]
 fn a_debian_root_runs_debians_programs() {
     let t = Bed::new();
     let root = format!("dir:{}", debian_root().display());

@@ -318,7 +318,11 @@ fn set_lower(context: BorrowedFd<'_>, lower: &[Layer]) -> Result<(), Fault> {
 
 /// What the kernel's configuration decides otherwise (overlayfs.rst): a container's upper directory
 /// never says where files of lower layers are, and inode numbers are the same whatever layers there are.
-const FEATURES: [(&str, &str); 3] = [("redirect_dir", "off"), ("metacopy", "off"), ("xino", "on")];
+const FEATURES: [(&str, &str); 3] = [
+    ("redirect_dir", "nofollow"),
+    ("metacopy", "off"),
+    ("xino", "on"),
+];
 
 /// `fsconfig(2)` takes strings of less than 256 bytes.
 const FSCONFIG_LIMIT: usize = 256;
