@@ -70,8 +70,17 @@ pub fn connect(path: &Path, limit: Option<Duration>) -> Result<OwnedFd, Fault> {
     let limit = limit.unwrap_or(PATIENCE);
     let limit = limit.clamp(Duration::from_millis(1), PATIENCE);
     set_socket_timeout(&socket, Timeout::Send, Some(limit)).map_err(fault("setsockopt"))?;
-    retry_on_intr(|| connect_to(&socket, &address)).map_err(fault("connect"))?;
+    let connected = retry_on_intr(|| connect_to(&socket, &address));
+    connected.map_err(timed).map_err(fault("connect"))?;
     Ok(socket)
+}
+
+/// Where a socket has a time limit, EAGAIN says that it is up (socket(7), `SO_SNDTIMEO`).
+fn timed(errno: Errno) -> Errno {
+    match errno {
+        Errno::AGAIN => Errno::TIMEDOUT,
+        errno => errno,
+    }
 }
 
 fn advice(errno: Errno) -> &'static str {
@@ -79,7 +88,9 @@ fn advice(errno: Errno) -> &'static str {
         Errno::NOENT | Errno::CONNREFUSED => {
             "no seccomp agent listens there: start it, or correct listenerPath in the seccomp profile"
         }
-        Errno::AGAIN => "the seccomp agent does not accept connections: look at it, or restart it",
+        Errno::TIMEDOUT => {
+            "the seccomp agent does not accept connections: look at it, or restart it"
+        }
         Errno::PROTOTYPE => "a seccomp agent's socket is of the type SOCK_STREAM",
         _ => "the seccomp agent of listenerPath cannot be reached",
     }
@@ -223,7 +234,10 @@ impl Introduction {
                     control.clear();
                 }
                 Err(Errno::INTR) => {}
-                Err(errno) => return Err(Fault::of("sendmsg", errno).because(unsent(errno))),
+                Err(errno) => {
+                    let errno = timed(errno);
+                    return Err(Fault::of("sendmsg", errno).because(unsent(errno)));
+                }
             }
         }
         // Who has forked this process may hold the connection until the execve(2) is done, about which
@@ -235,7 +249,7 @@ impl Introduction {
 
 fn unsent(errno: Errno) -> &'static str {
     match errno {
-        Errno::AGAIN => "the seccomp agent does not read what it is sent",
+        Errno::TIMEDOUT => "the seccomp agent does not read what it is sent",
         Errno::PIPE | Errno::CONNRESET => "the seccomp agent has ended or hung up",
         _ => "the seccomp agent could not be given the filter's listener",
     }
