@@ -17,6 +17,7 @@ pub mod oracle;
 pub mod proc;
 pub mod pty;
 pub mod roots;
+pub mod seccomp_agent;
 pub mod surroundings;
 mod validate;
 pub mod ws;

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use serde_json::{Map, Value};
+
 use littlebox_helper::protocol::{
     Defence, ExistingCgroup, IdMapping, Injection, LayerIdmap, LogPlan, NamespaceKind,
     RootfsSource, SeccompPlan, TerminalSize, UserPlan,
@@ -68,6 +70,10 @@ pub struct Envelope {
     /// The seccomp filter, when the caller has compiled it; `None`: the spec's `linux.seccomp`, and
     /// without that none.
     pub seccomp: Option<SeccompPlan>,
+    /// What a seccomp agent is told (see [`ListenerPlan::state`]).
+    ///
+    /// [`ListenerPlan::state`]: littlebox_helper::protocol::ListenerPlan::state
+    pub state: Map<String, Value>,
     /// How long the start may take, in milliseconds; `None`: without limit.
     pub start_timeout_ms: Option<u64>,
     /// Test only: a failure to provoke.
@@ -101,6 +107,7 @@ impl Envelope {
             joined_ids: None,
             idmap_where_possible: BTreeSet::new(),
             seccomp: None,
+            state: Map::new(),
             start_timeout_ms: None,
             inject: None,
             weaken: None,
@@ -130,6 +137,8 @@ pub struct ExecEnvelope {
     pub gate: bool,
     /// The seccomp filter; `None`: none.
     pub seccomp: Option<SeccompPlan>,
+    /// As in [`Envelope::state`].
+    pub state: Map<String, Value>,
     /// Kill it after this many milliseconds.
     pub timeout_ms: Option<u64>,
     /// As in [`Envelope::start_timeout_ms`].

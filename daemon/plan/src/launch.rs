@@ -62,15 +62,19 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
         "/linux/maskedPaths",
     )?;
     masked_paths.extend(envelope.hidden);
-    let seccomp = match envelope.seccomp {
+    let mut filter = match envelope.seccomp {
         Some(compiled) => Some(compiled),
         None => seccomp::of_spec(spec)?,
     };
+    if let Some(filter) = filter.as_ref().filter(|_| envelope.init) {
+        seccomp::check_init(filter).map_err(|error| error.below(seccomp::OF_SPEC))?;
+    }
+    seccomp::introduce(filter.as_mut(), envelope.state);
     let about = About {
         user: envelope.user,
         create_cwd: envelope.create_cwd,
         terminal_size: envelope.terminal_size,
-        seccomp,
+        seccomp: filter,
     };
     let Some(process) = spec.process() else {
         return Err(PlanError::new(

@@ -31,6 +31,9 @@ pub use launch::{launch_plan, namespace_kind};
 pub use mount::{mount_options, propagation};
 pub use process::{exec_plan, rlimit_name};
 
+/// The newest version of the OCI runtime specification whose words are known here.
+pub const SPEC_VERSION: &str = "1.2.1";
+
 /// Why a spec cannot be planned.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer}: {message}")]
@@ -46,6 +49,14 @@ impl PlanError {
         Self {
             pointer: pointer.into(),
             message: message.into(),
+        }
+    }
+
+    /// The same of a value that stands at `pointer` of a greater document.
+    fn below(self, pointer: &str) -> Self {
+        Self {
+            pointer: format!("{pointer}{}", self.pointer),
+            ..self
         }
     }
 }

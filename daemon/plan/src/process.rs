@@ -7,7 +7,7 @@ use littlebox_helper::protocol::{
 };
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};
 
-use crate::{ExecEnvelope, PlanError, capability, labels, scheduling};
+use crate::{ExecEnvelope, PlanError, capability, labels, scheduling, seccomp};
 
 /// What a terminal measures when nobody says it.
 const DEFAULT_TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
@@ -17,7 +17,8 @@ const DEFAULT_TERMINAL: TerminalSize = TerminalSize { rows: 24, cols: 80 };
 /// # Errors
 /// A [`PlanError`] names the first value that is wrong or cannot be expressed; its pointer is
 /// relative to the process object.
-pub fn exec_plan(process: &Process, envelope: ExecEnvelope) -> Result<ExecPlan, PlanError> {
+pub fn exec_plan(process: &Process, mut envelope: ExecEnvelope) -> Result<ExecPlan, PlanError> {
+    seccomp::introduce(envelope.seccomp.as_mut(), envelope.state);
     let about = About {
         user: envelope.user,
         create_cwd: envelope.create_cwd,

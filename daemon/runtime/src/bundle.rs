@@ -13,10 +13,11 @@ use littlebox_plan::{Authority, Envelope, amend, launch_plan};
 use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags, open};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::error::{Doing, Error, Result, words};
 use crate::id::Id;
+use crate::state::State;
 
 /// The specification's name of the file.
 pub const CONFIG: &str = "config.json";
@@ -85,11 +86,24 @@ impl Bundle {
             authority: Authority::Host,
             create_cwd: true,
             joins,
+            state: self.state(id),
             ..Envelope::new(id.to_string(), run_dir.to_owned(), rootfs, log)
         };
         let plan =
             launch_plan(&self.spec, envelope).map_err(|error| Error::document(CONFIG, error))?;
         Ok((plan, fds))
+    }
+
+    /// What is known of the container's state before it is built.
+    fn state(&self, id: &Id) -> Map<String, Value> {
+        let annotations = self.annotations();
+        State::of(id, &self.dir, &annotations).map()
+    }
+
+    /// The spec's annotations.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let annotations = self.spec.annotations().iter().flatten();
+        annotations.map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     /// Opens the namespaces that have a path: for each kind the index of its descriptor.

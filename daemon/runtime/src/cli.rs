@@ -9,9 +9,7 @@ use crate::error::Result;
 use crate::log::Format;
 use crate::size;
 
-/// The newest version of the specification whose words are known here.
-pub const SPEC_VERSION: &str = "1.2.1";
-/// The oldest.
+/// The oldest version of the specification whose words are known here.
 pub const OLDEST_SPEC_VERSION: &str = "1.0.0";
 
 /// An OCI runtime on littlebox's helper library.

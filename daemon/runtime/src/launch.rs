@@ -1,6 +1,5 @@
 //! From a bundle to a container, for `create` and for `run`.
 
-use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
@@ -215,13 +214,10 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
 }
 
 fn new_record(bundle: &Bundle, plan: &LaunchPlan) -> Record {
-    let annotations = bundle.spec.annotations().iter().flatten();
-    let annotations: BTreeMap<String, String> =
-        annotations.map(|(k, v)| (k.clone(), v.clone())).collect();
     Record {
         bundle: bundle.dir.clone(),
         rootfs: bundle.rootfs.clone(),
-        annotations,
+        annotations: bundle.annotations(),
         created: log::rfc3339(SystemTime::now()),
         process: None,
         cgroup: CgroupPlan {
@@ -232,7 +228,12 @@ fn new_record(bundle: &Bundle, plan: &LaunchPlan) -> Record {
         membership: None,
         uid_map: plan.uid_map.clone(),
         gid_map: plan.gid_map.clone(),
+        agent: plan.process.seccomp.as_ref().and_then(|filter| {
+            let listener = filter.listener.as_ref()?;
+            Some(listener.path.clone())
+        }),
         hooks: HooksPlan {
+            start_container: plan.hooks.start_container.clone(),
             poststart: plan.hooks.poststart.clone(),
             poststop: plan.hooks.poststop.clone(),
             ..HooksPlan::default()

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use littlebox_plan::SPEC_VERSION;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
-use crate::cli::SPEC_VERSION;
 use crate::id::Id;
 use crate::store::Record;
 
@@ -15,7 +16,9 @@ use crate::store::Record;
 pub struct State<'a> {
     oci_version: &'static str,
     id: &'a str,
-    status: &'a str,
+    /// Left out where it is for others to say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<&'a str>,
     /// Left out where there is no process (any more).
     #[serde(skip_serializing_if = "Option::is_none")]
     pid: Option<u32>,
@@ -27,12 +30,33 @@ impl<'a> State<'a> {
     /// The document.
     pub fn new(id: &'a Id, record: &'a Record, status: &'a str, pid: Option<u32>) -> State<'a> {
         State {
+            status: Some(status),
+            pid,
+            ..State::of(id, &record.bundle, &record.annotations)
+        }
+    }
+
+    /// What does not change.
+    pub fn of(
+        id: &'a Id,
+        bundle: &'a Path,
+        annotations: &'a BTreeMap<String, String>,
+    ) -> State<'a> {
+        State {
             oci_version: SPEC_VERSION,
             id: id.as_str(),
-            status,
-            pid,
-            bundle: &record.bundle,
-            annotations: &record.annotations,
+            status: None,
+            pid: None,
+            bundle,
+            annotations,
+        }
+    }
+
+    /// For a plan.
+    pub fn map(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => unreachable!("a structure of strings and numbers is a JSON object"),
         }
     }
 

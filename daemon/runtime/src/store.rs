@@ -57,7 +57,10 @@ pub struct Record {
     pub uid_map: Vec<IdMapping>,
     /// Of a new user namespace.
     pub gid_map: Vec<IdMapping>,
-    /// Those that are still to come: `poststart`, `poststop`.
+    /// The socket of the seccomp agent that is asked at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<PathBuf>,
+    /// Those that are still to come: `startContainer`, `poststart`, `poststop`.
     pub hooks: HooksPlan,
 }
 

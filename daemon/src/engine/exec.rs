@@ -164,6 +164,7 @@ impl Engine {
             stdin: config.stdin || config.input.is_some(),
             gate: config.attach,
             seccomp: prepared.seccomp,
+            state: self.oci_state(handle.id, &container),
             timeout_ms: prepared.timeout_ms,
             start_timeout_ms: Some(self.supervisor.start_timeout_ms()),
         };

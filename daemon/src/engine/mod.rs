@@ -21,6 +21,7 @@ mod limits;
 mod looking;
 mod machine;
 mod machine_end;
+mod oci_state;
 mod patch;
 pub mod paths;
 mod prepare;

@@ -238,6 +238,7 @@ impl Engine {
             envelope.hidden = self.hidden(path);
         }
         envelope.seccomp = prepared.seccomp;
+        envelope.state = self.oci_state(id, config);
         if prepared.default_masks {
             envelope
                 .hidden

@@ -95,7 +95,8 @@ pub(super) fn prepare(
     absolute_sources(config, &mut spec, &at)?;
     patched_limits(config, &mut spec)?;
     let namespaces = namespaces(spec.linux().as_ref());
-    check_plan(&spec, ctx, &root, &namespaces).map_err(|e| at.error(&e.pointer, e.message))?;
+    check_plan(&spec, config.init, ctx, &root, &namespaces)
+        .map_err(|e| at.error(&e.pointer, e.message))?;
     let Some(process) = spec.process().as_ref() else {
         return Err(at.error("/process", "a container needs a process to start".into()));
     };
@@ -313,6 +314,7 @@ fn namespaces(linux: Option<&Linux>) -> BTreeMap<NamespaceKind, NamespaceSource>
 /// Whether the spec can be planned at all: now, and not only at the start.
 fn check_plan(
     spec: &Spec,
+    init: bool,
     ctx: &SpecContext<'_>,
     root: &RootSource,
     namespaces: &BTreeMap<NamespaceKind, NamespaceSource>,
@@ -329,6 +331,7 @@ fn check_plan(
     let rootfs = RootfsSource::Bind { path };
     let mut envelope = Envelope::new(ctx.id.to_string(), PathBuf::new(), rootfs, log);
     envelope.cgroup_path = Some(PathBuf::from("/littlebox"));
+    envelope.init = init;
     let given = namespaces
         .iter()
         .filter(|(_, source)| matches!(source, NamespaceSource::Path(_)));

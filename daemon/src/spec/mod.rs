@@ -30,6 +30,7 @@ use lbctl::types::{ContainerConfig, ContainerId, IdMaps, Resources};
 use littlebox_helper::protocol::{
     Defence, Injection, LayerIdmap, NamespaceKind, SeccompPlan, TerminalSize, UserPlan,
 };
+use littlebox_plan::SPEC_VERSION;
 use littlebox_plan::seccomp::Compiler;
 use oci_spec::runtime::{LinuxResources, Spec};
 
@@ -142,7 +143,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
     let (hostname, domainname) = host_name::for_spec(config, ctx, &namespaces)?;
 
     let mut spec = Spec::default();
-    spec.set_version("1.2.1".to_owned());
+    spec.set_version(SPEC_VERSION.to_owned());
     spec.set_root(Some(root::for_spec(&root, config.read_only)));
     spec.set_process(Some(process::for_spec(config, &user, hostname.as_deref())?));
     spec.set_mounts(Some(mounts.spec));
@@ -164,7 +165,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         idmap_where_possible: mounts.idmap_where_possible,
         create_cwd: true,
         default_masks: hiding::is_default(config),
-        seccomp: seccomp::filter(
+        seccomp: seccomp::of_container(
             config,
             process::container_capabilities(config)?,
             ctx.seccomp,

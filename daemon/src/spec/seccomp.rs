@@ -2,10 +2,25 @@
 
 use lbctl::types::{ContainerConfig, Seccomp};
 use littlebox_helper::protocol::SeccompPlan;
-use littlebox_plan::seccomp::Compiler;
+use littlebox_plan::PlanError;
+use littlebox_plan::seccomp::{Compiler, check_init};
 use serde_json::Value;
 
 use super::ConfigError;
+
+/// The filter of a container's program, and of its init.
+pub(super) fn of_container(
+    config: &ContainerConfig,
+    capabilities: u64,
+    compiler: &Compiler,
+) -> Result<Option<SeccompPlan>, ConfigError> {
+    let filter = filter(config, capabilities, compiler)?;
+    match &filter {
+        Some(filter) if config.init => check_init(filter).map_err(of_profile)?,
+        _ => {}
+    }
+    Ok(filter)
+}
 
 /// The filter for a program with these capabilities. A privileged container has none unless it
 /// asks for one.
@@ -22,11 +37,15 @@ pub(super) fn filter(
             compiler.filter(&Value::Object(profile.clone()), capabilities)
         }
     };
-    filter.map(Some).map_err(|error| ConfigError {
+    filter.map(Some).map_err(of_profile)
+}
+
+fn of_profile(error: PlanError) -> ConfigError {
+    ConfigError {
         pointer: format!("/seccomp{}", error.pointer),
         detail: error.message,
         hint: Some(
             "give \"default\", \"unconfined\" or a profile as Docker and Podman take it".into(),
         ),
-    })
+    }
 }

@@ -28,6 +28,7 @@ mod restart;
 mod restart_policies;
 mod rootfs;
 mod seccomp;
+mod seccomp_agent;
 mod service;
 mod userns;
 mod waits;

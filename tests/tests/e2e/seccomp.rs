@@ -340,7 +340,7 @@ fn a_bad_profile_is_400_at_the_field_and_makes_nothing() {
         (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
             {"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}),
-            "/seccomp/syscalls/0/action",
+            "/seccomp/listenerPath",
         ),
         (
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [

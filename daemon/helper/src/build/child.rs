@@ -11,6 +11,7 @@ use rustix::process::{chroot, fchdir, getpid, pivot_root, umask};
 use rustix::system::{setdomainname, sethostname};
 use rustix::thread::ThreadNameSpaceType;
 
+use super::agent::Agent;
 use super::clocks;
 use super::detached::{Start, Status};
 use super::mounts::{self, Context, Source};
@@ -52,6 +53,8 @@ pub struct Container<'a> {
     pub stdio: Option<ChildStdio>,
     /// How the program is started.
     pub start: Start<'a>,
+    /// Whom its filter leaves calls to.
+    pub agent: Option<Agent<'a>>,
 }
 
 /// Runs the child's part and never returns: at its end is the program, or a report of what failed.
@@ -118,6 +121,7 @@ impl<'a> Container<'a> {
                 Birth::Inside | Birth::Middle => LastFork::None,
             },
             tie: self.start.tie_of_container(&plan.hooks),
+            agent: self.agent.take(),
         };
         program.start(steps, report)
     }
@@ -333,12 +337,22 @@ pub struct Exec<'a> {
     pub stdio: Option<ChildStdio>,
     /// How the program is started.
     pub start: Start<'a>,
+    /// Whom its filter leaves calls to; not connected yet.
+    pub agent: Option<Agent<'a>>,
 }
 
 impl Exec<'_> {
     /// Enters the container and becomes the program.
     pub fn enter(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
         let process = self.process;
+        let tie = self.start.tie_of_exec();
+        if let Some(agent) = &mut self.agent {
+            // Here its path is the host's, and nobody else waits for it.
+            let subject = Some("agent".to_owned());
+            steps.run_on(Step::Seccomp, subject, |_| {
+                agent.connect(tie.filters(), None)
+            })?;
+        }
         if let Some(score) = process.oom_score_adj {
             limits::set_oom_score(score, &mut steps.warnings);
         } else if oom::is_protected() {
@@ -387,7 +401,8 @@ impl Exec<'_> {
             process,
             stdio,
             fork: self.fork,
-            tie: self.start.tie_of_exec(),
+            tie,
+            agent: self.agent.take(),
         };
         program.start(steps, report)
     }

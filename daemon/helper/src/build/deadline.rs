@@ -41,6 +41,12 @@ impl Deadline {
         self.end
     }
 
+    /// How far away it is now; `None`: for ever.
+    pub fn left(self) -> Option<Duration> {
+        self.end
+            .map(|end| end.saturating_duration_since(Instant::now()))
+    }
+
     /// The limit in seconds, for messages: `60 s`.
     pub fn limit(self) -> String {
         format!("{} s", self.limit.as_secs_f64())
@@ -49,9 +55,7 @@ impl Deadline {
     /// Waits until a descriptor is ready for `events` or has hung up; `false`: the time is up.
     pub fn wait(self, fd: BorrowedFd<'_>, events: PollFlags) -> Result<bool, Fault> {
         loop {
-            let left = self
-                .end
-                .map(|end| end.saturating_duration_since(Instant::now()));
+            let left = self.left();
             let timeout = left.and_then(|left| Timespec::try_from(left).ok());
             let mut fds = [PollFd::from_borrowed_fd(fd, events)];
             match poll(&mut fds, timeout.as_ref()) {

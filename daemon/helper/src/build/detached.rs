@@ -103,6 +103,11 @@ impl<'a> Start<'a> {
         }
     }
 
+    /// Whether the program waits for somebody to ask for its start.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Start::Detached(Detached { gate: Some(_), .. }))
+    }
+
     /// Whether this process is the program's supervisor.
     pub fn is_supervised(self) -> bool {
         matches!(self, Start::Supervised)
@@ -115,6 +120,14 @@ impl Tie<'_> {
         match self {
             Tie::DiesWithHelper | Tie::Reaped => true,
             Tie::None { detached, .. } => detached.own_keyring,
+        }
+    }
+
+    /// How many filters are loaded: each of its `startContainer` hooks has one, and the program.
+    pub fn filters(&self) -> usize {
+        match self {
+            Tie::DiesWithHelper | Tie::Reaped => 1,
+            Tie::None { hooks, .. } => hooks.len() + 1,
         }
     }
 

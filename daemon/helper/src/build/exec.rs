@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+use super::agent::Agent;
 use super::child::{self, Exec};
 use super::deadline::Deadline;
-use super::detached::{Detached, Start};
+use super::detached::{Detached, Start, Status};
 use super::guard::Child;
 use super::namespaces::{self, Membership, Origin};
 use super::program::LastFork;
@@ -277,6 +278,11 @@ fn begin_as(
         .transpose()
         .map_err(|fault| fault.of_step(Step::JoinNamespaces))?;
     let fork = fork_of(running);
+    let listener = process.seccomp.as_ref().and_then(|s| s.listener.as_ref());
+    let agent = listener
+        .map(|listener| Agent::new(listener, Status::Running, Some(running.pid)))
+        .transpose()
+        .map_err(|fault| fault.of_step(Step::Seccomp))?;
     let forked = steps.run(Step::Clone, |_| fork_exec(running, fork))?;
     let child = match forked {
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
@@ -292,6 +298,7 @@ fn begin_as(
                 maps,
                 stdio: childs_stdio,
                 start,
+                agent,
             };
             child::run(
                 |steps, report| exec.enter(steps, report),
@@ -300,6 +307,9 @@ fn begin_as(
             )
         }
     };
+    if let Some(agent) = agent.filter(|_| fork != LastFork::PidNamespace) {
+        agent.tell_pid(child.pid);
+    }
     Ok(PendingExec {
         child,
         report,

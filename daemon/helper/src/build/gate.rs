@@ -48,13 +48,14 @@ pub fn make(dir: BorrowedFd<'_>) -> Result<OwnedFd, Fault> {
     Ok(socket)
 }
 
-/// Asks the program that waits behind the socket in `dir` to start, and waits until it runs. Renames
+/// Asks the program that waits behind the socket in `dir` to start, and waits until it runs. `agents`
+/// are the connections to its seccomp agent, one for each filter that will be loaded. Renames
 /// the socket at first, so that nobody can ask a second time, and removes it at the end: as long as
 /// the program does not run, what is signalled is not the program.
 ///
 /// # Errors
 /// What kept the program from running; [`NotWaiting`] when none waits.
-pub fn open(dir: BorrowedFd<'_>) -> Result<(), GateError> {
+pub fn open(dir: BorrowedFd<'_>, agents: Vec<OwnedFd>) -> Result<(), GateError> {
     let socket = socket().map_err(GateError::from_fault)?;
     let address = address(dir).map_err(GateError::from_fault)?;
     match retry_on_intr(|| connect(&socket, &address)) {
@@ -67,8 +68,12 @@ pub fn open(dir: BorrowedFd<'_>) -> Result<(), GateError> {
     // Gone already when somebody deletes the container at this very moment.
     let _ = renameat(dir, NAME, dir, ASKED);
     let report = Report::from(socket);
-    let heard = report
-        .wait_for_end(Deadline::after_ms(None))
+    let mut sent = agents.iter().map(|agent| report.go(Some(agent.as_fd())));
+    let sent = sent.try_for_each(|sent| sent);
+    // The agent is to see the end of what it is sent.
+    drop(agents);
+    let heard = sent
+        .and_then(|()| report.wait_for_end(Deadline::after_ms(None)))
         .and_then(|_| report.drain());
     let _ = unlinkat(dir, ASKED, AtFlags::empty());
     let heard = heard.map_err(GateError::from_fault)?;

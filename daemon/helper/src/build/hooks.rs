@@ -13,6 +13,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+use super::agent::Agent;
 use super::dying::PATIENCE;
 use super::seccomp;
 use crate::fault::{Fault, OrFault};
@@ -35,7 +36,8 @@ pub fn run_all(name: &str, hooks: &[HookPlan], state: &str) -> Result<(), Fault>
 }
 
 /// Runs `startContainer` hooks: as all that is executed in the container they are under the filter of
-/// its process, and one that says nothing of its environment has that one's.
+/// its process, which may leave
+/// calls to an `agent`, and one that says nothing of its environment has that one's.
 ///
 /// # Errors
 /// As [`run_all`].
@@ -44,8 +46,10 @@ pub fn run_in_container(
     state: &str,
     process: &ProcessPlan,
     home: Option<&str>,
+    agent: &mut Option<Agent<'_>>,
 ) -> Result<(), Fault> {
     hooks.iter().try_for_each(|hook| {
+        let mut introduction = agent.as_mut().map(Agent::introduction).transpose()?;
         run("startContainer", hook, state, |command| {
             if hook.env.is_none() {
                 let env = process.env.iter().filter_map(|entry| entry.split_once('='));
@@ -54,7 +58,11 @@ pub fn run_in_container(
             }
             let process = process.clone();
             sys::before_exec(command, move || {
-                let loaded = seccomp::load(&process);
+                // What it prints is told when it fails.
+                let tell = |fault: Fault| {
+                    let _ = writeln!(std::io::stderr(), "{}", fault.sentence());
+                };
+                let loaded = seccomp::load(&process, introduction.take().map(|i| (i, tell)));
                 loaded.map_err(|fault| std::io::Error::from_raw_os_error(fault.errno))
             });
         })
@@ -77,6 +85,8 @@ fn try_run(hook: &HookPlan, state: &str, prepare: impl FnOnce(&mut Command)) -> 
     let mut command = command(hook, state, &output).map_err(describe)?;
     prepare(&mut command);
     let child = command.spawn().map_err(|error| error.to_string())?;
+    // With the connection to an agent.
+    drop(command);
     match wait(child, hook.timeout_s) {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(with_output(how(status), output)),

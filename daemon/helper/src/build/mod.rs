@@ -13,6 +13,7 @@
 //!                  <---- hang-up --------------- execve
 //! ```
 
+pub mod agent;
 mod cgroup_mount;
 mod child;
 mod clocks;
@@ -66,13 +67,14 @@ use crate::protocol::{
 };
 use crate::sys::Forked;
 
+use agent::Agent;
 use child::Container;
 use deadline::Deadline;
 use detached::Start;
 use guard::{CgroupGuard, Child};
 use idmap::Ids;
 use mounts::Source;
-use namespaces::{Namespaces, Origin};
+use namespaces::{Birth, Namespaces, Origin};
 use report::{Heard, Report};
 use stdio::{ChildStdio, Prepared};
 use steps::Steps;
@@ -175,6 +177,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
         }
         Namespaces::of_plan(plan, fds)
     })?;
+    let agent = connect_agent(plan, start, deadline, &mut steps)?;
     let cgroup = CgroupGuard::new(steps.run(Step::Cgroup, |warnings| {
         Cgroup::create(&plan.cgroup, warnings)
     })?);
@@ -196,6 +199,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
                 proc: parts.proc,
                 stdio: parts.childs_stdio,
                 start,
+                agent,
             };
             child::run(
                 |steps, report| container.build(steps, report),
@@ -206,6 +210,10 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     };
     drop(childs_report);
     parts.release_to_child();
+    // Else the one who forks last tells it.
+    if let Some(agent) = agent.filter(|_| namespaces.birth() != Birth::Outside) {
+        agent.tell_pid(child.pid);
+    }
     let watch = Watch {
         plan,
         namespaces: &namespaces,
@@ -230,6 +238,31 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
         stdio,
         cgroup: cgroup.keep(),
         membership: namespaces.membership(),
+    })
+}
+
+/// The agent that the program's filter leaves calls to, connected unless the program waits for its start:
+/// then who asks for that is.
+fn connect_agent<'p>(
+    plan: &'p LaunchPlan,
+    start: Start<'_>,
+    deadline: Deadline,
+    steps: &mut Steps,
+) -> Result<Option<Agent<'p>>, StepFailure> {
+    let filter = plan.process.seccomp.as_ref();
+    let Some(listener) = filter.and_then(|filter| filter.listener.as_ref()) else {
+        return Ok(None);
+    };
+    steps.run_on(Step::Checks, Some("seccomp agent".to_owned()), |_| {
+        let connected = || {
+            let mut agent = Agent::new(listener, Status::Creating, None)?;
+            if !start.is_gated() {
+                let filters = start.tie_of_container(&plan.hooks).filters();
+                agent.connect(filters, deadline.left())?;
+            }
+            Ok(Some(agent))
+        };
+        connected().map_err(|fault: Fault| fault.of_step(Step::Seccomp))
     })
 }
 

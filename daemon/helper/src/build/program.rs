@@ -13,6 +13,7 @@ use rustix::process::{
 };
 use rustix::thread::CapabilitySet;
 
+use super::agent::{Agent, Introduction};
 use super::detached::{Detached, Status, Tie};
 use super::execute::{self, Execution};
 use super::identity;
@@ -37,6 +38,8 @@ pub struct Program<'a> {
     pub fork: LastFork,
     /// What ties it to the helper.
     pub tie: Tie<'a>,
+    /// Whom its filter leaves calls to.
+    pub agent: Option<Agent<'a>>,
 }
 
 /// The fork between a process that is inside and the program.
@@ -53,8 +56,9 @@ pub enum LastFork {
 
 impl Program<'_> {
     /// Becomes the program. Returns only on failure.
-    pub fn start(self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
+    pub fn start(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
         let process = self.process;
+        let agent = self.agent.take();
         let own_keyring = self.tie.has_own_keyring();
         steps.run_if(own_keyring, Step::Keyring, keyring::leave_session)?;
         steps.run(Step::Session, |_| {
@@ -99,7 +103,7 @@ impl Program<'_> {
         match self.fork {
             LastFork::None => {}
             LastFork::Init => self.split_off_init(steps)?,
-            LastFork::PidNamespace => self.enter_pid_namespace(steps, report)?,
+            LastFork::PidNamespace => self.enter_pid_namespace(steps, report, agent.as_ref())?,
         }
         let Err(failure) = match self.tie {
             Tie::None {
@@ -107,9 +111,9 @@ impl Program<'_> {
                     gate: Some(gate), ..
                 },
                 ..
-            } => self.execute_when_asked(*gate, home, steps, report),
+            } => self.execute_when_asked(*gate, home, agent, steps, report),
             Tie::None { .. } | Tie::DiesWithHelper | Tie::Reaped => {
-                self.execute(home, steps, report)
+                self.execute(home, agent, steps, report)
             }
         };
         give_up(failure, report)
@@ -120,6 +124,7 @@ impl Program<'_> {
         &self,
         gate: BorrowedFd<'_>,
         home: Option<String>,
+        mut agent: Option<Agent<'_>>,
         steps: &mut Steps,
         report: &Report,
     ) -> Result<Infallible, StepFailure> {
@@ -131,11 +136,16 @@ impl Program<'_> {
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
         // This closes the report too, which is what the helper waits for. From here on there is
         // nobody to tell: whoever asks for a start that cannot be finds no process.
-        let asked = sys::close_all_but(gate, 3 + self.tie.preserved())
+        let asked = sys::close_all_but([gate], 3 + self.tie.preserved())
             .fault("close_range")
             .and_then(|()| gate::wait(gate));
         let Ok(asked) = asked else { sys::exit_now(1) };
-        let Err(failure) = self.execute(home, steps, &asked);
+        if let Some(agent) = &mut agent
+            && let Err(fault) = agent.take_over(self.tie.filters(), &asked)
+        {
+            give_up(fault.of_step(Step::Seccomp), &asked);
+        }
+        let Err(failure) = self.execute(home, agent, steps, &asked);
         give_up(failure, &asked)
     }
 
@@ -144,11 +154,19 @@ impl Program<'_> {
     fn execute(
         &self,
         home: Option<String>,
+        mut agent: Option<Agent<'_>>,
         steps: &mut Steps,
         report: &Report,
     ) -> Result<Infallible, StepFailure> {
-        self.start_hooks(home.as_deref(), steps)?;
-        steps.run(Step::CloseFds, |_| self.leave_helper(report))?;
+        self.start_hooks(home.as_deref(), &mut agent, steps)?;
+        let introduction = agent.as_mut().map(Agent::introduction).transpose();
+        let introduction = introduction.map_err(|fault| fault.of_step(Step::Seccomp))?;
+        let connection = introduction.as_ref().map(Introduction::descriptor);
+        steps.run(Step::CloseFds, |_| self.leave_helper(report, connection))?;
+        let agent = introduction.map(|introduction| with_report(introduction, report));
+        let agent = agent
+            .transpose()
+            .map_err(|fault| fault.of_step(Step::Seccomp))?;
         let (timings, warnings) = (steps.timings.split_off(0), steps.warnings.split_off(0));
         report
             .say(&FromChild::Ready { timings, warnings }, None)
@@ -161,14 +179,19 @@ impl Program<'_> {
             execution
                 .look()
                 .map_err(|fault| fault.of_step(Step::Exec))?;
-            seccomp::load(self.process).map_err(|fault| fault.of_step(Step::Seccomp))?;
+            seccomp::load(self.process, agent).map_err(|fault| fault.of_step(Step::Seccomp))?;
             Err(execution.execute().of_step(Step::Exec))
         })
     }
 
     /// The `startContainer` hooks, as the program's user, with its capabilities, under its filter and
     /// in its environment.
-    fn start_hooks(&self, home: Option<&str>, steps: &mut Steps) -> Result<(), StepFailure> {
+    fn start_hooks(
+        &self,
+        home: Option<&str>,
+        agent: &mut Option<Agent<'_>>,
+        steps: &mut Steps,
+    ) -> Result<(), StepFailure> {
         let Tie::None { detached, hooks } = self.tie else {
             return Ok(());
         };
@@ -179,7 +202,7 @@ impl Program<'_> {
         steps.run_on(Step::Hooks, subject, |_| {
             let pid = getpid().as_raw_nonzero().get().unsigned_abs();
             let state = (detached.state)(Status::Created, pid);
-            hooks::run_in_container(hooks, &state, self.process, home)
+            hooks::run_in_container(hooks, &state, self.process, home, agent)
         })
     }
 
@@ -210,7 +233,7 @@ impl Program<'_> {
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .fault("prctl(PR_SET_PDEATHSIG)")?;
             }
-            init::split_off(|| seccomp::load(self.process))?;
+            init::split_off(|| seccomp::load_in_init(self.process))?;
             // Only the program comes here.
             self.new_session(true)
         })
@@ -218,14 +241,22 @@ impl Program<'_> {
 
     /// Only the child of this process is seen in the container. From here on most descriptors are
     /// closed behind the backs of their owners, see [`Program::execute`].
-    fn enter_pid_namespace(&self, steps: &mut Steps, report: &Report) -> Result<(), StepFailure> {
+    fn enter_pid_namespace(
+        &self,
+        steps: &mut Steps,
+        report: &Report,
+        agent: Option<&Agent<'_>>,
+    ) -> Result<(), StepFailure> {
         let subject = Some(NamespaceKind::Pid.name().to_owned());
         steps.run_on(Step::JoinNamespaces, subject, |_| {
-            self.close_all_but(report)?;
+            self.close_all_but(report, agent)?;
             let sibling = u64::from(libc::CLONE_PARENT.unsigned_abs());
             match sys::fork_into(sibling, None).fault("clone3")? {
                 Forked::Child => self.take_terminal(),
                 Forked::Parent { pid, pidfd } => {
+                    if let Some(agent) = agent {
+                        agent.tell_pid(pid);
+                    }
                     let told = report.say(&FromChild::Forked { pid }, Some(pidfd.as_fd()));
                     if told.is_err() {
                         // Nobody else knows of it.
@@ -238,22 +269,26 @@ impl Program<'_> {
         })
     }
 
-    /// Closes what is the helper's, but for the report and what the program still waits at.
-    fn close_all_but(&self, report: &Report) -> Result<(), Fault> {
+    /// Closes what is the helper's, but for the report, what the program still waits at, and what leads
+    /// to its agent.
+    fn close_all_but(&self, report: &Report, agent: Option<&Agent<'_>>) -> Result<(), Fault> {
         let first = 3 + self.tie.preserved();
         let gate = match self.tie {
             Tie::None { detached, .. } => detached.gate,
             Tie::DiesWithHelper | Tie::Reaped => None,
         };
-        match gate {
-            Some(gate) => sys::close_all_but_two(report, gate, first),
-            None => sys::close_all_but(report, first),
-        }
-        .fault("close_range")
+        let agents = agent.into_iter().flat_map(Agent::descriptors);
+        let kept = agents.chain(gate).chain([report.as_fd()]);
+        sys::close_all_but(kept, first).fault("close_range")
     }
 
-    /// Cuts what still ties this process to the helper, but for the report.
-    fn leave_helper(&self, report: &Report) -> Result<(), Fault> {
+    /// Cuts what still ties this process to the helper, but for the report and the connection to the
+    /// agent.
+    fn leave_helper(
+        &self,
+        report: &Report,
+        connection: Option<BorrowedFd<'_>>,
+    ) -> Result<(), Fault> {
         if matches!(self.tie, Tie::DiesWithHelper) {
             // After the change of identity, which clears it (prctl(2)). Had the helper died
             // before this, the report that follows would fail.
@@ -266,9 +301,23 @@ impl Program<'_> {
         // Closed, not only flagged: the path of the program is resolved before execve closes
         // what is flagged, and must not find a descriptor of the host (CVE-2024-21626).
         let end = 3 + self.tie.preserved();
-        sys::close_all_but(report, end).fault("close_range")?;
+        let kept = connection.into_iter().chain([report.as_fd()]);
+        sys::close_all_but(kept, end).fault("close_range")?;
         sys::keep_over_exec(3, end).fault("fcntl")
     }
+}
+
+/// An introduction with what tells the helper that the agent could not be given the listener.
+fn with_report(
+    introduction: Introduction,
+    report: &Report,
+) -> Result<(Introduction, impl FnOnce(Fault) + Send + use<>), Fault> {
+    let report = report.duplicate()?;
+    let tell = move |fault: Fault| {
+        // When the helper is gone too there is nobody to tell.
+        let _ = report.say(&FromChild::Failed(fault.of_step(Step::Seccomp)), None);
+    };
+    Ok((introduction, tell))
 }
 
 /// Ends this process with a report of what failed.

@@ -123,6 +123,12 @@ impl Report {
         }
     }
 
+    /// Another descriptor of the same end.
+    pub fn duplicate(&self) -> Result<Report, Fault> {
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(&self.0, 0);
+        duplicate.fault("fcntl(F_DUPFD_CLOEXEC)").map(Report)
+    }
+
     /// The child's side: waits for [`Report::go`].
     pub fn wait_for_go(&self) -> Result<Option<OwnedFd>, Fault> {
         match self

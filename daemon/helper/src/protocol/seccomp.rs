@@ -1,6 +1,7 @@
 //! A seccomp filter on its way to the helper.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -18,6 +19,30 @@ pub struct SeccompPlan {
     /// Names in the profile that no system call here has; they were passed over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<String>,
+    /// Who decides about calls for which the program returns `SECCOMP_RET_USER_NOTIF`; `None`: it
+    /// returns that for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<ListenerPlan>,
+}
+
+/// A seccomp agent: a process of the host that is given the filter's listener and decides about the
+/// calls that the filter leaves to it (OCI config-linux.md, "Seccomp"; seccomp_unotify(2)).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerPlan {
+    /// Absolute path of its socket on the host (`AF_UNIX`, `SOCK_STREAM`).
+    pub path: PathBuf,
+    /// Passed on to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<String>,
+    /// Names of the calls that are left to it.
+    pub calls: Vec<String>,
+    /// Whether those that no rule names are left to it too.
+    #[serde(default)]
+    pub others: bool,
+    /// The container's state (OCI runtime.md, "State"); the helper adds `status` and `pid` where they
+    /// are missing.
+    #[serde(default)]
+    pub state: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One instruction of classic BPF, `struct sock_filter` of `linux/filter.h`.

@@ -72,7 +72,7 @@ pub enum Step {
     NoNewPrivileges,
     /// Every other descriptor closed.
     CloseFds,
-    /// The seccomp filter loaded.
+    /// The seccomp filter loaded, its agent reached.
     Seccomp,
     /// `execve`.
     Exec,

@@ -198,6 +198,15 @@ pub(super) fn seccomp(plan: &LaunchPlan) -> Explanation {
             filter.unknown.join(", ").escape_debug()
         ));
     }
+    if let Some(listener) = &filter.listener {
+        let mut calls = listener.calls.clone();
+        calls.extend(listener.others.then(|| "what no rule names".to_owned()));
+        what.push_str(&format!(
+            " An agent of the host, which listens at {}, decides about: {}; without it they fail with ENOSYS.",
+            listener.path.display().to_string().escape_debug(),
+            calls.join(", ").escape_debug()
+        ));
+    }
     Some((what, vec!["setpriv --seccomp-filter filter.bpf sh".into()]))
 }
 

@@ -12,6 +12,7 @@ mod assembler;
 mod cache;
 mod compile;
 mod errno;
+mod notify;
 mod profile;
 mod rules;
 #[cfg(test)]
@@ -22,12 +23,16 @@ use oci_spec::runtime::Spec;
 
 pub use arch::Arch;
 pub use cache::Compiler;
-pub use profile::Profile;
+pub use notify::{check_init, introduce};
+pub use profile::{FLAGS, Profile};
 
 use crate::{PlanError, capability};
 
 /// littlebox's own profile, in the format of Docker and Podman.
 pub const DEFAULT_PROFILE: &str = include_str!("default.json");
+
+/// Where the profile stands in a spec.
+pub(crate) const OF_SPEC: &str = "/linux/seccomp";
 
 /// The kernel's limit (`BPF_MAXINSNS`).
 const MAX_INSTRUCTIONS: usize = 4096;
@@ -49,7 +54,8 @@ pub struct Target {
 /// Compiles a profile. `name` is what people call it.
 ///
 /// # Errors
-/// The program would be larger than the kernel takes, or nothing could be executed under it.
+/// The program would be larger than the kernel takes, nothing could be executed under it, or nobody is
+/// named to whom it leaves calls.
 pub fn compile(profile: &Profile, target: &Target, name: &str) -> Result<SeccompPlan, PlanError> {
     if !rules::may_execute(profile, target) {
         return Err(PlanError::new(
@@ -67,11 +73,18 @@ pub fn compile(profile: &Profile, target: &Target, name: &str) -> Result<Seccomp
             ),
         ));
     }
+    let listener = notify::listener(profile, target)?;
+    let mut flags = profile.flags;
+    if listener.is_none() {
+        // Nothing waits that could be killable (EINVAL).
+        flags &= !profile::WAIT_KILLABLE_RECV;
+    }
     Ok(SeccompPlan {
         program,
-        flags: profile.flags,
+        flags,
         profile: name.to_owned(),
         unknown: rules::unknown_names(profile, target),
+        listener,
     })
 }
 
@@ -81,15 +94,11 @@ pub fn compile(profile: &Profile, target: &Target, name: &str) -> Result<Seccomp
 /// # Errors
 /// As [`Profile::read`] and [`compile`], with the pointer into `config.json`.
 pub fn of_spec(spec: &Spec) -> Result<Option<SeccompPlan>, PlanError> {
-    const BASE: &str = "/linux/seccomp";
     let Some(seccomp) = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref()) else {
         return Ok(None);
     };
-    let below = |error: PlanError| PlanError {
-        pointer: format!("{BASE}{}", error.pointer),
-        ..error
-    };
-    let json = serde_json::to_value(seccomp).map_err(|e| PlanError::new(BASE, e.to_string()))?;
+    let below = |error: PlanError| error.below(OF_SPEC);
+    let json = serde_json::to_value(seccomp).map_err(|e| PlanError::new(OF_SPEC, e.to_string()))?;
     let capabilities = spec
         .process()
         .as_ref()

@@ -4,6 +4,8 @@
 //! Unknown fields are errors: a misspelt `defaultErrnoRet` must not become a weaker filter in
 //! silence. `null` is as good as absent, because the tools of the field write it.
 
+use std::path::PathBuf;
+
 use serde_json::{Map, Value};
 
 use super::arch::{Arch, Named};
@@ -19,8 +21,18 @@ pub struct Profile {
     pub(super) guests: Vec<Arch>,
     /// `SECCOMP_FILTER_FLAG_*`.
     pub(super) flags: u32,
+    /// The seccomp agent, where one is named.
+    pub(super) listener: Option<Listener>,
     /// In the order of the text.
     pub(super) rules: Vec<Rule>,
+}
+
+/// Who decides about calls with [`Action::Notify`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listener {
+    /// Its socket on the host.
+    pub(super) path: PathBuf,
+    pub(super) metadata: Option<String>,
 }
 
 /// What happens to a call (seccomp(2), "Return values").
@@ -31,6 +43,8 @@ pub(super) enum Action {
     Trap,
     Errno(u16),
     Trace(u16),
+    /// A process of the host decides.
+    Notify,
     Log,
     Allow,
 }
@@ -43,6 +57,7 @@ impl Action {
             Action::KillThread => 0,
             Action::Trap => 0x0003_0000,
             Action::Errno(n) => 0x0005_0000 | u32::from(n),
+            Action::Notify => 0x7fc0_0000,
             Action::Trace(n) => 0x7ff0_0000 | u32::from(n),
             Action::Log => 0x7ffc_0000,
             Action::Allow => 0x7fff_0000,
@@ -53,7 +68,7 @@ impl Action {
     pub(super) fn denies(self) -> bool {
         match self {
             Action::KillProcess | Action::KillThread | Action::Trap | Action::Errno(_) => true,
-            Action::Trace(_) | Action::Log | Action::Allow => false,
+            Action::Trace(_) | Action::Notify | Action::Log | Action::Allow => false,
         }
     }
 }
@@ -104,6 +119,17 @@ pub(super) enum Op {
     MaskedEq,
 }
 
+/// `SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV` (Linux 5.19).
+pub(super) const WAIT_KILLABLE_RECV: u32 = 1 << 5;
+
+/// The flags of a profile, and their bits (`linux/seccomp.h`).
+pub const FLAGS: [(&str, u32); 4] = [
+    ("SECCOMP_FILTER_FLAG_LOG", 1 << 1),
+    ("SECCOMP_FILTER_FLAG_SPEC_ALLOW", 1 << 2),
+    ("SECCOMP_FILTER_FLAG_TSYNC", 1),
+    ("SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", WAIT_KILLABLE_RECV),
+];
+
 /// EPERM, what the specification says when a profile does not.
 const DEFAULT_ERRNO: u16 = 1;
 /// The kernel's `MAX_ERRNO`; a greater one would be cut.
@@ -131,15 +157,6 @@ impl Profile {
             "syscalls",
             "comment",
         ])?;
-        for listener in ["listenerPath", "listenerMetadata"] {
-            if let Some(at) = root.get(listener)
-                && !at.text()?.is_empty()
-            {
-                return Err(
-                    at.error("there is no seccomp listener here: SCMP_ACT_NOTIFY is not supported")
-                );
-            }
-        }
         let Some(default) = root.get("defaultAction") else {
             return Err(root.error_at("defaultAction", "a profile needs a defaultAction"));
         };
@@ -152,9 +169,32 @@ impl Profile {
             default: action(&root, &default, "defaultErrnoRet", "defaultErrno")?,
             guests: guests(&root)?,
             flags: flags(&root)?,
+            listener: listener(&root)?,
             rules: syscalls.iter().map(rule).collect::<Result<_, _>>()?,
         })
     }
+}
+
+fn listener(root: &At<'_>) -> Result<Option<Listener>, PlanError> {
+    let given = |name| match root.get(name) {
+        Some(at) if at.text()?.is_empty() => Ok(None),
+        other => Ok(other),
+    };
+    let (path, metadata) = (given("listenerPath")?, given("listenerMetadata")?);
+    let Some(path) = path else {
+        return match metadata {
+            None => Ok(None),
+            Some(at) => Err(at.error("listenerMetadata is for the agent that listenerPath names")),
+        };
+    };
+    let text = path.text()?;
+    if !text.starts_with('/') || text.contains('\0') {
+        return Err(path.error("listenerPath is the absolute path of a UNIX socket"));
+    }
+    Ok(Some(Listener {
+        path: text.into(),
+        metadata: metadata.map(|at| Ok(at.text()?.to_owned())).transpose()?,
+    }))
 }
 
 /// Docker's list of what runs on which machine. It is no wish: each profile has the same one for
@@ -198,20 +238,14 @@ fn arch(at: &At<'_>) -> Result<Named, PlanError> {
 fn flags(root: &At<'_>) -> Result<u32, PlanError> {
     let mut flags = 0;
     for at in root.list("flags")? {
-        flags |= match at.text()? {
-            "SECCOMP_FILTER_FLAG_TSYNC" => 1,
-            "SECCOMP_FILTER_FLAG_LOG" => 2,
-            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => 4,
-            "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV" => {
-                return Err(at.error("this flag is for SCMP_ACT_NOTIFY, which is not supported"));
-            }
-            other => {
-                return Err(at.error(format!(
-                    "{} is not a flag; SECCOMP_FILTER_FLAG_ TSYNC, LOG and SPEC_ALLOW are",
-                    shown(other)
-                )));
-            }
+        let name = at.text()?;
+        let Some((_, bit)) = FLAGS.iter().find(|(known, _)| *known == name) else {
+            return Err(at.error(format!(
+                "{} is not a flag; SECCOMP_FILTER_FLAG_ LOG, SPEC_ALLOW, TSYNC and WAIT_KILLABLE_RECV are",
+                shown(name)
+            )));
         };
+        flags |= bit;
     }
     Ok(flags)
 }
@@ -281,11 +315,7 @@ fn action(beside: &At<'_>, at: &At<'_>, number: &str, name: &str) -> Result<Acti
         "SCMP_ACT_TRACE" => Action::Trace(errno),
         "SCMP_ACT_ALLOW" => Action::Allow,
         "SCMP_ACT_LOG" => Action::Log,
-        "SCMP_ACT_NOTIFY" => {
-            return Err(
-                at.error("SCMP_ACT_NOTIFY is not supported: there is no seccomp listener here")
-            );
-        }
+        "SCMP_ACT_NOTIFY" => Action::Notify,
         other => {
             return Err(at.error(format!(
                 "{} is not an action like SCMP_ACT_ERRNO",

@@ -85,11 +85,27 @@ pub(super) fn may_execute(profile: &Profile, target: &Target) -> bool {
     let decisions = decide(profile, target, target.arch);
     let execve = target.arch.number("execve");
     let decision = execve.and_then(|number| decisions.calls.get(&number));
-    let possible = |action: Action| matches!(action, Action::Allow | Action::Log);
+    let possible = |action: Action| matches!(action, Action::Allow | Action::Log | Action::Notify);
     decision.map_or(possible(decisions.otherwise), |decision| {
         let mut clauses = decision.clauses.iter();
         possible(decision.otherwise) || clauses.any(|clause| possible(clause.action))
     })
+}
+
+/// Names in rules that leave a call to the agent, of calls that the machine has.
+pub(super) fn notified_names(profile: &Profile, target: &Target) -> Vec<String> {
+    let of_rule = |rule: &&Rule| rule.action == Action::Notify && applies(rule, target);
+    let names = profile.rules.iter().filter(of_rule).flat_map(|r| &r.names);
+    let is_there = |name: &&String| {
+        let guests = target.arch.guests().iter();
+        let wanted = guests.filter(|guest| profile.guests.contains(guest));
+        let mut arches = wanted.chain([&target.arch]);
+        arches.any(|arch| arch.number(name).is_some())
+    };
+    let mut notified: Vec<String> = names.filter(is_there).cloned().collect();
+    notified.sort();
+    notified.dedup();
+    notified
 }
 
 /// Names in rules that apply and that no architecture here knows.

@@ -63,7 +63,7 @@ fn what_a_plan_cannot_say_is_refused_where_it_stands() {
         ),
         (
             json!({"linux": {"seccomp": {"defaultAction": "SCMP_ACT_NOTIFY"}}}),
-            "/linux/seccomp/defaultAction",
+            "/linux/seccomp/listenerPath",
         ),
         (
             json!({"linux": {"intelRdt": {"closID": "x"}}}),

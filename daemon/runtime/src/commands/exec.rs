@@ -18,6 +18,7 @@ use crate::console::{self, PidfdOf};
 use crate::error::{Doing, Error, Result};
 use crate::foreground::{self, Signals};
 use crate::launch::check_preserved;
+use crate::state::State;
 use crate::store::{Entry, Record, Status, Store};
 use crate::{log, pidfile};
 
@@ -26,7 +27,7 @@ pub fn run(store: &Store, arguments: &Exec) -> Result<u8> {
     check_preserved(arguments.handed.preserve_fds)?;
     let (entry, record) = find(store, &arguments.id)?;
     check_status(&entry, &record, arguments)?;
-    let mut plan = plan(&entry, arguments)?;
+    let mut plan = plan(&entry, &record, arguments)?;
     let socket = arguments.handed.console_socket.as_deref();
     let console = console::prepare(&mut plan.terminal, !arguments.detach, socket)?;
     let pidfd_socket = arguments.handed.connect_pidfd_socket()?;
@@ -128,7 +129,7 @@ fn enter_cgroup(record: &Record, below: &[String]) -> Result<Cgroup> {
 }
 
 /// The process of `--process`, or the container's with what the flags say.
-fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
+fn plan(entry: &Entry, record: &Record, arguments: &Exec) -> Result<ProcessPlan> {
     let document = arguments.process.as_deref();
     let process = match document {
         Some(path) => from_file(path)?,
@@ -136,6 +137,9 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
     };
     let spec = parse_spec(&entry.read_config()?)?;
     let filter = seccomp::of_spec(&spec).map_err(|error| Error::document(CONFIG, error))?;
+    let pid = record.process.map(|process| process.pid);
+    let status = entry.status(record)?.to_string();
+    let state = State::new(entry.id(), record, &status, pid);
     // The rest of an exec's plan is the daemon's.
     let nowhere = || LogPlan {
         path: "/dev/null".into(),
@@ -152,6 +156,7 @@ fn plan(entry: &Entry, arguments: &Exec) -> Result<ProcessPlan> {
         stdin: false,
         gate: false,
         seccomp: filter,
+        state: state.map(),
         timeout_ms: None,
         start_timeout_ms: None,
     };

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
 
+use littlebox_plan::SPEC_VERSION;
 use serde::Serialize;
 
 use super::find;
-use crate::cli::{List, ListFormat, SPEC_VERSION};
+use crate::cli::{List, ListFormat};
 use crate::error::{Error, Result};
 use crate::output;
 use crate::store::{Entry, Record, Status, Store};

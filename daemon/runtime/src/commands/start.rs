@@ -1,6 +1,10 @@
 //! `start`.
 
+use std::os::fd::OwnedFd;
+
+use littlebox_helper::build::agent;
 use littlebox_helper::build::gate::{self, GateError};
+use littlebox_helper::protocol::Step;
 
 use super::{delete, find_locked, run_hooks};
 use crate::error::{Error, Result};
@@ -20,7 +24,7 @@ pub fn run(store: &Store, id: &str) -> Result<()> {
             return Err(Error::wrong_state("start", entry.id(), status));
         }
     }
-    match gate::open(entry.dir()) {
+    match gate::open(entry.dir(), connect_agent(&record)?) {
         Ok(()) => {}
         Err(GateError::NotWaiting) => return refused("cannot start a container that has stopped"),
         Err(GateError::Failed(failure)) => return Err(failure.into()),
@@ -28,6 +32,18 @@ pub fn run(store: &Store, id: &str) -> Result<()> {
     // Other commands may come now, a poststart hook's among them.
     entry.unlock();
     poststart(&entry, &record)
+}
+
+/// The seccomp agent, once for each filter that the start loads. Where it cannot be reached, the container
+/// still waits for its start.
+fn connect_agent(record: &Record) -> Result<Vec<OwnedFd>> {
+    let Some(path) = &record.agent else {
+        return Ok(Vec::new());
+    };
+    let filters = 0..=record.hooks.start_container.len();
+    let connections = filters.map(|_| agent::connect(path, None));
+    let connections = connections.collect::<std::result::Result<_, _>>();
+    connections.map_err(|fault| fault.of_step(Step::Seccomp).into())
 }
 
 /// The hooks that come when the program runs. One that fails ends the container, and it is undone

@@ -6,5 +6,6 @@ mod hooks;
 mod lifecycle;
 mod mounts;
 mod process;
+mod seccomp;
 mod support;
 mod terminal;

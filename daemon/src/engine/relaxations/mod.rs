@@ -10,6 +10,7 @@ use lbctl::types::{
     ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DeviceConfig, MountConfig,
     MountKind, Seccomp,
 };
+use serde_json::{Map, Value};
 
 /// The relaxations of a configuration, in a stable order.
 pub(super) fn of(config: &ContainerConfig, socket: &Path) -> Vec<String> {
@@ -47,7 +48,10 @@ pub(super) fn of(config: &ContainerConfig, socket: &Path) -> Vec<String> {
         Some(Seccomp::Unconfined) if !config.privileged => {
             list.push("seccomp unconfined: every system call".to_owned());
         }
-        Some(Seccomp::Profile(_)) => list.push("a seccomp profile of its own".to_owned()),
+        Some(Seccomp::Profile(profile)) => {
+            list.push("a seccomp profile of its own".to_owned());
+            list.extend(seccomp_agent(profile));
+        }
         Some(Seccomp::Unconfined | Seccomp::Default) | None => {}
     }
     if config.apparmor.as_deref() == Some("unconfined") {
@@ -87,6 +91,18 @@ pub(super) fn of(config: &ContainerConfig, socket: &Path) -> Vec<String> {
         list.push("spared by the OOM killer".to_owned());
     }
     list
+}
+
+/// The agent of a seccomp profile that leaves calls to one.
+fn seccomp_agent(profile: &Map<String, Value>) -> Option<String> {
+    let rules = profile.get("syscalls").and_then(Value::as_array);
+    let rules = rules.into_iter().flatten().map(|rule| rule.get("action"));
+    let mut actions = rules.chain([profile.get("defaultAction")]).flatten();
+    let asks = actions.any(|action| action == "SCMP_ACT_NOTIFY");
+    let path = profile.get("listenerPath").filter(|_| asks)?.as_str()?;
+    Some(format!(
+        "seccomp agent at {path}: it decides about system calls"
+    ))
 }
 
 /// A map of the host's root.
@@ -263,6 +279,22 @@ mod tests {
         let map = json!([{"containerID": 0, "hostID": 0, "size": 1}]);
         let spec = json!({"linux": {"uidMappings": map}});
         assert!(spec::of(&spec).contains(&host_root(0)));
+    }
+
+    #[test]
+    fn an_agent_that_a_profile_asks_is_told() {
+        let told = "seccomp agent at /run/a: it decides about system calls".to_owned();
+        let of = |profile: &serde_json::Value| list(json!({"seccomp": profile})).contains(&told);
+        let of_spec = |profile: &serde_json::Value| {
+            spec::of(&json!({"linux": {"seccomp": profile}})).contains(&told)
+        };
+        let mut profile = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/a"});
+        assert!(!of(&profile) && !of_spec(&profile));
+        profile["syscalls"] = json!([{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]);
+        assert!(of(&profile) && of_spec(&profile));
+        profile["syscalls"] = json!(null);
+        profile["defaultAction"] = "SCMP_ACT_NOTIFY".into();
+        assert!(of(&profile) && of_spec(&profile));
     }
 
     #[test]

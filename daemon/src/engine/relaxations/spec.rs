@@ -23,6 +23,8 @@ pub(super) fn of(spec: &Value) -> Vec<String> {
     if spec.pointer("/linux/seccomp").is_none_or(Value::is_null) {
         list.push("seccomp unconfined".to_owned());
     }
+    let profile = spec.pointer("/linux/seccomp").and_then(Value::as_object);
+    list.extend(profile.and_then(super::seccomp_agent));
     let masked = strings(spec, "/linux/maskedPaths");
     list.extend(missing("unmasked", Some(&masked), &DEFAULT_MASKED_PATHS));
     let read_only = strings(spec, "/linux/readonlyPaths");

@@ -99,6 +99,7 @@ fn exec_envelope() -> ExecEnvelope {
         stdin: false,
         gate: false,
         seccomp: None,
+        state: serde_json::Map::new(),
         timeout_ms: None,
         start_timeout_ms: None,
     }

@@ -1,6 +1,7 @@
 //! What a program does is compared with what its profile says, in a machine of our own.
 
 mod machine;
+mod notify;
 mod profiles;
 mod random;
 
@@ -17,6 +18,7 @@ fn errno(n: u32) -> u32 {
 
 const ALLOW: u32 = 0x7fff_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
+const USER_NOTIF: u32 = 0x7fc0_0000;
 const EPERM: u32 = 0x0005_0001;
 
 /// The eleven of the default.

@@ -112,6 +112,7 @@ fn profile() -> impl Strategy<Value = Profile> {
         default,
         guests,
         flags: 0,
+        listener: None,
         rules,
     })
 }

@@ -19,10 +19,13 @@ use tempfile::TempDir;
 #[path = "../../../../../tests/src/surroundings.rs"]
 mod surroundings;
 
+#[path = "../../../../../tests/src/seccomp_agent.rs"]
+pub mod seccomp_agent;
+
 /// What busybox is called as.
-const APPLETS: [&str; 16] = [
-    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ls", "mount",
-    "readlink", "sleep", "stat", "stty", "true",
+const APPLETS: [&str; 18] = [
+    "sh", "cat", "echo", "env", "false", "grep", "head", "hostname", "id", "ls", "mkdir", "mount",
+    "readlink", "sleep", "stat", "stty", "touch", "true",
 ];
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
