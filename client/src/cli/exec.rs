@@ -103,7 +103,7 @@ pub async fn exec(ctx: &Context, args: ExecArgs) -> Result<i32, Failure> {
         if ctx.json {
             output::json(&exec)?;
         } else {
-            super::run::warn(&exec.warnings);
+            super::output::warnings(&exec.warnings);
             output::line(&exec.id.to_string())?;
         }
         return Ok(0);
@@ -117,7 +117,7 @@ pub async fn exec(ctx: &Context, args: ExecArgs) -> Result<i32, Failure> {
         Ok(made) => made?,
         Err(sig) => return Ok(sig.exit_code()),
     };
-    super::run::warn(&exec.warnings);
+    super::output::warnings(&exec.warnings);
     let target = Target::Exec(exec.id.to_string());
     let options = Options {
         from: AttachFrom::Start,

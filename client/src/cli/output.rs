@@ -1,10 +1,11 @@
-//! What goes to stdout: text, JSON, tables.
+//! What goes to stdout: text, JSON, tables; and warnings.
 
 use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
 use super::error::Failure;
+use super::sanitize;
 use super::table::Table;
 use super::terminal;
 
@@ -39,6 +40,13 @@ pub fn json(value: &impl Serialize) -> Result<(), Failure> {
 pub fn json_line(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string(value).map_err(encode)?;
     line(&text)
+}
+
+/// Writes the daemon's warnings to stderr.
+pub fn warnings(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {}", sanitize::text(warning));
+    }
 }
 
 fn encode(e: serde_json::Error) -> Failure {

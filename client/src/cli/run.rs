@@ -125,7 +125,7 @@ async fn foreground(
         Ok(made) => made?,
         Err(sig) => return Ok(sig.exit_code()),
     };
-    warn(&container.warnings);
+    output::warnings(&container.warnings);
     let target = Target::Container(container.summary.id.to_string());
     let options = Options {
         from: AttachFrom::Start,
@@ -240,17 +240,10 @@ fn exit_status(exit: &Exit) -> i32 {
     }
 }
 
-/// Warnings of what was made.
-pub fn warn(warnings: &[String]) {
-    for warning in warnings {
-        eprintln!("warning: {}", super::sanitize::text(warning));
-    }
-}
-
 fn tell_made(ctx: &Context, container: &Container) -> Result<(), Failure> {
     if ctx.json {
         return output::json(container);
     }
-    warn(&container.warnings);
+    output::warnings(&container.warnings);
     output::line(&container.summary.id.to_string())
 }

@@ -79,7 +79,7 @@ fn foreign(headers: &HeaderMap) -> Option<ApiError> {
                 return Some(
                     ApiError::new(
                         "forbidden",
-                        format!("the {name} '{text}' is not this machine"),
+                        format!("the {name} header names '{text}', which is not this host"),
                     )
                     .hint("use http://localhost/ as the address on the Unix socket"),
                 );
