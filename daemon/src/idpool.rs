@@ -5,28 +5,37 @@
 //! by 65,536 and whose target is the state directory of the daemon that has it. Making a symbolic
 //! link is atomic and carries its content, so daemons that share a registry never have the same
 //! range, however their pools overlap; and what a daemon that was killed has left is found by its
-//! name. A claim whose daemon has no database any more is stale and may be taken over.
+//! name. A claim whose daemon has no database any more is stale, and is removed when a daemon starts
+//! or wants a range that is claimed.
 
-use std::collections::{BTreeMap, VecDeque};
+mod neighbours;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use lbctl::types::ContainerId;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, open, readlinkat, symlinkat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, flock, open, readlinkat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+
+use neighbours::Looks;
 
 /// Ids of one claim: 16 bits, so that a container has every id that programs expect (65534 is
 /// nobody).
 pub const UNIT: u32 = 65_536;
 /// Ranges that are kept claimed after their containers are gone, for the next ones.
 const SPARE: usize = 64;
+/// How long another daemon may hold the registry's lock: one that is stopped never gives it back.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(2);
 
 /// What the pool is made of; checked by the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +110,7 @@ pub struct IdPool {
     owner: PathBuf,
     registry: OwnedFd,
     ranges: Mutex<Ranges>,
+    looks: Looks,
 }
 
 #[derive(Debug, Default)]
@@ -111,6 +121,18 @@ struct Ranges {
     spare: VecDeque<u32>,
     /// Where to look for the next one.
     next: u32,
+}
+
+impl Ranges {
+    fn give(&mut self, id: ContainerId, range: IdRange) {
+        self.used.extend(range.units().map(|unit| (unit, id)));
+    }
+
+    fn take_back(&mut self, range: IdRange) {
+        for unit in range.units() {
+            self.used.remove(&unit);
+        }
+    }
 }
 
 impl IdPool {
@@ -129,54 +151,8 @@ impl IdPool {
                 next,
                 ..Ranges::default()
             }),
+            looks: Looks::default(),
         })
-    }
-
-    /// Tells the other daemons of this machine of this one and its run directory, which their
-    /// containers are not to see either. It stays told as long as there is a database.
-    pub fn announce(&self, run: &Path) -> io::Result<()> {
-        let _locked = self.lock()?;
-        match mkdirat(&self.registry, DAEMONS, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let daemons = self.daemons()?;
-        for (name, target) in links(&daemons)? {
-            let is_run = name.to_bytes().ends_with(RUN.as_bytes());
-            if target == self.owner || !is_run && !is_alive(&target) {
-                let run = [name.to_bytes(), RUN.as_bytes()].concat();
-                let _ = unlinkat(&daemons, run, AtFlags::empty());
-                unlinkat(&daemons, name, AtFlags::empty())?;
-            }
-        }
-        let name = format!("{:08x}", hash(&self.owner));
-        let run_name = format!("{name}{RUN}");
-        // Of another daemon with the same hash: it announces itself at its next start.
-        let _ = unlinkat(&daemons, &run_name, AtFlags::empty());
-        let _ = unlinkat(&daemons, &name, AtFlags::empty());
-        symlinkat(run, &daemons, run_name)?;
-        Ok(symlinkat(&self.owner, &daemons, name)?)
-    }
-
-    /// The state and run directories of every daemon of this machine that has announced itself.
-    pub fn neighbours(&self) -> Vec<PathBuf> {
-        let found = self.daemons().and_then(|daemons| links(&daemons));
-        let found = found.inspect_err(|error| tracing::warn!(%error, "cannot read the registry"));
-        found
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(_, target)| target)
-            .collect()
-    }
-
-    fn daemons(&self) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::openat(
-            &self.registry,
-            DAEMONS,
-            flags,
-            Mode::empty(),
-        )?)
     }
 
     /// The configuration.
@@ -201,15 +177,28 @@ impl IdPool {
     }
 
     /// A range that nobody has.
+    ///
+    /// # Errors
+    /// [`PoolError::Exhausted`], and those of the registry.
     pub fn allocate(&self, id: ContainerId) -> Result<IdRange, PoolError> {
+        if let Some(range) = self.take_spare(id) {
+            return Ok(range);
+        }
+        if let Some(range) = self.find(id)? {
+            return Ok(range);
+        }
+        // Some may be claimed by daemons that are gone.
+        self.remove_stale_claims()?;
+        self.find(id)?.ok_or(PoolError::Exhausted {
+            ranges: self.config.ranges(),
+        })
+    }
+
+    fn take_spare(&self, id: ContainerId) -> Option<IdRange> {
         let mut ranges = self.ranges();
-        let first = match ranges.spare.pop_front() {
-            Some(first) => first,
-            None => self.find(&mut ranges)?,
-        };
-        let range = self.range(first);
-        ranges.used.extend(range.units().map(|unit| (unit, id)));
-        Ok(range)
+        let range = self.range(ranges.spare.pop_front()?);
+        ranges.give(id, range);
+        Some(range)
     }
 
     /// What [`IdPool::allocate`] would look at first: for a plan that is not carried out.
@@ -226,35 +215,57 @@ impl IdPool {
         }
     }
 
-    fn find(&self, ranges: &mut Ranges) -> Result<u32, PoolError> {
-        let all = self.config.ranges();
+    /// Claims a range that nobody has claimed.
+    fn find(&self, id: ContainerId) -> io::Result<Option<IdRange>> {
         let _locked = self.lock()?;
-        for _ in 0..all {
-            let first = self.config.start + ranges.next * self.config.size;
-            ranges.next = (ranges.next + 1) % all;
-            let range = self.range(first);
-            let unused = range.units().all(|unit| !ranges.used.contains_key(&unit));
-            if unused && self.claim(range)?.is_ok() {
-                return Ok(first);
+        for _ in 0..self.config.ranges() {
+            let Some(range) = self.reserve_next(id) else {
+                continue;
+            };
+            let claimed = self.claim(range);
+            if let Ok(Ok(())) = claimed {
+                return Ok(Some(range));
             }
+            self.ranges().take_back(range);
+            claimed?.unwrap_or_else(drop);
         }
-        Err(PoolError::Exhausted { ranges: all })
+        Ok(None)
+    }
+
+    /// The next range, unless a container of this daemon has it.
+    fn reserve_next(&self, id: ContainerId) -> Option<IdRange> {
+        let mut ranges = self.ranges();
+        let range = self.range(self.config.start + ranges.next * self.config.size);
+        ranges.next = (ranges.next + 1) % self.config.ranges();
+        let unused = range.units().all(|unit| !ranges.used.contains_key(&unit));
+        unused.then(|| ranges.give(id, range))?;
+        Some(range)
     }
 
     /// Takes back the range of a container that was recorded; [`IdPool::settle`] claims it.
     pub fn adopt(&self, id: ContainerId, range: IdRange) {
-        self.ranges()
-            .used
-            .extend(range.units().map(|unit| (unit, id)));
+        self.ranges().give(id, range);
     }
 
     /// Makes sure that a range is this daemon's before a container runs with it.
+    ///
+    /// # Errors
+    /// [`PoolError::Taken`], and those of the registry.
     pub fn ensure(&self, range: IdRange) -> Result<(), PoolError> {
-        let _locked = self.lock()?;
-        self.claim(range)?.map_err(|owner| PoolError::Taken {
+        if self.claim_alone(range)?.is_ok() {
+            return Ok(());
+        }
+        // By a daemon that is gone, perhaps.
+        self.remove_stale_claims()?;
+        self.claim_alone(range)?.map_err(|owner| PoolError::Taken {
             first: range.first,
             owner: owner.display().to_string(),
         })
+    }
+
+    fn claim_alone(&self, range: IdRange) -> io::Result<Result<(), PathBuf>> {
+        let _locked = self.lock()?;
+        self.claim(range)
     }
 
     /// The container is gone.
@@ -263,9 +274,7 @@ impl IdPool {
         if ranges.used.get(&(range.first / UNIT)) != Some(&id) {
             return;
         }
-        for unit in range.units() {
-            ranges.used.remove(&unit);
-        }
+        ranges.take_back(range);
         let of_this_pool = range.size == self.config.size
             && self.config.overlaps(range.first, range.size)
             && range
@@ -285,8 +294,9 @@ impl IdPool {
     /// killed between claim and commit) and those of daemons that are gone. A range that another
     /// daemon has taken meanwhile stays with its container, whose start [`IdPool::ensure`] refuses.
     pub fn settle(&self) -> io::Result<()> {
-        let ranges = self.ranges();
+        self.remove_stale_claims()?;
         let _locked = self.lock()?;
+        let ranges = self.ranges();
         for (unit, id) in &ranges.used {
             if let Claim::Theirs(owner) = self.claim_unit(*unit)? {
                 tracing::warn!(%id, owner = %owner.display(), "another daemon has this container's host ids");
@@ -296,25 +306,11 @@ impl IdPool {
             .spare
             .iter()
             .flat_map(|first| self.range(*first).units());
-        let wanted: std::collections::HashSet<u32> =
-            ranges.used.keys().copied().chain(spare).collect();
-        let mut alive: BTreeMap<PathBuf, bool> = BTreeMap::new();
-        for entry in rustix::fs::Dir::read_from(&self.registry)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let Ok(owner) = readlinkat(&self.registry, name, Vec::new()) else {
-                continue;
-            };
-            let owner = PathBuf::from(std::ffi::OsStr::from_bytes(owner.as_bytes()));
-            let keep = if owner == self.owner {
-                let unit = name.to_str().ok().and_then(|n| n.parse().ok());
-                unit.is_some_and(|unit: u32| wanted.contains(&unit))
-            } else {
-                *alive
-                    .entry(owner.clone())
-                    .or_insert_with(|| is_alive(&owner))
-            };
-            if !keep {
+        let wanted: HashSet<u32> = ranges.used.keys().copied().chain(spare).collect();
+        for (name, owner) in links(&self.registry)? {
+            let unit = name.to_str().ok().and_then(|n| n.parse().ok());
+            let wanted = unit.is_some_and(|unit: u32| wanted.contains(&unit));
+            if owner == self.owner && !wanted {
                 unlinkat(&self.registry, name, AtFlags::empty())?;
             }
         }
@@ -330,11 +326,16 @@ impl IdPool {
     }
 
     /// Serialises changes of the registry among daemons; held for the time of a few links.
+    ///
+    /// # Errors
+    /// `TimedOut`, when another daemon holds it for longer than any that goes on.
     fn lock(&self) -> io::Result<OwnedFd> {
         // A description of its own: flock(2) belongs to it, and closing it is the unlock.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.registry, c".", flags, Mode::empty())?;
-        rustix::io::retry_on_intr(|| flock(fd.as_fd(), FlockOperation::LockExclusive))?;
+        if !try_lock(&fd)? {
+            tokio::task::block_in_place(|| lock_in_time(&fd))?;
+        }
         Ok(fd)
     }
 
@@ -361,17 +362,11 @@ impl IdPool {
             Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let owner = readlinkat(&self.registry, &name, Vec::new())?;
-        let owner = PathBuf::from(std::ffi::OsStr::from_bytes(owner.as_bytes()));
+        let owner = target(&self.registry, &name)?;
         if owner == self.owner {
             return Ok(Claim::Ours);
         }
-        if is_alive(&owner) {
-            return Ok(Claim::Theirs(owner));
-        }
-        self.unlink(unit);
-        symlinkat(&self.owner, &self.registry, &name)?;
-        Ok(Claim::Made)
+        Ok(Claim::Theirs(owner))
     }
 
     fn unclaim(&self, range: IdRange) {
@@ -383,8 +378,10 @@ impl IdPool {
             }
         };
         for unit in range.units() {
-            let owner = readlinkat(&self.registry, unit.to_string(), Vec::new());
-            if owner.is_ok_and(|owner| owner.as_bytes() == self.owner.as_os_str().as_bytes()) {
+            // It may have been given to another container meanwhile.
+            let used = self.ranges().used.contains_key(&unit);
+            let owner = target(&self.registry, unit.to_string());
+            if !used && owner.is_ok_and(|owner| owner == self.owner) {
                 self.unlink(unit);
             }
         }
@@ -396,18 +393,19 @@ impl IdPool {
     }
 }
 
-/// In the registry: a link to each daemon's state directory.
-const DAEMONS: &str = "daemons";
-/// End of the name of the link to its run directory.
-const RUN: &str = ".run";
+/// Where a link leads.
+fn target(dir: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<PathBuf> {
+    let target = readlinkat(dir, name, Vec::new())?;
+    Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
+}
 
 /// The links of a directory, and where they lead.
 fn links(dir: &OwnedFd) -> io::Result<Vec<(CString, PathBuf)>> {
     let mut found = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();
-        if let Ok(target) = readlinkat(dir, &name, Vec::new()) {
-            found.push((name, PathBuf::from(OsStr::from_bytes(target.as_bytes()))));
+        if let Ok(target) = target(dir, &name) {
+            found.push((name, target));
         }
     }
     Ok(found)
@@ -419,10 +417,26 @@ enum Claim {
     Theirs(PathBuf),
 }
 
-/// Whether a daemon could come back and want its ranges: its database is there.
-fn is_alive(owner: &Path) -> bool {
-    // What cannot be looked at is not known to be gone.
-    owner.join("littlebox.db").try_exists().unwrap_or(true)
+/// Takes the lock of a registry, unless somebody has it.
+fn try_lock(fd: &OwnedFd) -> io::Result<bool> {
+    let operation = FlockOperation::NonBlockingLockExclusive;
+    match rustix::io::retry_on_intr(|| flock(fd, operation)) {
+        Ok(()) => Ok(true),
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn lock_in_time(fd: &OwnedFd) -> io::Result<()> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    while !try_lock(fd)? {
+        if Instant::now() > deadline {
+            let why = "another daemon does not give its lock back";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Ok(())
 }
 
 /// FNV-1a, 32 bits.

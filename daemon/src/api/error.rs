@@ -356,6 +356,10 @@ fn ids(error: PoolError, detail: String) -> ApiError {
         ),
         PoolError::Taken { .. } => ApiError::new("id_range_taken", detail)
             .hint("remove this container and create it again: it then gets a range that is free"),
+        PoolError::Registry(source) if source.kind() == std::io::ErrorKind::TimedOut => {
+            ApiError::new("unavailable", detail)
+                .hint("look for a littleboxd of this machine that is stopped, and resume or end it")
+        }
         PoolError::Registry(source) => io_problem(&source, detail),
     }
 }

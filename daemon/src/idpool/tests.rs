@@ -197,3 +197,17 @@ fn daemons_know_each_other_as_long_as_they_could_come_back() {
     left.sort();
     assert_eq!(known(&second), left);
 }
+
+#[test]
+fn a_daemon_that_does_not_give_the_lock_back_is_an_error_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let pool = IdPool::open(config(&registry, 2), &state(dir.path(), "a")).unwrap();
+    let held = pool.lock().unwrap();
+    match pool.allocate(ContainerId::generate()) {
+        Err(PoolError::Registry(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+        other => panic!("{other:?}"),
+    }
+    drop(held);
+    pool.allocate(ContainerId::generate()).unwrap();
+}
