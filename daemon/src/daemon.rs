@@ -39,7 +39,7 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
         adopted = found.adopted,
         ended = found.ended,
         unclear = found.unclear,
-        swept = found.swept,
+        strangers = found.strangers,
         ms = began.elapsed().as_millis(),
         "reconciled"
     );

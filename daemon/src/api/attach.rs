@@ -5,7 +5,6 @@
 //! (with a lossless stream) its own program, and a client that comes back resumes by position.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,7 +17,6 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use lbctl::types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
 use littlebox_helper::protocol::{Call, LogStream, Target, TerminalSize};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::error::ApiError;
@@ -481,7 +479,7 @@ async fn write_stdin(
     loop {
         match frames.recv().await {
             Some(Input::Bytes(bytes)) => {
-                if write_all(&stdin, &bytes).await.is_err() {
+                if crate::asyncfd::write_all(&stdin, &bytes).await.is_err() {
                     return;
                 }
             }
@@ -517,16 +515,4 @@ async fn started(
             () = app.closing.cancelled() => return None,
         }
     }
-}
-
-async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = fd.writable().await?;
-        match ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
-            Ok(Ok(n)) => bytes = &bytes[n..],
-            Ok(Err(e)) => return Err(e),
-            Err(_would_block) => {}
-        }
-    }
-    Ok(())
 }

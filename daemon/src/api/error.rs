@@ -217,6 +217,14 @@ impl From<EngineError> for ApiError {
                 .hint("look for a dead network or FUSE mount among its root, mounts and devices"),
             EngineError::TooManyWait => Self::new("resources_exhausted", detail)
                 .hint("look for a dead network or FUSE mount among roots, mounts and devices"),
+            EngineError::Cancelled { .. } => Self::new("invalid_state", detail),
+            EngineError::NotStarted { why, id } => {
+                let mut problem = Self::from(*why);
+                problem.0.step = Some("prepare".into());
+                problem.0.exit_code = Some(125);
+                problem.0.id = Some(id);
+                problem
+            }
             EngineError::PauseFailed(failure) => pause_failed(*failure),
             EngineError::UpdateFailed { failure, restored } => update_failed(*failure, restored),
             EngineError::IdempotencyConflict(_) => Self::new("idempotency_conflict", detail)

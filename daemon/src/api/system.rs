@@ -164,6 +164,7 @@ pub async fn metrics(State(app): AppState, params: Params) -> Result<Response> {
     let version = env!("CARGO_PKG_VERSION");
     let zygote = u8::from(engine.supervisor.healthy().await);
     let unreachable = unreachable_helpers(engine);
+    let leftovers = engine.leftovers();
     let _ = write!(
         out,
         "# HELP littlebox_events_total Sequence number of the newest event.\n\
@@ -178,6 +179,9 @@ pub async fn metrics(State(app): AppState, params: Params) -> Result<Response> {
          # HELP littlebox_helpers_unreachable Containers whose helper cannot be asked.\n\
          # TYPE littlebox_helpers_unreachable gauge\n\
          littlebox_helpers_unreachable {unreachable}\n\
+         # HELP littlebox_leftovers Containers that are gone and have left what cannot be removed yet.\n\
+         # TYPE littlebox_leftovers gauge\n\
+         littlebox_leftovers {leftovers}\n\
          # HELP littlebox_build_info The daemon's version.\n\
          # TYPE littlebox_build_info gauge\n\
          littlebox_build_info{{version=\"{version}\"}} 1\n",

@@ -16,9 +16,17 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::looking::Wanted;
+
 /// Makes each of these paths absent from an overlay of one lower directory. The container may have
-/// changed its layer before: it is walked by descriptors, and no link in it is followed.
-pub(super) fn make(upper: &Path, lower: &Path, paths: &[PathBuf]) -> io::Result<()> {
+/// changed its layer before: it is walked by descriptors, and no link in it is followed. Once nobody
+/// wants it any more, nothing is made.
+pub(super) fn make(
+    upper: &Path,
+    lower: &Path,
+    paths: &[PathBuf],
+    wanted: &Wanted,
+) -> io::Result<()> {
     if paths.is_empty() {
         return Ok(());
     }
@@ -27,10 +35,15 @@ pub(super) fn make(upper: &Path, lower: &Path, paths: &[PathBuf]) -> io::Result<
     let lower = open(lower, flags, Mode::empty())?;
     paths
         .iter()
-        .try_for_each(|path| Ok(make_one(&upper, &lower, path)?))
+        .try_for_each(|path| Ok(make_one(&upper, &lower, path, wanted)?))
 }
 
-fn make_one(upper: &OwnedFd, lower: &OwnedFd, path: &Path) -> rustix::io::Result<()> {
+fn make_one(
+    upper: &OwnedFd,
+    lower: &OwnedFd,
+    path: &Path,
+    wanted: &Wanted,
+) -> rustix::io::Result<()> {
     let names: Vec<&OsStr> = path
         .components()
         .filter_map(|part| match part {
@@ -56,6 +69,7 @@ fn make_one(upper: &OwnedFd, lower: &OwnedFd, path: &Path) -> rustix::io::Result
                 let Some(model) = below_of(lower, &here)? else {
                     return Ok(());
                 };
+                wanted.check()?;
                 let next = make_like(&at, name, &model)?;
                 made.push((rustix::io::fcntl_dupfd_cloexec(&next, 0)?, model));
                 next
@@ -65,6 +79,7 @@ fn make_one(upper: &OwnedFd, lower: &OwnedFd, path: &Path) -> rustix::io::Result
             Err(errno) => return Err(errno),
         };
     }
+    wanted.check()?;
     white_out(&at, last)?;
     // Last, because what is made in a directory changes its times.
     made.iter().rev().try_for_each(|(dir, model)| {
@@ -149,6 +164,7 @@ mod tests {
                 &upper,
                 &lower,
                 &["/var/lib/secret".into(), "/not/there".into()],
+                &Wanted::default(),
             )
             .unwrap();
         }
@@ -167,12 +183,31 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_waits_for_any_more_is_not_made() {
+        let (_dir, upper, lower) = layers();
+        let late = make(
+            &upper,
+            &lower,
+            &["/var/lib/secret".into()],
+            &Wanted::by_nobody(),
+        );
+        assert_eq!(late.unwrap_err().raw_os_error(), Some(125), "ECANCELED");
+        assert_eq!(fs::read_dir(upper).unwrap().count(), 0);
+    }
+
+    #[test]
     fn links_that_a_container_has_left_are_not_followed() {
         let (dir, upper, lower) = layers();
         let outside = dir.path().join("outside");
         fs::create_dir_all(outside.join("lib")).unwrap();
         symlink(&outside, upper.join("var")).unwrap();
-        make(&upper, &lower, &["/var/lib/secret".into()]).unwrap();
+        make(
+            &upper,
+            &lower,
+            &["/var/lib/secret".into()],
+            &Wanted::default(),
+        )
+        .unwrap();
         assert_eq!(fs::read_dir(outside.join("lib")).unwrap().count(), 0);
     }
 
@@ -180,7 +215,13 @@ mod tests {
     fn a_directory_in_its_place_does_not_merge() {
         let (_dir, upper, lower) = layers();
         fs::create_dir_all(upper.join("var/lib/secret")).unwrap();
-        make(&upper, &lower, &["/var/lib/secret".into()]).unwrap();
+        make(
+            &upper,
+            &lower,
+            &["/var/lib/secret".into()],
+            &Wanted::default(),
+        )
+        .unwrap();
         let mut value = [0; 8];
         let own = upper.join("var/lib/secret");
         let read = rustix::fs::getxattr(&own, "trusted.overlay.opaque", &mut value).unwrap();

@@ -11,11 +11,14 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use super::EngineError;
+use super::looking::Wanted;
 
-/// Makes a directory with its parents. `owner` is who gets it, when it was made here.
+/// Makes a directory with its parents. `owner` is who gets it, when it was made here. Once nobody
+/// wants it any more, nothing is made.
 pub(super) fn make(
     source: &Path,
     owner: Option<(Option<u32>, Option<u32>)>,
+    wanted: &Wanted,
 ) -> Result<(), EngineError> {
     let failed = |op: &'static str| {
         move |errno: Errno| EngineError::io(op, source)(std::io::Error::from(errno))
@@ -31,6 +34,7 @@ pub(super) fn make(
         made = false;
         let below = match open_below(&at, name) {
             Err(Errno::NOENT) => {
+                wanted.check().map_err(failed("make"))?;
                 made = match rustix::fs::mkdirat(&at, name, Mode::from_raw_mode(0o755)) {
                     Ok(()) => true,
                     Err(Errno::EXIST) => false,
@@ -87,7 +91,8 @@ mod tests {
         let there = dir.path().join("there");
         fs::create_dir(&there).unwrap();
         let source = there.join("new/source");
-        make(&source, Some((Some(12), Some(34)))).unwrap();
+        let wanted = Wanted::default();
+        make(&source, Some((Some(12), Some(34))), &wanted).unwrap();
         let owner = |path: &Path| {
             let metadata = path.metadata().unwrap();
             (metadata.uid(), metadata.gid())
@@ -95,8 +100,17 @@ mod tests {
         assert_eq!(owner(&source), (12, 34));
         assert_eq!(owner(&there.join("new")), owner(dir.path()));
         // What another one has made meanwhile stays as it is.
-        make(&there, Some((Some(12), Some(34)))).unwrap();
+        make(&there, Some((Some(12), Some(34))), &wanted).unwrap();
         assert_eq!(owner(&there), owner(dir.path()));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let late = make(&dir.path().join("new/source"), None, &Wanted::by_nobody());
+        let why = late.unwrap_err().errno();
+        assert_eq!(why.as_deref(), Some("ECANCELED"));
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 0);
     }
 
     #[test]
@@ -108,7 +122,11 @@ mod tests {
         symlink(&outside, shared.join("planted")).unwrap();
         symlink(outside.join("dangling"), shared.join("last")).unwrap();
         for source in ["planted/new", "last", "last/new"] {
-            let refused = make(&shared.join(source), Some((Some(12), Some(34))));
+            let refused = make(
+                &shared.join(source),
+                Some((Some(12), Some(34))),
+                &Wanted::default(),
+            );
             let text = refused.unwrap_err().to_string();
             assert!(text.contains("symbolic link"), "{source}: {text}");
         }

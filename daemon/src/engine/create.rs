@@ -122,7 +122,7 @@ impl Engine {
         let prepared = self.prepare(id, range.get(), config.clone()).await?;
         let record = new_record(id, &config, &prepared, range.get());
         let handle = Handle::new(record);
-        let _operation = handle.operation.lock().await;
+        let _turn = handle.operations.turn().await;
         let start = if start {
             Some(handle.no_copies().await?)
         } else {
@@ -135,7 +135,7 @@ impl Engine {
             .record_and_start(&handle, &config, prepared, start, extra)
             .await;
         if let Err(error) = &result
-            && !matches!(error, EngineError::StartFailed { .. })
+            && !error.is_of_a_recorded_start()
         {
             self.discard(&handle).await;
         }

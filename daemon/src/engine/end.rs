@@ -125,9 +125,18 @@ impl Engine {
         options: StopOptions,
         by: By,
     ) -> Result<(), EngineError> {
-        let _operation = handle.operation.lock().await;
+        let was_starting = handle.state() == ContainerState::Starting;
+        let end = handle.operations.end();
+        let turn = end.turn().await;
         if by == By::Client && self.cancel_restart(handle) {
             handle.notify();
+            return Ok(());
+        }
+        if was_starting && handle.state() == ContainerState::Failed {
+            // Its start was given up for this, or did not succeed by itself.
+            if by == By::Client {
+                self.note_deadly(handle, SIGKILL);
+            }
             return Ok(());
         }
         let (running, was_paused, signal, grace) = {
@@ -153,6 +162,8 @@ impl Engine {
             };
             (running, was_paused, signal, grace)
         };
+        // What follows is about this run alone, and a helper may take its time.
+        drop((turn, end));
         handle.notify();
         let Some(helper) = &running.helper else {
             self.end_without_helper(handle, running.run, signal, grace);
@@ -218,7 +229,7 @@ impl Engine {
                 let grace = options.grace.unwrap_or(handle.record().grace());
                 engine.wait_for_end(&handle, grace).await?;
             }
-            let _operation = handle.operation.lock().await;
+            let _turn = handle.operations.turn().await;
             engine.start_locked(&handle, Cause::Client).await
         })
         .await?;
@@ -234,7 +245,7 @@ impl Engine {
         let handle = self.find(reference)?;
         let engine = self.clone();
         self.detached(async move {
-            let _operation = handle.operation.lock().await;
+            let _turn = handle.operations.turn().await;
             let transition = if frozen {
                 Transition::Freeze
             } else {
@@ -373,7 +384,7 @@ impl Engine {
     /// A helper's connection ended although its container had not: find out what is true.
     pub(crate) async fn helper_lost(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
         // A stop or a start that is under way comes first.
-        let _operation = handle.operation.lock().await;
+        let _turn = handle.operations.engines_turn().await;
         if handle.live().run != run {
             return;
         }

@@ -104,6 +104,20 @@ pub enum EngineError {
     /// Too many requests wait for such paths.
     #[error("too many requests are blocked on unresponsive file systems")]
     TooManyWait,
+    /// An operation was held up, and somebody wants the container to end.
+    #[error("cancelled: container '{name}' is being stopped or removed")]
+    Cancelled {
+        /// Which container.
+        name: String,
+    },
+    /// A container was recorded, and its start failed for no fault of its own.
+    #[error("{why}")]
+    NotStarted {
+        /// What it was.
+        why: Box<EngineError>,
+        /// The container.
+        id: String,
+    },
     /// The exec must run for this.
     #[error("exec {id} has ended")]
     ExecEnded {
@@ -198,9 +212,25 @@ impl EngineError {
         }
     }
 
+    /// Whether it left a container that is recorded as failed.
+    pub(super) fn is_of_a_recorded_start(&self) -> bool {
+        matches!(
+            self,
+            EngineError::StartFailed { .. } | EngineError::NotStarted { .. }
+        )
+    }
+
+    /// Whether a start that meets it says nothing about what was to be started.
+    pub(super) fn is_no_fault_of_the_start(&self) -> bool {
+        matches!(
+            self,
+            EngineError::Unanswered(_) | EngineError::TooManyWait | EngineError::Cancelled { .. }
+        )
+    }
+
     /// A failed start as an error, with what was recorded of it.
     pub fn start_failed(error: StartError, program: &str, id: Option<String>) -> Self {
-        let (failure, exit_code) = describe_start(error, program);
+        let (failure, exit_code) = describe_start(&error, program);
         EngineError::StartFailed {
             failure: Box::new(failure),
             exit_code,
@@ -216,11 +246,11 @@ impl From<HelperError> for EngineError {
 }
 
 /// A failed start as the API shows it, and the exit code a shell would give.
-pub fn describe_start(error: StartError, program: &str) -> (Failure, i32) {
+pub fn describe_start(error: &StartError, program: &str) -> (Failure, i32) {
     match error {
         StartError::Step(failure) => {
-            let code = exit_code(&failure);
-            (describe_step(&failure, program), code)
+            let code = exit_code(failure);
+            (describe_step(failure, program), code)
         }
         StartError::Io(e) => {
             let mut failure = helper_failure(format!("cannot start a helper: {e}"));
@@ -235,8 +265,10 @@ pub fn describe_start(error: StartError, program: &str) -> (Failure, i32) {
             failure.errno = Some(errno_name(Errno::TIMEDOUT.raw_os_error()));
             (failure, 125)
         }
+        StartError::Cancelled => (helper_failure("the start was cancelled".to_owned()), 125),
         StartError::Lost(detail) => {
-            let detail = detail.map(|d| format!(": {d}")).unwrap_or_default();
+            let detail = detail.as_ref().map(|d| format!(": {d}"));
+            let detail = detail.unwrap_or_default();
             (
                 helper_failure(format!("the helper ended before the program ran{detail}")),
                 125,

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::EngineError;
 use super::files_root::UpperUse;
+use super::operation::Operations;
 use super::record::{ExecRecord, Record};
 use crate::lifecycle::{self, Transition};
 use crate::supervisor::{Helper, HelperError};
@@ -17,9 +18,9 @@ use crate::supervisor::{Helper, HelperError};
 pub struct Handle {
     /// Its id, which never changes.
     pub id: ContainerId,
-    /// Serialises operations that change the lifecycle. Not held while a program is given time
-    /// to end, so that a forced removal never waits behind a stop.
-    pub operation: tokio::sync::Mutex<()>,
+    /// Serialises what changes the lifecycle. No turn lasts while a program is given time to end, so
+    /// that a forced removal never waits behind a stop.
+    pub operations: Operations,
     /// Who may use its upper directory.
     pub upper_use: UpperUse,
     live: Mutex<Live>,
@@ -80,7 +81,7 @@ impl Handle {
         ) && !lifecycle::is_live(record.state);
         Arc::new(Self {
             id: record.id,
-            operation: tokio::sync::Mutex::new(()),
+            operations: Operations::default(),
             upper_use: UpperUse::default(),
             live: Mutex::new(Live {
                 record,
@@ -127,6 +128,11 @@ impl Handle {
 
     /// The connection to the helper of a container whose program runs.
     pub fn running_helper(&self, wish: &'static str) -> Result<Helper, EngineError> {
+        Ok(self.run_and_helper(wish)?.1)
+    }
+
+    /// The run of a container whose program runs, and the connection to its helper.
+    pub fn run_and_helper(&self, wish: &'static str) -> Result<(u64, Helper), EngineError> {
         let live = self.live();
         if let Some(condition) = live.record.helper_condition {
             return Err(EngineError::HelperUnreachable {
@@ -135,9 +141,10 @@ impl Handle {
             });
         }
         drop(live);
-        let Running { helper, .. } = self.running(wish)?;
+        let Running { run, helper } = self.running(wish)?;
         // Its connection has just ended, and what is true of it is being found out.
-        helper.ok_or(EngineError::Helper(HelperError::Silent))
+        let helper = helper.ok_or(EngineError::Helper(HelperError::Silent))?;
+        Ok((run, helper))
     }
 
     /// A container whose program runs, and the connection to its helper where there is one.
@@ -155,6 +162,27 @@ impl Handle {
                 state,
                 wish,
             }),
+        }
+    }
+
+    /// Does a part of an operation that may be held up, unless somebody wants the container to end.
+    ///
+    /// # Errors
+    /// Those of the work; [`EngineError::Cancelled`].
+    pub(super) async fn unless_it_ends<T>(
+        &self,
+        work: impl Future<Output = Result<T, EngineError>>,
+    ) -> Result<T, EngineError> {
+        tokio::select! {
+            done = work => done,
+            () = self.operations.is_held_up() => Err(self.cancelled()),
+        }
+    }
+
+    /// Why an operation that was held up is given up.
+    pub(super) fn cancelled(&self) -> EngineError {
+        EngineError::Cancelled {
+            name: self.record().name.to_string(),
         }
     }
 
@@ -195,6 +223,20 @@ impl Live {
                 illegal,
             }),
         }
+    }
+
+    /// Takes an exec into a run that goes on. Whoever records the end of that run finds the exec
+    /// here: none is left behind that nobody settles.
+    pub fn begin_exec(&mut self, run: u64, exec: &Arc<ExecHandle>) -> Result<(), EngineError> {
+        if self.run != run || self.removed || !lifecycle::is_live(self.record.state) {
+            return Err(EngineError::NotRunning {
+                name: self.record.name.to_string(),
+                state: self.record.state,
+                wish: "an exec",
+            });
+        }
+        self.execs.push(exec.clone());
+        Ok(())
     }
 
     /// Moves the state along the table.
@@ -248,5 +290,49 @@ impl ExecHandle {
     /// The record.
     pub fn record(&self) -> MutexGuard<'_, ExecRecord> {
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(state: &str) -> Arc<Handle> {
+        let record = serde_json::json!({
+            "state": state, "rootfs": "host", "command": ["true"], "labels": {}, "created_at": 0,
+            "warnings": [], "cgroups": {}, "auto_remove": false, "attach": false,
+            "terminal": false, "stdin": false, "stop_signal": 15, "stop_timeout_s": 10,
+        });
+        Handle::new(serde_json::from_value(record).unwrap())
+    }
+
+    fn exec(container: &Arc<Handle>) -> Arc<ExecHandle> {
+        let record = serde_json::json!({
+            "container": container.id, "state": "starting", "command": ["true"], "terminal": false,
+            "stdin": false, "attach": false, "created_at": 0, "warnings": [],
+        });
+        let record = serde_json::from_value(record).unwrap();
+        ExecHandle::new(ExecId::generate(), container.clone(), record)
+    }
+
+    #[test]
+    fn an_exec_begins_in_the_run_that_it_was_asked_for_or_not_at_all() {
+        let runs = container("running");
+        let (run, first) = (runs.live().run, exec(&runs));
+        runs.live().begin_exec(run, &first).unwrap();
+        assert_eq!(runs.live().execs.len(), 1);
+        // It ended while the exec was prepared, and its execs were settled.
+        runs.live().transition(Transition::Ended).unwrap();
+        let late = runs.live().begin_exec(run, &exec(&runs));
+        assert!(
+            matches!(late, Err(EngineError::NotRunning { .. })),
+            "{late:?}"
+        );
+        // It was started again meanwhile.
+        for next in [Transition::Start, Transition::Launched] {
+            runs.live().transition(next).unwrap();
+        }
+        assert!(runs.live().begin_exec(run, &exec(&runs)).is_err());
+        assert_eq!(runs.live().execs.len(), 1);
     }
 }

@@ -7,6 +7,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lbctl::types::ContainerId;
@@ -21,6 +22,16 @@ static REMOVALS: Semaphore = Semaphore::const_new(8);
 /// The pauses between tries.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Something that was left and is not removed yet.
+#[derive(Debug)]
+pub(crate) struct LeftOver(Arc<AtomicUsize>);
+
+impl Drop for LeftOver {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl Engine {
     /// Removes a container's directories; what cannot be removed now, later.
@@ -43,6 +54,7 @@ impl Engine {
     pub(crate) fn remove_later(self: &Arc<Self>, id: ContainerId) {
         let engine = self.clone();
         tokio::spawn(async move {
+            let _left = engine.left_over();
             let mut pause = FIRST_PAUSE;
             loop {
                 tokio::time::sleep(pause).await;
@@ -54,13 +66,25 @@ impl Engine {
         });
     }
 
-    async fn try_remove_all(self: &Arc<Self>, id: ContainerId) -> io::Result<()> {
+    /// Removes all that a container which has no row has left.
+    pub(crate) async fn try_remove_all(self: &Arc<Self>, id: ContainerId) -> io::Result<()> {
         // Known again, or still: its next start and its removal tidy up.
         if self.find(&id.to_string()).is_ok() {
             return Ok(());
         }
         self.try_remove_cgroup(id).await.map_err(io::Error::other)?;
         self.try_remove_files(id).await
+    }
+
+    /// Counts something that was left, until it is removed or given up.
+    pub(crate) fn left_over(&self) -> LeftOver {
+        self.leftovers.fetch_add(1, Ordering::Relaxed);
+        LeftOver(self.leftovers.clone())
+    }
+
+    /// How many containers that are gone have left something that is not removed yet.
+    pub fn leftovers(&self) -> usize {
+        self.leftovers.load(Ordering::Relaxed)
     }
 
     async fn try_remove_cgroup(

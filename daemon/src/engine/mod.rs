@@ -16,12 +16,15 @@ mod handle;
 mod idempotency;
 mod inspect;
 mod joins;
+mod launch_plan;
 mod leftovers;
 mod limits;
+mod listener;
 mod looking;
 mod machine;
 mod machine_end;
 mod oci_state;
+mod operation;
 mod patch;
 pub mod paths;
 mod prepare;
@@ -36,7 +39,7 @@ mod wait;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use lbctl::types::{ContainerId, ContainerState, ExecId, Name};
@@ -81,6 +84,7 @@ pub struct Engine {
     containers: RwLock<Containers>,
     idempotency: idempotency::Keys,
     looks: Arc<Semaphore>,
+    leftovers: Arc<AtomicUsize>,
     tasks: TaskTracker,
     closing: AtomicBool,
 }
@@ -115,6 +119,7 @@ impl Engine {
             containers: RwLock::default(),
             idempotency: idempotency::Keys::default(),
             looks: Arc::new(Semaphore::new(looking::LOOKS)),
+            leftovers: Arc::default(),
             tasks: TaskTracker::new(),
             closing: AtomicBool::new(false),
         })
@@ -307,9 +312,8 @@ impl Engine {
         }
     }
 
-    /// Takes an exec into the maps.
+    /// Takes an exec that its container has into the map.
     pub(crate) fn insert_exec(&self, exec: &Arc<ExecHandle>) {
-        exec.container.live().execs.push(exec.clone());
         self.containers_mut().execs.insert(exec.id, exec.clone());
     }
 

@@ -65,9 +65,10 @@ impl Engine {
         }
         let engine = self.clone();
         self.detached(async move {
-            let _operation = handle.operation.lock().await;
+            let _turn = handle.operations.turn().await;
             check_generation(&handle, expected)?;
-            let limits = engine.new_limits(&handle, &patch).await?;
+            let limits = engine.new_limits(&handle, &patch);
+            let limits = handle.unless_it_ends(limits).await?;
             if let Some(limits) = &limits {
                 engine.write_limits(&handle, limits).await?;
                 faults::point("patch.written");

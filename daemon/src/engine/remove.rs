@@ -53,6 +53,8 @@ impl Engine {
         handle: &Arc<Handle>,
         force: bool,
     ) -> Result<(), EngineError> {
+        // Until it is gone: nothing that waits starts it again in between.
+        let ending = force.then(|| handle.operations.end());
         loop {
             if force && lifecycle::is_live(handle.state()) {
                 let reference = handle.id.to_string();
@@ -68,7 +70,10 @@ impl Engine {
                     Err(e) => return Err(e),
                 }
             }
-            let _operation = handle.operation.lock().await;
+            let _turn = match &ending {
+                Some(end) => end.turn().await,
+                None => handle.operations.turn().await,
+            };
             if handle.live().removed {
                 return Ok(());
             }
@@ -175,7 +180,7 @@ impl Engine {
             let removal = engine.clone();
             let result = engine
                 .detached(async move {
-                    let _operation = handle.operation.lock().await;
+                    let _turn = handle.operations.turn().await;
                     // Started again meanwhile: then the next end removes it.
                     let stale = {
                         let live = handle.live();

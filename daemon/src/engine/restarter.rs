@@ -97,7 +97,7 @@ impl Engine {
         handle: &Arc<Handle>,
         due_at: i64,
     ) -> Result<(), EngineError> {
-        let _operation = handle.operation.lock().await;
+        let _turn = handle.operations.turn().await;
         {
             // A client may have stopped, started or removed it meanwhile.
             let live = handle.live();

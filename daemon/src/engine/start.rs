@@ -1,26 +1,21 @@
-//! Start: from a configuration to a running helper, and what a helper tells afterwards.
+//! Start: from a configuration to a running helper.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMaps, MountConfig};
-use littlebox_helper::protocol::{
-    Event, LaunchPlan, Launched, LogPlan, NamespaceKind, RootfsSource,
-};
-use littlebox_plan::Envelope;
+use lbctl::types::{ContainerConfig, Failure};
+use littlebox_helper::protocol::Launched;
 use tokio::sync::watch;
 
 use super::error::describe_start;
 use super::files_root::NoCopies;
 use super::record::{ProcessIdentity, maps_of, mount_idmap};
-use super::{Engine, EngineError, Handle, SaveExtra, absent, event, limits};
+use super::{Engine, EngineError, Handle, SaveExtra, event};
 use crate::faults;
 use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
-use crate::spec::{self, ConfigError, Prepared, RootSource};
-use crate::supervisor::{Helper, Incoming, Listener, StartError, helper_map};
+use crate::spec::{self, Prepared};
+use crate::supervisor::{Helper, Incoming, StartError};
 use crate::time::now_ns;
 
 /// Who starts a container.
@@ -38,7 +33,7 @@ impl Engine {
         let handle = self.find(reference)?;
         let engine = self.clone();
         self.detached(async move {
-            let _operation = handle.operation.lock().await;
+            let _turn = handle.operations.turn().await;
             engine.start_locked(&handle, Cause::Client).await?;
             Ok(handle.clone())
         })
@@ -53,7 +48,8 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let config = self.config(handle).await?;
         handle.live().may(Transition::Start)?;
-        let prepared = self.prepare_start(handle, &config).await;
+        let preparing = self.prepare_start(handle, &config);
+        let prepared = handle.unless_it_ends(preparing).await;
         if cause == Cause::Client
             && let Err(error) = prepared
         {
@@ -99,14 +95,15 @@ impl Engine {
         if !spec::takes_range(config)? {
             return Ok(None);
         }
-        let mut live = handle.live();
-        let range = match live.record.id_range {
+        let recorded = handle.live().record.id_range;
+        let range = match recorded {
             Some(range) => {
                 self.ids.ensure(range)?;
                 range
             }
             None => self.ids.allocate(handle.id)?,
         };
+        let mut live = handle.live();
         live.record.id_range = Some(range);
         live.record.id_maps = Some(maps_of(range));
         Ok(Some(range))
@@ -129,10 +126,11 @@ impl Engine {
                 live.ended = watch::Sender::new(false);
             }
         }
-        let built = match self.plan_launch(handle, config, prepared).await {
+        let planning = self.plan_launch(handle, config, prepared);
+        let built = match handle.unless_it_ends(planning).await {
             Ok((plan, fds)) => self
                 .supervisor
-                .launch(plan, &fds)
+                .launch(plan, &fds, handle.operations.is_held_up())
                 .await
                 .map_err(Refusal::Start),
             Err(error) => Err(Refusal::Engine(error)),
@@ -145,167 +143,6 @@ impl Engine {
                 Ok(())
             }
             Err(refusal) => Err(self.start_failed(handle, refusal).await),
-        }
-    }
-
-    async fn plan_launch(
-        self: &Arc<Self>,
-        handle: &Arc<Handle>,
-        config: &Arc<ContainerConfig>,
-        prepared: Prepared,
-    ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
-        self.make_start_directories(handle, config)?;
-        let (handle, config) = (handle.clone(), config.clone());
-        let planned = handle.clone();
-        let look = move |engine: &Arc<Self>| engine.plan_with_sources(&planned, &config, prepared);
-        let (plan, fds, joined_ids) = self.look(look).await?;
-        if joined_ids.is_some() {
-            handle.live().record.id_maps = joined_ids;
-        }
-        Ok((plan, fds))
-    }
-
-    /// Makes littlebox's own directories as a start needs them.
-    fn make_start_directories(
-        &self,
-        handle: &Handle,
-        config: &ContainerConfig,
-    ) -> Result<(), EngineError> {
-        let restarted = handle.live().record.started_at.is_some();
-        if restarted && config.auto_remove {
-            // A volatile overlay refuses a work directory that was used before.
-            let work = self.paths.work(handle.id);
-            super::paths::remove_tree(&work).map_err(EngineError::io("remove", work.clone()))?;
-        }
-        self.make_directories(handle.id)?;
-        let run_dir = self.paths.run_dir(handle.id);
-        // What an earlier run left there is recorded: its exit was saved before this start.
-        super::paths::remove_tree(&run_dir).map_err(EngineError::io("remove", run_dir.clone()))?;
-        super::paths::make_leaf(&run_dir).map_err(EngineError::io("make", run_dir))
-    }
-
-    /// Makes and opens what is the host's, which may wait; that of a start that was given up meanwhile
-    /// harms nobody.
-    fn plan_with_sources(
-        &self,
-        handle: &Handle,
-        config: &ContainerConfig,
-        prepared: Prepared,
-    ) -> Result<(LaunchPlan, Vec<OwnedFd>, Option<IdMaps>), EngineError> {
-        if let RootfsSource::Overlay { lower, upper, .. } =
-            self.rootfs(handle.id, config, &prepared.root)
-        {
-            for lower in lower {
-                absent::make(&upper, &lower, &self.hidden(&lower))
-                    .map_err(EngineError::io("hide from", upper.clone()))?;
-            }
-        }
-        make_sources(config, &prepared, handle.record().id_maps)?;
-        let (joins, fds) = self.open_namespaces(&prepared.namespaces)?;
-        let joined_ids = self.joined_ids(&prepared.namespaces)?;
-        let maps = joined_ids.clone();
-        let plan = self.launch_plan(handle.id, config, prepared, joins, joined_ids)?;
-        Ok((plan, fds, maps))
-    }
-
-    /// The launch plan of a container. Changes nothing.
-    pub(super) fn launch_plan(
-        &self,
-        id: ContainerId,
-        config: &ContainerConfig,
-        prepared: Prepared,
-        joins: BTreeMap<NamespaceKind, usize>,
-        joined_ids: Option<IdMaps>,
-    ) -> Result<LaunchPlan, EngineError> {
-        let rootfs = self.rootfs(id, config, &prepared.root);
-        let log = LogPlan {
-            path: self.paths.log(id),
-            max_size: prepared.log.max_size,
-            max_files: prepared.log.max_files,
-        };
-        let mut envelope = Envelope::new(id.to_string(), self.paths.run_dir(id), rootfs, log);
-        envelope.cgroup_path = Some(self.paths.container_cgroup(id));
-        envelope.cgroup_best_effort = limits::asks_for_no_limits(config);
-        envelope.joins = joins;
-        envelope.user = Some(prepared.user);
-        envelope.create_cwd = prepared.create_cwd;
-        envelope.terminal_size = prepared.terminal_size;
-        envelope.stdin = config.stdin;
-        envelope.init = config.init;
-        envelope.gate = config.attach;
-        if let RootSource::Bind(path) = &prepared.root {
-            // From any other root they are absent.
-            envelope.hidden = self.hidden(path);
-        }
-        envelope.seccomp = prepared.seccomp;
-        envelope.state = self.oci_state(id, config);
-        if prepared.default_masks {
-            envelope
-                .hidden
-                .append(&mut super::machine::thermal_directories());
-        }
-        envelope.joined_ids = joined_ids.map(|maps| (helper_map(&maps.uid), helper_map(&maps.gid)));
-        envelope.idmap_where_possible = prepared.idmap_where_possible;
-        envelope.start_timeout_ms = Some(self.supervisor.start_timeout_ms());
-        if faults::enabled() {
-            envelope.weaken = prepared.weaken;
-            envelope.inject = prepared.inject;
-            envelope.layer_idmap = prepared.layer_idmap;
-        }
-        littlebox_plan::launch_plan(&prepared.spec, envelope).map_err(|e| {
-            EngineError::Config(ConfigError {
-                pointer: String::new(),
-                detail: e.to_string(),
-                hint: None,
-            })
-        })
-    }
-
-    /// What a container's root is made from.
-    pub(super) fn rootfs(
-        &self,
-        id: ContainerId,
-        config: &ContainerConfig,
-        root: &RootSource,
-    ) -> RootfsSource {
-        let lower = match root {
-            RootSource::Host => PathBuf::from("/"),
-            RootSource::Dir(path) => path.clone(),
-            RootSource::Bind(path) => return RootfsSource::Bind { path: path.clone() },
-        };
-        RootfsSource::Overlay {
-            lower: vec![lower],
-            upper: self.paths.upper(id),
-            work: self.paths.work(id),
-            volatile: config.auto_remove,
-        }
-    }
-
-    /// The directories of every littlebox on this machine, as far as they lie below the container's
-    /// root: paths in the container that are not to be seen.
-    pub(crate) fn hidden(&self, root: &Path) -> Vec<PathBuf> {
-        // The path may lead over links; the daemons' own are real.
-        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
-        let own = [self.paths.state.clone(), self.paths.run.clone()];
-        let all: BTreeSet<PathBuf> = own.into_iter().chain(self.ids.neighbours()).collect();
-        all.iter()
-            .filter_map(|dir| dir.strip_prefix(&root).ok())
-            .filter(|below| !below.as_os_str().is_empty())
-            .map(|below| Path::new("/").join(below))
-            .collect()
-    }
-
-    pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
-        let base = self.paths.container(id);
-        for dir in [base.clone(), base.join("work"), base.join("log")] {
-            super::paths::make_leaf(&dir).map_err(EngineError::io("make", dir.clone()))?;
-        }
-        // The upper directory's mode becomes that of the container's `/`.
-        let upper = base.join("upper");
-        match std::fs::create_dir(&upper) {
-            Ok(()) => set_mode(&upper, 0o755).map_err(EngineError::io("chmod", upper)),
-            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-            Err(e) => Err(EngineError::io("make", upper)(e)),
         }
     }
 
@@ -360,25 +197,6 @@ impl Engine {
             .collect();
     }
 
-    /// Drives a helper's connection. Not tracked: it ends with the helper, not with the daemon.
-    fn listen(self: &Arc<Self>, handle: &Arc<Handle>, incoming: Incoming) {
-        let run = handle.live().run;
-        tokio::spawn(incoming.run(self.listener(handle, run)));
-    }
-
-    /// Turns what the helper of a run tells into changes of its container.
-    pub(crate) fn listener(
-        self: &Arc<Self>,
-        handle: &Arc<Handle>,
-        run: u64,
-    ) -> impl Listener + use<> {
-        ContainerListener {
-            engine: self.clone(),
-            handle: handle.clone(),
-            run,
-        }
-    }
-
     async fn start_failed(self: &Arc<Self>, handle: &Arc<Handle>, refusal: Refusal) -> EngineError {
         let program = handle
             .live()
@@ -388,25 +206,18 @@ impl Engine {
             .cloned()
             .unwrap_or_default();
         // A helper that says why it failed has undone what it made; one that was lost has not.
-        if matches!(
+        let undone = matches!(
             refusal,
-            Refusal::Start(StartError::Silent(_) | StartError::Lost(_) | StartError::Io(_))
-        ) {
+            Refusal::Start(StartError::Step(_)) | Refusal::Engine(_)
+        );
+        if !undone {
             self.remove_cgroup_of(handle.id).await;
         }
-        let (failure, code) = match refusal {
-            Refusal::Start(error) => describe_start(error, &program),
-            Refusal::Engine(error) => (
-                lbctl::types::Failure {
-                    step: "prepare".into(),
-                    errno: error.errno(),
-                    syscall: None,
-                    path: None,
-                    detail: error.to_string(),
-                },
-                125,
-            ),
+        let refusal = match refusal {
+            Refusal::Start(StartError::Cancelled) => Refusal::Engine(handle.cancelled()),
+            refusal => refusal,
         };
+        let (failure, code) = refusal.describe(&program);
         let (auto_remove, again) = {
             let mut live = handle.live();
             if let Err(error) = live.transition(Transition::LaunchFailed) {
@@ -440,10 +251,17 @@ impl Engine {
         if let Some(due_at) = again {
             self.restart_at(handle, due_at);
         }
-        EngineError::StartFailed {
-            failure: Box::new(failure),
-            exit_code: code,
-            id: Some(handle.id.to_string()),
+        let id = handle.id.to_string();
+        match refusal {
+            Refusal::Engine(why) if why.is_no_fault_of_the_start() => EngineError::NotStarted {
+                why: Box::new(why),
+                id,
+            },
+            _ => EngineError::StartFailed {
+                failure: Box::new(failure),
+                exit_code: code,
+                id: Some(id),
+            },
         }
     }
 }
@@ -454,72 +272,21 @@ enum Refusal {
     Engine(EngineError),
 }
 
-/// Turns a helper's word into changes of its container.
-struct ContainerListener {
-    engine: Arc<Engine>,
-    handle: Arc<Handle>,
-    run: u64,
-}
-
-impl Listener for ContainerListener {
-    fn event(&self, event: Event) {
-        match event {
-            Event::OomKilled { kills } => self.engine.oom_killed(&self.handle, self.run, kills),
-            Event::Exited(record) => self.engine.exited(&self.handle, self.run, &record),
-            Event::ExecExited { id, record } => {
-                self.engine.exec_exited(&self.handle, &id, &record);
+impl Refusal {
+    /// As the container's record keeps it, and the exit code a shell would give.
+    fn describe(&self, program: &str) -> (Failure, i32) {
+        match self {
+            Refusal::Start(error) => describe_start(error, program),
+            Refusal::Engine(error) => {
+                let failure = Failure {
+                    step: "prepare".into(),
+                    errno: error.errno(),
+                    syscall: None,
+                    path: None,
+                    detail: error.to_string(),
+                };
+                (failure, 125)
             }
         }
     }
-
-    fn lost(&self) {
-        let state = {
-            let live = self.handle.live();
-            if live.run != self.run {
-                return;
-            }
-            live.record.state
-        };
-        match state {
-            ContainerState::Running | ContainerState::Paused | ContainerState::Stopping => {
-                let engine = self.engine.clone();
-                let handle = self.handle.clone();
-                let run = self.run;
-                tokio::spawn(async move { engine.helper_lost(&handle, run).await });
-            }
-            ContainerState::Created
-            | ContainerState::Starting
-            | ContainerState::Exited
-            | ContainerState::Failed
-            | ContainerState::Removing => {}
-        }
-    }
-}
-
-/// Makes the bind sources that are missing. Of a mount that is not idmapped the container's root
-/// is the owner, who could not write there otherwise.
-fn make_sources(
-    config: &ContainerConfig,
-    prepared: &Prepared,
-    maps: Option<IdMaps>,
-) -> Result<(), EngineError> {
-    let view = crate::files::IdView::new(maps);
-    let plain = |source: &Path| {
-        let of_it = |m: &&MountConfig| m.source.as_deref().map(Path::new) == Some(source);
-        let mut mounts = config.mounts.iter().filter(of_it);
-        mounts.all(|mount| mount.idmap == Some(false))
-    };
-    for source in &prepared.create_sources {
-        if source.exists() {
-            continue;
-        }
-        let owner = (view.user_on_host(0), view.group_on_host(0));
-        super::bind_sources::make(source, plain(source).then_some(owner))?;
-    }
-    Ok(())
-}
-
-fn set_mode(path: &Path, mode: u32) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
 }

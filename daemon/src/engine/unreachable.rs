@@ -12,15 +12,17 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::record::{ProcessIdentity, read_exit_record, unknown_exit};
 use super::{Engine, EngineError, Handle};
+use crate::asyncfd;
 use crate::procfs;
 use crate::supervisor::HelperError;
 use crate::time::now_ns;
 
 /// How long the helper of an ended container has for its record.
 const RECORD_PATIENCE: Duration = Duration::from_secs(2);
-/// How often what has no event is looked at.
-const LOOK: Duration = Duration::from_millis(50);
-const LONGEST_LOOK: Duration = Duration::from_secs(10);
+/// How often the log tells of a killed program that does not end.
+const UNDEAD_AGAIN: Duration = Duration::from_secs(10);
+/// How soon a process is looked at again for which there was no descriptor.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Engine {
     /// Ends a container whose helper does not answer: the signal to its program, the grace, then
@@ -37,7 +39,7 @@ impl Engine {
         tokio::spawn(async move { engine.end_by_force(&handle, run, signal, grace).await });
     }
 
-    /// Signals a container whose helper does not answer. Does not wait.
+    /// Signals a container whose helper does not answer, or is gone.
     pub(super) fn signal_without_helper(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -49,12 +51,22 @@ impl Engine {
             self.end_without_helper(handle, run, signal, Duration::ZERO);
             return Ok(());
         }
+        let silent = || EngineError::Helper(HelperError::Silent);
+        let program = process_of(handle, run);
+        let ended = match &program {
+            // Its end may have been told and not been heard yet.
+            Some(program) => self.has_ended(program),
+            None => !still_runs(handle, run),
+        };
+        if ended {
+            // Then the signal has nothing left to do.
+            return Ok(());
+        }
         if all {
             // Who else is in it only the helper finds out.
-            return Err(EngineError::Helper(HelperError::Silent));
+            return Err(silent());
         }
-        let silent = || EngineError::Helper(HelperError::Silent);
-        let program = process_of(handle, run).ok_or_else(silent)?;
+        let program = program.ok_or_else(silent)?;
         let signal = Signal::from_named_raw(signal).ok_or_else(silent)?;
         self.signal_process(&program, signal)
             .map_err(|source| EngineError::Kernel {
@@ -76,10 +88,7 @@ impl Engine {
         let program = process_of(handle, run);
         if let (Some(program), Some(signal)) = (&program, Signal::from_named_raw(signal)) {
             self.try_to_signal(program, signal);
-            let deadline = tokio::time::Instant::now() + grace;
-            while tokio::time::Instant::now() < deadline && self.lives(program) {
-                tokio::time::sleep(LOOK).await;
-            }
+            self.ends_within(program, grace).await;
         }
         // It may answer again by now, and has told how the container ended.
         if !still_runs(handle, run) {
@@ -99,38 +108,39 @@ impl Engine {
 
     /// What waits in the kernel outlives its kill, and what runs is not recorded as ended.
     async fn wait_for_death(&self, handle: &Handle, run: u64, program: &ProcessIdentity) {
-        let mut pause = LOOK;
-        while self.lives(program) && still_runs(handle, run) {
-            tokio::time::sleep(pause).await;
-            if pause == LONGEST_LOOK {
+        let ended = {
+            let live = handle.live();
+            (live.run == run).then(|| live.ended.subscribe())
+        };
+        let Some(mut ended) = ended else { return };
+        let dead = async {
+            while !self.ends_within(program, UNDEAD_AGAIN).await {
                 tracing::error!(id = %handle.id, pid = program.pid, "a killed program does not end");
             }
-            pause = (pause * 2).min(LONGEST_LOOK);
+        };
+        tokio::select! {
+            () = dead => {}
+            // Its helper answers again, and has told how it ended.
+            _ = ended.wait_for(|ended| *ended) => {}
         }
     }
 
     /// The true exit status where the helper still writes it, else `unknown`.
     async fn record_forced_end(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
-        let path = self.paths.run_dir(handle.id).join(EXIT_RECORD);
-        let deadline = tokio::time::Instant::now() + RECORD_PATIENCE;
-        loop {
-            if let Ok(Some(record)) = read_exit_record(&path) {
-                return self.exited(handle, run, &record);
-            }
-            if tokio::time::Instant::now() > deadline {
-                break;
-            }
-            tokio::time::sleep(LOOK).await;
-        }
         let helper = {
             let live = handle.live();
-            if live.run != run {
-                return;
-            }
-            live.record.helper.clone()
+            live.record.helper.clone().filter(|_| live.run == run)
         };
-        if let Some(helper) = helper {
-            self.try_to_signal(&helper, Signal::KILL);
+        if let Some(helper) = &helper {
+            // It ends when it has written the record and told of it.
+            self.ends_within(helper, RECORD_PATIENCE).await;
+        }
+        let path = self.paths.run_dir(handle.id).join(EXIT_RECORD);
+        if let Ok(Some(record)) = read_exit_record(&path) {
+            return self.exited(handle, run, &record);
+        }
+        if let Some(helper) = &helper {
+            self.try_to_signal(helper, Signal::KILL);
         }
         let exit = unknown_exit("the container was ended without its helper, which did not answer");
         self.ended(handle, run, exit, now_ns());
@@ -162,17 +172,38 @@ impl Engine {
         }
     }
 
-    /// Whether a process has not ended: one that nobody has reaped has (pidfd_open(2)). One that
-    /// cannot be looked at (no descriptors) may live.
-    fn lives(&self, process: &ProcessIdentity) -> bool {
+    /// Whether a process has ended: one that nobody has reaped has (pidfd_open(2)). One that cannot
+    /// be looked at (no descriptors) may live.
+    fn has_ended(&self, process: &ProcessIdentity) -> bool {
         match self.open_process(process) {
             Ok(Some(pidfd)) => {
                 let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
-                matches!(poll(&mut fds, Some(&Timespec::default())), Ok(0) | Err(_))
+                poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
             }
-            Ok(None) => false,
-            Err(_) => true,
+            Ok(None) => true,
+            Err(_) => false,
         }
+    }
+
+    /// Waits for the end of a process; `false` when the time was up first.
+    async fn ends_within(&self, process: &ProcessIdentity, limit: Duration) -> bool {
+        let ended = async {
+            loop {
+                match self.open_process(process) {
+                    Ok(None) => return,
+                    Ok(Some(pidfd)) => {
+                        if let Ok(pidfd) = asyncfd::watch(pidfd) {
+                            let _readable = pidfd.readable().await;
+                            return;
+                        }
+                    }
+                    // No descriptors: it may live.
+                    Err(_) => {}
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+        };
+        tokio::time::timeout(limit, ended).await.is_ok()
     }
 
     /// A pidfd of a process that cannot be another one with the same PID: the start time is read

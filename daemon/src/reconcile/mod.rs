@@ -2,8 +2,9 @@
 //!
 //! Every row that should have a helper, and every other with a run directory or a cgroup, is matched
 //! with what is there: found alive, it is adopted; found ended, its exit record tells how; not found,
-//! the row says so (`unknown`, never 0); and what cannot be told is kept, shown and asked again. Then
-//! everything on the machine whose name is derived from an id without a row is ended and removed.
+//! the row says so (`unknown`, never 0); and what cannot be told is kept, shown and asked again.
+//! Everything on the machine whose name is derived from an id without a row is found as well; it is
+//! ended and removed while the API is served already.
 
 mod ask;
 mod cgroups;
@@ -24,7 +25,6 @@ pub use cgroups::cgroup_exists;
 use settle::Settled;
 pub(crate) use settle::settle;
 pub use sweep::remove_empty_instance;
-use sweep::sweep;
 
 /// Helpers asked at once.
 const PARALLEL: usize = 64;
@@ -40,8 +40,8 @@ pub struct Summary {
     pub ended: usize,
     /// Kept although their helpers cannot be asked.
     pub unclear: usize,
-    /// Things without a row that were removed.
-    pub swept: usize,
+    /// What has no row, and is being removed.
+    pub strangers: usize,
 }
 
 /// Makes the three agree. The API is not served yet.
@@ -73,10 +73,16 @@ pub async fn run(engine: &Arc<Engine>) -> anyhow::Result<Summary> {
             Settled::Unclear => summary.unclear += 1,
         }
     }
-    for handle in &handles {
-        finish_interrupted(engine, handle).await;
+    // Those of a container whose end was recorded, by a daemon that died before it recorded theirs.
+    for handle in handles.iter().filter(|h| !lifecycle::is_live(h.state())) {
+        engine.end_execs(handle);
     }
-    summary.swept = sweep(engine).await;
+    for handle in &handles {
+        finish_interrupted(engine, handle);
+    }
+    let strangers = sweep::strangers(engine);
+    summary.strangers = strangers.len();
+    sweep::sweep(engine, strangers);
     for handle in &handles {
         engine.resume_restart(handle, booted.contains(&handle.id));
     }
@@ -142,26 +148,22 @@ async fn load_execs(engine: &Arc<Engine>) -> anyhow::Result<()> {
             .with_context(|| format!("the record of exec {} cannot be read", row.id))?;
         // A row whose container has gone goes with it (foreign key); one read in between is skipped.
         if let Ok(container) = engine.find(&record.container.to_string()) {
-            engine.insert_exec(&ExecHandle::new(row.id, container, record));
+            let exec = ExecHandle::new(row.id, container.clone(), record);
+            container.live().execs.push(exec.clone());
+            engine.insert_exec(&exec);
         }
     }
     Ok(())
 }
 
 /// Finishes what the last daemon had begun: removals, automatic removals.
-async fn finish_interrupted(engine: &Arc<Engine>, handle: &Arc<Handle>) {
+fn finish_interrupted(engine: &Arc<Engine>, handle: &Arc<Handle>) {
     let (state, auto_remove) = {
         let live = handle.live();
         (live.record.state, live.record.auto_remove && !live.removed)
     };
     match state {
-        ContainerState::Removing => {
-            let _operation = handle.operation.lock().await;
-            sweep::end_leftovers(engine, handle.id).await;
-            if let Err(error) = engine.remove_locked(handle).await {
-                tracing::warn!(id = %handle.id, %error, "an interrupted removal");
-            }
-        }
+        ContainerState::Removing => sweep::finish_removal(engine, handle),
         ContainerState::Exited | ContainerState::Failed if auto_remove => {
             engine.schedule_auto_remove(handle);
         }

@@ -141,7 +141,7 @@ fn ask_again(engine: &Arc<Engine>, handle: &Arc<Handle>, run: u64) {
         loop {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            let _operation = handle.operation.lock().await;
+            let _turn = handle.operations.engines_turn().await;
             let waits = {
                 let live = handle.live();
                 live.run == run && !live.removed && live.record.helper_condition.is_some()

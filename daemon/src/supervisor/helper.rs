@@ -10,10 +10,13 @@ use std::time::Duration;
 use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure};
 use tokio::sync::oneshot;
 
+use super::is_hang_up;
+use super::lanes::Lanes;
 use super::seqpacket::SeqPacket;
 
-/// How long a helper has for an answer. Whatever it is asked, it does in milliseconds or gives up
-/// after seconds; one that is stopped, or that waits in the kernel, never answers.
+/// How long a helper has for an answer, from when it is asked. Whatever it is asked, it does in
+/// milliseconds or gives up after seconds; one that is stopped, or that waits in the kernel, never
+/// answers.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call had no good answer.
@@ -46,6 +49,8 @@ struct Shared {
     /// It was given up because the helper did not answer.
     silent: AtomicBool,
     pending: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
+    lanes: Lanes,
+    patience: Duration,
 }
 
 /// The calling side of a connection.
@@ -70,12 +75,18 @@ pub trait Listener: Send + Sync + 'static {
 
 impl Helper {
     pub(super) fn new(socket: SeqPacket) -> (Self, Incoming) {
+        Self::with_patience(socket, PATIENCE)
+    }
+
+    fn with_patience(socket: SeqPacket, patience: Duration) -> (Self, Incoming) {
         let shared = Arc::new(Shared {
             socket,
             next: AtomicU64::new(1),
             gone: AtomicBool::new(false),
             silent: AtomicBool::new(false),
             pending: Mutex::new(HashMap::new()),
+            lanes: Lanes::default(),
+            patience,
         });
         (
             Self {
@@ -95,21 +106,28 @@ impl Helper {
         self.shared.gone.load(Ordering::Acquire)
     }
 
-    /// Sends a request and waits for its answer, for a bounded time.
+    /// Sends a request when its turn has come, and waits for its answer, for a bounded time. A
+    /// helper answers one after the other: the time that others take is not counted against it.
     ///
     /// # Errors
     /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
     /// listener is told as a loss. What was asked for may have been done.
     pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
-        self.call_within(call, PATIENCE).await
+        let patience = match call {
+            // It freezes everything for seconds before it kills, and again kills for seconds.
+            Call::Signal { all: true, .. } => self.shared.patience * 2,
+            _ => self.shared.patience,
+        };
+        self.call_within(call, patience).await
     }
 
     /// [`Helper::call`] of what may take so much longer than other calls.
     pub async fn slow_call(&self, call: Call, longer: Duration) -> Result<Answer, HelperError> {
-        self.call_within(call, PATIENCE + longer).await
+        self.call_within(call, self.shared.patience + longer).await
     }
 
     async fn call_within(&self, call: Call, patience: Duration) -> Result<Answer, HelperError> {
+        let _turn = self.shared.lanes.turn(&call).await;
         let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let (tell, answer) = oneshot::channel();
         self.shared.pending().insert(seq, tell);
@@ -137,7 +155,7 @@ impl Helper {
 
     async fn send(&self, request: &Request) -> Result<(), HelperError> {
         match self.shared.socket.send(request, &[]).await {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(self.lost()),
+            Err(e) if is_hang_up(&e) => Err(self.lost()),
             sent => Ok(sent?),
         }
     }
@@ -217,5 +235,112 @@ impl Drop for Pending<'_> {
 impl Shared {
     fn pending(&self) -> std::sync::MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use littlebox_helper::protocol::Target;
+
+    use super::*;
+
+    struct Deaf;
+
+    impl Listener for Deaf {
+        fn event(&self, _: Event) {}
+        fn lost(&self) {}
+    }
+
+    const PATIENCE: Duration = Duration::from_secs(2);
+
+    /// A connection, and the helper's end of it.
+    fn connection() -> (Helper, SeqPacket) {
+        let (ours, theirs) = SeqPacket::pair().unwrap();
+        rustix::io::ioctl_fionbio(&theirs, true).unwrap();
+        let (helper, incoming) = Helper::with_patience(ours, PATIENCE);
+        tokio::spawn(incoming.run(Deaf));
+        (helper, SeqPacket::from_connected(theirs).unwrap())
+    }
+
+    /// Answers one question after the other, each after a pause; the calls in their order.
+    async fn serve(socket: SeqPacket, pause: Duration) -> Vec<Call> {
+        let mut calls = Vec::new();
+        while let Ok(Some((request, _))) = socket.recv::<Request>().await {
+            tokio::time::sleep(pause).await;
+            calls.push(request.call);
+            let reply = Reply::Done;
+            let seq = request.seq;
+            let answer = FromHelper::Reply { seq, reply };
+            socket.send(&answer, &[]).await.unwrap();
+        }
+        calls
+    }
+
+    fn kill(all: bool) -> Call {
+        Call::Signal {
+            target: Target::Container,
+            signal: 9,
+            all,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_time_that_others_take_is_not_counted_against_a_question() {
+        let (helper, socket) = connection();
+        let serving = tokio::spawn(serve(socket, PATIENCE / 4));
+        // Together they take longer than one may.
+        let asked: Vec<_> = (0..12)
+            .map(|_| {
+                let helper = helper.clone();
+                tokio::spawn(async move { helper.done(kill(true)).await })
+            })
+            .collect();
+        for answer in asked {
+            answer.await.unwrap().unwrap();
+        }
+        assert!(!helper.is_gone());
+        drop(helper);
+        serving.abort();
+    }
+
+    #[tokio::test]
+    async fn what_ends_a_container_waits_for_one_of_the_questions_that_others_have_asked() {
+        let (helper, socket) = connection();
+        let serving = tokio::spawn(serve(socket, Duration::from_millis(50)));
+        let asked: Vec<_> = (0..10)
+            .map(|_| {
+                let helper = helper.clone();
+                tokio::spawn(async move { helper.done(Call::Freeze { frozen: true }).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        helper.done(kill(false)).await.unwrap();
+        for answer in asked {
+            answer.await.unwrap().unwrap();
+        }
+        helper.shared.socket.hang_up();
+        let calls = serving.await.unwrap();
+        let at = calls
+            .iter()
+            .position(|call| matches!(call, Call::Signal { .. }));
+        assert!(at.is_some_and(|at| at <= 1), "{calls:?}");
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_has_ended_with_a_question_unread_is_gone_and_no_fault() {
+        let (helper, socket) = connection();
+        let (first, second) = (helper.clone(), helper.clone());
+        let unread = tokio::spawn(async move { first.done(kill(false)).await });
+        tokio::task::yield_now().await;
+        // Closed with something unread: the next send is reset (unix(7)).
+        drop(socket);
+        let sent = second
+            .send(&Request {
+                seq: 9,
+                call: kill(false),
+            })
+            .await;
+        assert!(matches!(sent, Err(HelperError::Gone)), "{sent:?}");
+        assert!(matches!(unread.await.unwrap(), Err(HelperError::Gone)));
     }
 }

@@ -5,6 +5,7 @@
 
 mod helper;
 pub mod home;
+mod lanes;
 mod seqpacket;
 mod zygote;
 
@@ -36,6 +37,9 @@ pub enum StartError {
     /// The helper did not answer for so long, and was killed.
     #[error("the helper did not answer within {} s", .0.as_secs())]
     Silent(Duration),
+    /// Nobody wants the program to start any more; the helper was killed.
+    #[error("the start was cancelled")]
+    Cancelled,
     /// The helper was gone before it answered.
     #[error("the helper ended before it answered{}", how(.0))]
     Lost(Option<String>),
@@ -110,14 +114,16 @@ impl Supervisor {
 
     /// Builds a container. On success the connection comes back with what was launched and the
     /// pidfd of the container's PID 1; the caller gives it a [`Listener`] with [`Helper::listen`].
+    /// `cancelled` ends the start when it comes first.
     pub async fn launch(
         &self,
         plan: LaunchPlan,
         fds: &[OwnedFd],
+        cancelled: impl Future<Output = ()>,
     ) -> Result<(Helper, Incoming, Launched, OwnedFd), StartError> {
         let first = First::Launch(Box::new(plan));
         let patience = self.start_limit.saturating_add(UNDO_PATIENCE);
-        let (socket, reply, mut received) = self.ask(&first, fds, patience).await?;
+        let (socket, reply, mut received) = self.ask(&first, fds, patience, cancelled).await?;
         match reply {
             Reply::Launched(launched) => {
                 if received.is_empty() {
@@ -188,7 +194,9 @@ impl Supervisor {
 
     /// A helper that does one thing and ends.
     async fn work(&self, first: First) -> Result<(Reply, Vec<OwnedFd>), StartError> {
-        let (_, reply, fds) = self.ask(&first, &[], WORK_PATIENCE).await?;
+        let (_, reply, fds) = self
+            .ask(&first, &[], WORK_PATIENCE, std::future::pending())
+            .await?;
         Ok((reply, fds))
     }
 
@@ -199,14 +207,16 @@ impl Supervisor {
         first: &First,
         fds: &[OwnedFd],
         patience: Duration,
+        cancelled: impl Future<Output = ()>,
     ) -> Result<(SeqPacket, Reply, Vec<OwnedFd>), StartError> {
+        let mut cancelled = std::pin::pin!(cancelled);
         let mut helper = self.tell_fresh(first, fds).await?;
         self.stand_by().await;
-        let mut answer = helper.first_reply(patience).await;
+        let mut answer = helper.first_reply(patience, cancelled.as_mut()).await;
         if matches!(answer, Err(StartError::Lost(_))) && helper.forking.was_never_forked() {
             tracing::warn!("the zygote ended under a request; asking another");
             helper = self.tell_fresh(first, fds).await?;
-            answer = helper.first_reply(patience).await;
+            answer = helper.first_reply(patience, cancelled).await;
         }
         // The zygote may have died under the request for the one that stands by.
         self.stand_by().await;
@@ -295,15 +305,25 @@ impl Fresh {
 
     /// Waits for the answer to the first message. A helper that gives none is killed: it has told
     /// nobody that its container runs.
-    async fn first_reply(&self, patience: Duration) -> Result<(Reply, Vec<OwnedFd>), StartError> {
+    async fn first_reply(
+        &self,
+        patience: Duration,
+        cancelled: impl Future<Output = ()>,
+    ) -> Result<(Reply, Vec<OwnedFd>), StartError> {
         if !self.forking.forked().await {
             tracing::error!(pid = self.zygote.pid(), "the zygote does not answer");
             self.zygote.retire();
         }
-        let answer = tokio::time::timeout(patience, self.socket.recv::<FromHelper>()).await;
-        let Ok(answer) = answer else {
-            self.forking.kill();
-            return Err(StartError::Silent(patience));
+        let answer = tokio::select! {
+            answer = self.socket.recv::<FromHelper>() => answer,
+            () = tokio::time::sleep(patience) => {
+                self.forking.kill();
+                return Err(StartError::Silent(patience));
+            }
+            () = cancelled => {
+                self.forking.kill();
+                return Err(StartError::Cancelled);
+            }
         };
         match answer {
             Ok(Some((FromHelper::Reply { seq: 0, reply }, fds))) => Ok((reply, fds)),

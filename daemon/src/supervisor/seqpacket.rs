@@ -46,6 +46,14 @@ impl SeqPacket {
         ))
     }
 
+    /// One end of a connection that is made already, in non-blocking mode.
+    #[cfg(test)]
+    pub fn from_connected(fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            fd: crate::asyncfd::watch(fd)?,
+        })
+    }
+
     /// Connects to the path socket `name` in `dir`. The way through `/proc/self/fd` keeps the
     /// address within `sun_path`'s 108 bytes (unix(7)), however long `dir` is.
     pub fn connect(dir: &Path, name: &str) -> io::Result<Self> {

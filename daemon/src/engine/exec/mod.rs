@@ -1,0 +1,243 @@
+//! Execs: processes started inside a running container.
+
+mod changes;
+mod input;
+mod output;
+mod requests;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use lbctl::types::{ContainerState, ExecConfig, ExecId, ExecState};
+use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply};
+use littlebox_plan::ExecEnvelope;
+
+use super::error::describe_start;
+use super::record::ExecRecord;
+use super::{Engine, EngineError, ExecHandle, Handle};
+use crate::faults;
+use crate::spec::{self, ConfigError};
+use crate::store::{StoreError, Write};
+use crate::supervisor::{Helper, HelperError, StartError};
+use crate::time::now_ns;
+use changes::Recorded;
+
+/// How to exec.
+#[derive(Debug, Default)]
+pub struct ExecOptions {
+    /// The client's key and the digest of its request.
+    pub idempotency: Option<(String, String)>,
+}
+
+impl Engine {
+    /// Starts a process in a running container.
+    pub async fn exec(
+        self: &Arc<Self>,
+        reference: &str,
+        config: ExecConfig,
+        options: ExecOptions,
+    ) -> Result<Arc<ExecHandle>, EngineError> {
+        let handle = self.find(reference)?;
+        let engine = self.clone();
+        self.detached(async move {
+            let Some((key, digest)) = options.idempotency else {
+                let id = ExecId::generate();
+                return engine.exec_with_id(id, &handle, config, Vec::new()).await;
+            };
+            let _turn = engine.idempotency.turn(&key).await;
+            match engine.store.idempotent(&key).await? {
+                Some((request, subject)) if request == digest => engine.find_exec(&subject),
+                Some(_) => Err(EngineError::IdempotencyConflict(format!(
+                    "the idempotency key '{key}' was used for another request"
+                ))),
+                None => {
+                    let id = ExecId::generate();
+                    let remember = Write::Idempotency {
+                        key: key.clone(),
+                        request: digest,
+                        subject: id.to_string(),
+                    };
+                    engine
+                        .exec_with_id(id, &handle, config, vec![remember])
+                        .await
+                }
+            }
+        })
+        .await
+    }
+
+    async fn exec_with_id(
+        self: &Arc<Self>,
+        id: ExecId,
+        handle: &Arc<Handle>,
+        config: ExecConfig,
+        writes: Vec<Write>,
+    ) -> Result<Arc<ExecHandle>, EngineError> {
+        let (run, helper) = runnable(handle)?;
+        let plan = self.exec_plan(id, handle, &config).await?;
+        let exec = ExecHandle::new(id, handle.clone(), new_record(handle, &config));
+        handle.live().begin_exec(run, &exec)?;
+        self.insert_exec(&exec);
+        faults::point("exec.before");
+        self.change_exec(&exec, |_| Some(Vec::new()), writes);
+        let call = Call::Exec(Box::new(plan));
+        let limit = self.supervisor.start_limit();
+        let answer = helper.slow_call(call, limit).await;
+        faults::point("exec.after");
+        let started = self.exec_answered(&exec, answer).await;
+        self.drop_old_execs(handle);
+        started?;
+        if let Some(input) = config.input {
+            tokio::spawn(input::feed(helper, exec.clone(), input));
+        }
+        Ok(exec)
+    }
+
+    async fn exec_answered(
+        &self,
+        exec: &Arc<ExecHandle>,
+        answer: Result<(Reply, Vec<OwnedFd>), HelperError>,
+    ) -> Result<(), EngineError> {
+        let failed = |error| Err(self.exec_failed(exec, error));
+        match answer {
+            Ok((Reply::ExecStarted { pid, warnings, .. }, _)) => {
+                // Written, without an fsync: a client that was told of it finds it again when the
+                // daemon is killed, and a power cut ends the exec anyway.
+                match self.exec_started(exec, pid, warnings) {
+                    Some(recorded) => Ok(recorded.await.unwrap_or(Err(StoreError::Closed))?),
+                    None => Ok(()),
+                }
+            }
+            Ok(_) => failed(StartError::Lost(None)),
+            Err(HelperError::Silent) => {
+                // It may have been started: nobody knows it, and it is ended when the helper
+                // answers again.
+                self.exec_failed(exec, StartError::Silent(self.supervisor.start_limit()));
+                Err(EngineError::Helper(HelperError::Silent))
+            }
+            Err(error) => failed(start_error(error)),
+        }
+    }
+
+    async fn exec_plan(
+        &self,
+        id: ExecId,
+        handle: &Handle,
+        config: &ExecConfig,
+    ) -> Result<ExecPlan, EngineError> {
+        let container = self.config(handle).await?;
+        let prepared = spec::exec_process(config, &container, &self.context(&handle.id, None))?;
+        let envelope = ExecEnvelope {
+            id: id.to_string(),
+            log: LogPlan {
+                path: self.paths.exec_log(handle.id, id),
+                // A foreground client holds the program back instead of losing output.
+                max_size: prepared.log.max_size,
+                max_files: prepared.log.max_files,
+            },
+            exit_record: self.paths.exec_exit_record(handle.id, id),
+            user: Some(prepared.user),
+            create_cwd: prepared.create_cwd,
+            terminal_size: prepared.terminal_size,
+            stdin: config.stdin || config.input.is_some(),
+            gate: config.attach,
+            seccomp: prepared.seccomp,
+            state: self.oci_state(handle.id, &container),
+            timeout_ms: prepared.timeout_ms,
+            start_timeout_ms: Some(self.supervisor.start_timeout_ms()),
+        };
+        littlebox_plan::exec_plan(&prepared.process, envelope).map_err(|e| {
+            EngineError::Config(ConfigError {
+                pointer: String::new(),
+                detail: e.to_string(),
+                hint: None,
+            })
+        })
+    }
+
+    /// `None`: a quick program's end was told, and submitted, before this answer was read.
+    fn exec_started(
+        &self,
+        exec: &Arc<ExecHandle>,
+        pid: u32,
+        warnings: Vec<String>,
+    ) -> Option<Recorded> {
+        let start = |record: &mut ExecRecord| {
+            record.warnings = warnings;
+            if record.state != ExecState::Starting {
+                return (!record.warnings.is_empty()).then(Vec::new);
+            }
+            record.state = ExecState::Running;
+            record.pid = Some(pid);
+            Some(vec![("exec.started", serde_json::json!({ "pid": pid }))])
+        };
+        self.change_exec(exec, start, Vec::new())
+    }
+
+    fn exec_failed(&self, exec: &Arc<ExecHandle>, error: StartError) -> EngineError {
+        let program = exec.record().command.first().cloned().unwrap_or_default();
+        let (failure, exit_code) = describe_start(&error, &program);
+        let fail = |record: &mut ExecRecord| {
+            if record.state != ExecState::Starting {
+                // Its container has ended, and it with it.
+                return None;
+            }
+            record.state = ExecState::Failed;
+            record.finished_at = Some(now_ns());
+            record.failure = Some(failure.clone());
+            record.failure_code = Some(exit_code);
+            let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
+            Some(vec![("exec.failed", data)])
+        };
+        self.change_exec(exec, fail, Vec::new());
+        exec.ended.send_replace(true);
+        EngineError::StartFailed {
+            failure: Box::new(failure),
+            exit_code,
+            id: Some(exec.id.to_string()),
+        }
+    }
+}
+
+/// What an exec needs, as a noun in messages.
+const WISH: &str = "an exec";
+
+/// The run of a container in which something can be started, and its helper.
+fn runnable(handle: &Handle) -> Result<(u64, Helper), EngineError> {
+    let found = handle.run_and_helper(WISH)?;
+    match handle.state() {
+        ContainerState::Running => Ok(found),
+        // A process started in a frozen cgroup would hang before its first instruction.
+        state => Err(EngineError::NotRunning {
+            name: handle.live().record.name.to_string(),
+            state,
+            wish: WISH,
+        }),
+    }
+}
+
+fn new_record(handle: &Handle, config: &ExecConfig) -> ExecRecord {
+    ExecRecord {
+        container: handle.id,
+        state: ExecState::Starting,
+        command: config.command.clone(),
+        terminal: config.terminal,
+        stdin: config.stdin,
+        attach: config.attach,
+        pid: None,
+        created_at: now_ns(),
+        finished_at: None,
+        exit: None,
+        failure: None,
+        failure_code: None,
+        warnings: Vec::new(),
+    }
+}
+
+fn start_error(error: HelperError) -> StartError {
+    match error {
+        HelperError::Step(failure) => StartError::Step(*failure),
+        HelperError::Gone | HelperError::Silent | HelperError::Protocol => StartError::Lost(None),
+        HelperError::Io(e) => StartError::Io(e),
+    }
+}
