@@ -1,26 +1,39 @@
 //! A file system that never answers, as one whose server has died.
 
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// A FUSE mount that nobody serves: who looks into it waits until it is dropped (fuse(4)), and can be
-/// killed meanwhile.
+/// A FUSE mount that nobody serves: who looks into it waits until it is dropped (fuse(4)).
 #[derive(Debug)]
 pub struct DeadMount {
     /// Where.
     pub path: PathBuf,
     server: Option<File>,
+    reader: Option<(Arc<Taking>, JoinHandle<()>)>,
+}
+
+/// What a server knows that takes requests.
+#[derive(Debug, Default)]
+struct Taking {
+    ends: AtomicBool,
+    taken: AtomicUsize,
 }
 
 impl DeadMount {
-    /// Mounts it on a new directory.
+    /// Mounts it on a directory, made when it is missing. Who looks into it can be killed.
     #[track_caller]
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref().to_owned();
-        std::fs::create_dir(&path).unwrap();
+        std::fs::create_dir_all(&path).unwrap();
         let server = File::options().read(true).write(true).open("/dev/fuse");
         let server = server.expect("this kernel has FUSE");
         let options = format!(
@@ -33,7 +46,27 @@ impl DeadMount {
         Self {
             path,
             server: Some(server),
+            reader: None,
         }
+    }
+
+    /// As [`DeadMount::new`], but who looks into it cannot be killed either: its request was taken by
+    /// a server that does not answer.
+    #[track_caller]
+    pub fn unkillable(path: impl AsRef<Path>) -> Self {
+        let mut dead = Self::new(path);
+        let server = dead.server.take().unwrap();
+        let taking = Arc::new(Taking::default());
+        let told = taking.clone();
+        let thread = std::thread::spawn(move || take_requests(server, &told));
+        dead.reader = Some((taking, thread));
+        dead
+    }
+
+    /// How many requests were taken: so many wait that cannot be killed.
+    pub fn taken(&self) -> usize {
+        let taking = self.reader.as_ref().map(|(taking, _)| taking);
+        taking.map_or(0, |taking| taking.taken.load(Ordering::Relaxed))
     }
 }
 
@@ -41,6 +74,42 @@ impl Drop for DeadMount {
     fn drop(&mut self) {
         // Whoever waits is answered with ENOTCONN.
         self.server = None;
+        if let Some((taking, thread)) = self.reader.take() {
+            taking.ends.store(true, Ordering::Relaxed);
+            let _ended = thread.join();
+        }
         let _unmounted = unmount(&self.path, UnmountFlags::DETACH);
+    }
+}
+
+/// Answers the first request, FUSE_INIT, so that there are others, and takes those.
+fn take_requests(mut server: File, taking: &Taking) {
+    let mut request = vec![0; 1 << 20];
+    let mut begun = false;
+    while !taking.ends.load(Ordering::Relaxed) {
+        let mut fds = [PollFd::new(&server, PollFlags::IN)];
+        let pause = Timespec::try_from(Duration::from_millis(20)).unwrap();
+        if !matches!(poll(&mut fds, Some(&pause)), Ok(1..)) {
+            continue;
+        }
+        let Ok(len) = server.read(&mut request) else {
+            continue;
+        };
+        if !begun && len >= 16 {
+            // fuse_out_header: length, error, the request's number; fuse_init_out: 7.31 and zeros.
+            let mut answer = [0; 16 + 64];
+            answer[..4].copy_from_slice(&80_u32.to_ne_bytes());
+            answer[8..16].copy_from_slice(&request[8..16]);
+            answer[16..20].copy_from_slice(&7_u32.to_ne_bytes());
+            answer[20..24].copy_from_slice(&31_u32.to_ne_bytes());
+            // FUSE_PARALLEL_DIROPS: who looks does not wait for the one before him.
+            answer[28..32].copy_from_slice(&(1_u32 << 18).to_ne_bytes());
+            // max_write
+            answer[36..40].copy_from_slice(&4096_u32.to_ne_bytes());
+            server.write_all(&answer).unwrap();
+            begun = true;
+        } else {
+            taking.taken.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }

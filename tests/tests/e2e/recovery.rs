@@ -444,3 +444,29 @@ fn a_daemon_whose_writer_panics_ends_and_the_next_takes_its_containers_back() {
     assert_eq!(now.summary.pid, container.summary.pid);
     t.finish();
 }
+
+#[test]
+fn an_exec_of_a_container_whose_end_was_recorded_has_ended_too() {
+    let mut t = Bed::new();
+    let c = id(&t.sleeper());
+    let exec = t.exec_start(&c, &json!({"command": ["sleep", "1000"]}));
+    let exec = exec.id.to_string();
+    let _stopped = t
+        .post_json(
+            &format!("/v1/containers/{c}/stop"),
+            &json!({"timeout_s": 0}),
+        )
+        .expect(200);
+    let _ended = t.exec_wait(&exec);
+    t.kill9();
+    // As a daemon leaves it that dies between the one and the other.
+    let running = "UPDATE execs SET state = 'running', detail = json_set(detail, \
+                   '$.state', 'running', '$.exit', NULL, '$.finished_at', NULL)";
+    sql(&t, running);
+    t.start_again();
+    let exec = t.exec_wait(&exec);
+    assert_eq!(exec.state, ExecState::Exited);
+    let how = exec.exit.expect("it ended").status;
+    assert!(matches!(how, ExitStatus::Unknown { .. }), "{how:?}");
+    t.finish();
+}
