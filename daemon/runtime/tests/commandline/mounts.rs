@@ -247,8 +247,10 @@ fn a_tree_with_a_file_that_keeps_a_mount_namespace_can_be_bound() {
     fs::write(bed.path("tree/kept/ns"), "").unwrap();
     let bind = json!({"destination": "/tree", "type": "bind", "source": bed.path("tree"), "options": ["rbind"]});
     bed.config["mounts"].as_array_mut().unwrap().push(bind);
-    let script = "mount --bind tree/kept tree/kept && mount --make-private tree/kept && \
-                  unshare --mount=tree/kept/ns true";
+    // A namespace can be kept in an older one alone, and is there when its first process says so.
+    let script = "mount --bind tree/kept tree/kept && mount --make-private tree/kept && mkfifo there && \
+                  { unshare --mount sh -c 'echo >there; exec sleep 1000' & } && read _ <there && \
+                  mount --bind /proc/$!/ns/mnt tree/kept/ns && { kill $!; wait; true; }";
     assert_eq!(bed.run_after(script).ok(), "bound\nthere\n");
 }
 
