@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use littlebox_helper::protocol::EXIT_RECORD;
+use littlebox_helper::protocol::{EXIT_RECORD, bounds};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -16,8 +16,6 @@ use crate::procfs;
 use crate::supervisor::HelperError;
 use crate::time::now_ns;
 
-/// How long the helper of an ended container has for its record.
-const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 /// How often what has no event is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 const LONGEST_LOOK: Duration = Duration::from_secs(10);
@@ -112,7 +110,7 @@ impl Engine {
     /// The true exit status where the helper still writes it, else `unknown`.
     async fn record_forced_end(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
         let path = self.paths.run_dir(handle.id).join(EXIT_RECORD);
-        let deadline = tokio::time::Instant::now() + RECORD_PATIENCE;
+        let deadline = tokio::time::Instant::now() + bounds::RECORD;
         loop {
             if let Ok(Some(record)) = read_exit_record(&path) {
                 return self.exited(handle, run, &record);

@@ -3,19 +3,15 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lbctl::types::ContainerId;
-use littlebox_helper::protocol::{Call, CgroupPlan, Target};
+use littlebox_helper::protocol::{Call, CgroupPlan, Target, bounds};
 
 use super::cgroups::{below, cgroup_exists, cgroup_names, hierarchies, names};
 use crate::engine::Engine;
 use crate::engine::paths::remove_tree;
 use crate::lifecycle;
 use crate::supervisor::Supervisor;
-
-/// How long the helper of a stranger may take to end it.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Removes what no row knows: helpers with their directories, files, cgroups, trash.
 pub(super) async fn sweep(engine: &Arc<Engine>) -> usize {
@@ -80,8 +76,9 @@ async fn end_stranger(engine: &Arc<Engine>, name: &str) {
             signal: 9,
             all: true,
         };
-        let _ = tokio::time::timeout(PATIENCE, helper.call(kill)).await;
-        let _ = tokio::time::timeout(PATIENCE, listening).await;
+        // One that does not answer is ended by its cgroup.
+        let _ = helper.call(kill).await;
+        let _ = tokio::time::timeout(bounds::END, listening).await;
     }
     if name.parse::<ContainerId>().is_ok() {
         remove_cgroup(engine, &engine.paths.cgroup.join(name)).await;

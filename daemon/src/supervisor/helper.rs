@@ -7,14 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure};
+use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure, bounds};
 use tokio::sync::oneshot;
 
 use super::seqpacket::SeqPacket;
-
-/// How long a helper has for an answer. Whatever it is asked, it does in milliseconds or gives up
-/// after seconds; one that is stopped, or that waits in the kernel, never answers.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call had no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -101,12 +97,12 @@ impl Helper {
     /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
     /// listener is told as a loss. What was asked for may have been done.
     pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
-        self.call_within(call, PATIENCE).await
+        self.call_within(call, bounds::ANSWER).await
     }
 
     /// [`Helper::call`] of what may take so much longer than other calls.
     pub async fn slow_call(&self, call: Call, longer: Duration) -> Result<Answer, HelperError> {
-        self.call_within(call, PATIENCE + longer).await
+        self.call_within(call, bounds::ANSWER + longer).await
     }
 
     async fn call_within(&self, call: Call, patience: Duration) -> Result<Answer, HelperError> {

@@ -20,11 +20,11 @@ use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{gate, hooks, keyring, limits, scheduling, seccomp};
+use super::{gate, hooks, keyring, limits, scheduling, seccomp, succession};
 use crate::fault::{Fault, OrFault};
 use crate::init;
 use crate::protocol::{Defence, NamespaceKind, ProcessPlan, Step, StepFailure};
-use crate::sys::{self, Forked};
+use crate::sys;
 
 /// What the process becomes.
 #[derive(Debug)]
@@ -131,7 +131,7 @@ impl Program<'_> {
             .map_err(|fault| fault.of_step(Step::CloseFds))?;
         // This closes the report too, which is what the helper waits for. From here on there is
         // nobody to tell: whoever asks for a start that cannot be finds no process.
-        let asked = sys::close_all_but(gate, 3 + self.tie.preserved())
+        let asked = sys::close_all_but(&[gate], 3 + self.tie.preserved())
             .fault("close_range")
             .and_then(|()| gate::wait(gate));
         let Ok(asked) = asked else { sys::exit_now(1) };
@@ -222,19 +222,10 @@ impl Program<'_> {
         let subject = Some(NamespaceKind::Pid.name().to_owned());
         steps.run_on(Step::JoinNamespaces, subject, |_| {
             self.close_all_but(report)?;
-            let sibling = u64::from(libc::CLONE_PARENT.unsigned_abs());
-            match sys::fork_into(sibling, None).fault("clone3")? {
-                Forked::Child => self.take_terminal(),
-                Forked::Parent { pid, pidfd } => {
-                    let told = report.say(&FromChild::Forked { pid }, Some(pidfd.as_fd()));
-                    if told.is_err() {
-                        // Nobody else knows of it.
-                        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-                    }
-                    told.fault("sendmsg")?;
-                    sys::exit_now(0)
-                }
-            }
+            succession::hand_over(|pid, pidfd| {
+                report.say(&FromChild::Forked { pid }, Some(pidfd))
+            })?;
+            self.take_terminal()
         })
     }
 
@@ -245,11 +236,8 @@ impl Program<'_> {
             Tie::None { detached, .. } => detached.gate,
             Tie::DiesWithHelper | Tie::Reaped => None,
         };
-        match gate {
-            Some(gate) => sys::close_all_but_two(report, gate, first),
-            None => sys::close_all_but(report, first),
-        }
-        .fault("close_range")
+        let kept: Vec<_> = gate.into_iter().chain([report.as_fd()]).collect();
+        sys::close_all_but(&kept, first).fault("close_range")
     }
 
     /// Cuts what still ties this process to the helper, but for the report.
@@ -266,7 +254,7 @@ impl Program<'_> {
         // Closed, not only flagged: the path of the program is resolved before execve closes
         // what is flagged, and must not find a descriptor of the host (CVE-2024-21626).
         let end = 3 + self.tie.preserved();
-        sys::close_all_but(report, end).fault("close_range")?;
+        sys::close_all_but(&[report.as_fd()], end).fault("close_range")?;
         sys::keep_over_exec(3, end).fault("fcntl")
     }
 }

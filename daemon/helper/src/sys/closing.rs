@@ -1,33 +1,25 @@
 //! Closing what other code still owns, in processes that are about to be another program.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Result;
 
 use super::check;
 
-/// Closes every descriptor from `first` on but `keep`. For a process whose next call is execve(2),
-/// or, when that fails, `_exit(2)`: no destructor runs that would close one a second time.
-pub fn close_all_but(keep: impl AsFd, first: u32) -> Result<()> {
-    close_between(&mut [number(keep)], first)
-}
-
-/// As [`close_all_but`], with two that are kept.
-pub fn close_all_but_two(keep: impl AsFd, and: impl AsFd, first: u32) -> Result<()> {
-    close_between(&mut [number(keep), number(and)], first)
-}
-
-fn number(fd: impl AsFd) -> u32 {
-    fd.as_fd().as_raw_fd().unsigned_abs()
-}
-
-fn close_between(kept: &mut [u32], mut first: u32) -> Result<()> {
+/// Closes every descriptor from `first` on but those that are `kept`. For a process that never goes
+/// back to the code that owns the others, and ends in execve(2) or `_exit(2)`: no destructor runs that
+/// would close one a second time.
+pub fn close_all_but(kept: &[BorrowedFd<'_>], mut first: u32) -> Result<()> {
+    let mut kept: Vec<u32> = kept
+        .iter()
+        .map(|fd| fd.as_raw_fd().unsigned_abs())
+        .collect();
     kept.sort_unstable();
     for keep in kept {
-        if *keep > first {
-            close_range(first, *keep - 1)?;
+        if keep > first {
+            close_range(first, keep - 1)?;
         }
-        first = first.max(*keep + 1);
+        first = first.max(keep + 1);
     }
     close_range(first, u32::MAX)
 }
