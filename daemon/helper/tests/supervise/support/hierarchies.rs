@@ -104,6 +104,11 @@ impl ForeignFreezer {
 impl Drop for ForeignFreezer {
     fn drop(&mut self) {
         self.thaw();
+        // A test that failed leaves its container to be ended after this.
+        let procs = std::fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines() {
+            let _ = std::fs::write(self.0.join("../cgroup.procs"), pid);
+        }
         let until = Instant::now() + PATIENCE;
         while std::fs::remove_dir(&self.0).is_err() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(20));
