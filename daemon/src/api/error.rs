@@ -200,6 +200,8 @@ impl From<EngineError> for ApiError {
                 problem.0.state = Some("exited".into());
                 problem
             }
+            EngineError::ExecStarting { .. } => Self::new("invalid_state", detail)
+                .hint("try again when it runs, or end the start with SIGKILL"),
             EngineError::NotAvailable(_) => Self::new("invalid_state", detail),
             EngineError::StartFailed {
                 failure,

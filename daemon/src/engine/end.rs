@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
-use littlebox_helper::protocol::{Call, ExitRecord, Target, TerminalSize};
+use littlebox_helper::protocol::{Call, ExitRecord, Target, TerminalSize, bounds};
 
 use tokio::sync::watch;
 
@@ -17,10 +17,6 @@ use crate::supervisor::{Helper, HelperError};
 use crate::time::now_ns;
 
 const SIGKILL: i32 = 9;
-/// How long a killed program and its helper may take before both are ended without asking.
-const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// How long a client waits for the end of what was killed: longer than all that brings it about.
-const DEATH_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to stop.
 #[derive(Debug, Default, Clone, Copy)]
@@ -109,7 +105,7 @@ impl Engine {
         handle: &Handle,
         grace: Duration,
     ) -> Result<(), EngineError> {
-        let patience = grace.saturating_add(DEATH_PATIENCE);
+        let patience = grace.saturating_add(bounds::DEATH);
         if handle.ended_within(Some(patience)).await {
             return Ok(());
         }
@@ -206,7 +202,7 @@ impl Engine {
             {
                 // A frozen process on cgroup v1 dies only once it is thawed.
                 thaw(Some(&helper)).await;
-                if over_within(&mut ended, KILL_PATIENCE).await {
+                if over_within(&mut ended, bounds::END).await {
                     return;
                 }
             }

@@ -124,6 +124,12 @@ pub enum EngineError {
         /// Which.
         id: String,
     },
+    /// The exec has not come to its program for seconds.
+    #[error("exec {id} is still being started")]
+    ExecStarting {
+        /// Which.
+        id: String,
+    },
     /// There is no stdin or no terminal to act on.
     #[error("{0}")]
     NotAvailable(String),

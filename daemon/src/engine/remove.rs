@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::{ContainerState, WaitResult};
+use littlebox_helper::protocol::bounds;
 
 use super::{Engine, EngineError, Handle, StopOptions, event};
 use crate::faults;
@@ -206,7 +207,7 @@ impl Engine {
             if let Err(error) = self.kill(&id, 9, false).await {
                 tracing::warn!(%id, %error, "cannot end a container that was not recorded");
             }
-            handle.ended_within(Some(Duration::from_secs(10))).await;
+            handle.ended_within(Some(bounds::END)).await;
         }
         // The insert failed, so later updates of the row found nothing; the caller forgets the rest.
     }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use littlebox_helper::protocol::EXIT_RECORD;
+use littlebox_helper::protocol::{EXIT_RECORD, bounds};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -17,8 +17,6 @@ use crate::procfs;
 use crate::supervisor::HelperError;
 use crate::time::now_ns;
 
-/// How long the helper of an ended container has for its record.
-const RECORD_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the log tells of a killed program that does not end.
 const UNDEAD_AGAIN: Duration = Duration::from_secs(10);
 /// How soon a process is looked at again for which there was no descriptor.
@@ -133,7 +131,7 @@ impl Engine {
         };
         if let Some(helper) = &helper {
             // It ends when it has written the record and told of it.
-            self.ends_within(helper, RECORD_PATIENCE).await;
+            self.ends_within(helper, bounds::RECORD).await;
         }
         let path = self.paths.run_dir(handle.id).join(EXIT_RECORD);
         if let Ok(Some(record)) = read_exit_record(&path) {

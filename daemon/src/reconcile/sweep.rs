@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lbctl::types::ContainerId;
-use littlebox_helper::protocol::{Call, CgroupPlan, Target};
+use littlebox_helper::protocol::{Call, CgroupPlan, Target, bounds};
 use tokio::sync::Semaphore;
 
 use super::cgroups::{below, cgroup_exists, cgroup_names, hierarchies, names};
@@ -16,8 +16,6 @@ use crate::engine::{Engine, Handle};
 use crate::lifecycle;
 use crate::supervisor::Supervisor;
 
-/// How long the helper of a stranger may take to end it.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Strangers, and containers whose removal goes on, that are ended at once.
 static ENDINGS: Semaphore = Semaphore::const_new(16);
 /// The pauses between tries.
@@ -138,8 +136,9 @@ async fn end_helper(engine: &Engine, name: &str) {
         signal: 9,
         all: true,
     };
-    let _ = tokio::time::timeout(PATIENCE, helper.call(kill)).await;
-    let _ = tokio::time::timeout(PATIENCE, listening).await;
+    // One that does not answer is ended by its cgroup.
+    let _ = helper.call(kill).await;
+    let _ = tokio::time::timeout(bounds::END, listening).await;
 }
 
 /// Hears nothing.

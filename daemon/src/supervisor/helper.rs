@@ -7,17 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure};
+use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure, bounds};
 use tokio::sync::oneshot;
 
 use super::is_hang_up;
 use super::lanes::Lanes;
 use super::seqpacket::SeqPacket;
-
-/// How long a helper has for an answer, from when it is asked. Whatever it is asked, it does in
-/// milliseconds or gives up after seconds; one that is stopped, or that waits in the kernel, never
-/// answers.
-pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a call had no good answer.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +70,7 @@ pub trait Listener: Send + Sync + 'static {
 
 impl Helper {
     pub(super) fn new(socket: SeqPacket) -> (Self, Incoming) {
-        Self::with_patience(socket, PATIENCE)
+        Self::with_patience(socket, bounds::ANSWER)
     }
 
     fn with_patience(socket: SeqPacket, patience: Duration) -> (Self, Incoming) {
@@ -113,12 +108,7 @@ impl Helper {
     /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
     /// listener is told as a loss. What was asked for may have been done.
     pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
-        let patience = match call {
-            // It freezes everything for seconds before it kills, and again kills for seconds.
-            Call::Signal { all: true, .. } => self.shared.patience * 2,
-            _ => self.shared.patience,
-        };
-        self.call_within(call, patience).await
+        self.call_within(call, self.shared.patience).await
     }
 
     /// [`Helper::call`] of what may take so much longer than other calls.

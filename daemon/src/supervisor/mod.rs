@@ -18,7 +18,7 @@ use std::time::Duration;
 use lbctl::types::{IdMap, IdMaps};
 use littlebox_helper::protocol::{
     Call, CgroupPlan, First, FromHelper, IdMapping, LaunchPlan, Launched, NamespaceRef,
-    NamespaceRelation, Reply, Request, RootfsPlan, StepFailure, Target,
+    NamespaceRelation, Reply, Request, RootfsPlan, StepFailure, Target, bounds,
 };
 
 pub use helper::{Helper, HelperError, Incoming, Listener};
@@ -51,11 +51,6 @@ fn how(detail: &Option<String>) -> String {
         .map(|d| format!(" ({d})"))
         .unwrap_or_default()
 }
-
-/// How much longer than its start a helper may take to answer: it undoes what it has made.
-const UNDO_PATIENCE: Duration = helper::PATIENCE;
-/// How long a helper that does one thing may take.
-const WORK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Starts helpers.
 #[derive(Debug)]
@@ -122,7 +117,7 @@ impl Supervisor {
         cancelled: impl Future<Output = ()>,
     ) -> Result<(Helper, Incoming, Launched, OwnedFd), StartError> {
         let first = First::Launch(Box::new(plan));
-        let patience = self.start_limit.saturating_add(UNDO_PATIENCE);
+        let patience = self.start_limit.saturating_add(bounds::UNDO);
         let (socket, reply, mut received) = self.ask(&first, fds, patience, cancelled).await?;
         match reply {
             Reply::Launched(launched) => {
@@ -195,7 +190,7 @@ impl Supervisor {
     /// A helper that does one thing and ends.
     async fn work(&self, first: First) -> Result<(Reply, Vec<OwnedFd>), StartError> {
         let (_, reply, fds) = self
-            .ask(&first, &[], WORK_PATIENCE, std::future::pending())
+            .ask(&first, &[], bounds::WORK, std::future::pending())
             .await?;
         Ok((reply, fds))
     }
@@ -343,9 +338,6 @@ fn is_hang_up(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
-/// How long a container that cannot be watched may take to end.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Has a helper end a container that was launched and cannot be watched; without a single
 /// descriptor, as there are none. The helper is gone when its connection ends.
 async fn end_unwatched(socket: &SeqPacket) {
@@ -358,7 +350,7 @@ async fn end_unwatched(socket: &SeqPacket) {
         return;
     }
     let ended = async { while let Ok(Some(_)) = socket.recv::<FromHelper>().await {} };
-    if tokio::time::timeout(END_TIMEOUT, ended).await.is_err() {
+    if tokio::time::timeout(bounds::END, ended).await.is_err() {
         tracing::error!("a container that could not be watched does not end");
     }
 }

@@ -187,6 +187,36 @@ fn a_program_that_stops_whoever_enters_holds_nobody_up() {
 }
 
 #[test]
+fn an_exec_that_is_starting_can_be_killed() {
+    let t = Bed::builder().config("start_timeout_s = 600").build();
+    let stopper = "trap '' TERM; while :; do kill -STOP -1; done";
+    let c = id(&t.start(&busybox(&["sh", "-c", stopper])));
+    let (path, exec) = exec_request(&c, &["sleep", "1000"]);
+    let mut known = 0;
+    // Now and then one is quick enough, and runs: that one is killed as well.
+    let caught = (0..20).any(|_| {
+        std::thread::scope(|scope| {
+            let asked = scope.spawn(|| t.post_json(&path, &exec));
+            proc::until("it is there", || t.inspect(&c).execs.len() > known);
+            known += 1;
+            std::thread::sleep(Duration::from_millis(200));
+            let newest = t.inspect(&c).execs.pop().expect("one is there");
+            let signal = format!("/v1/execs/{newest}/signal");
+            proc::until("it is killed", || {
+                let killed = t.post_json(&signal, &json!({"signal": "KILL"}));
+                killed.status() == 204
+            });
+            let answer = asked.join().unwrap();
+            assert!(matches!(answer.status(), 201 | 422), "{answer:?}");
+            answer.status() == 422
+        })
+    });
+    assert!(caught);
+    assert!(t.inspect(&c).helper.is_none());
+    t.finish();
+}
+
+#[test]
 fn a_container_that_was_frozen_from_outside_can_be_stopped() {
     let t = hasty();
     let container = t.sleeper();

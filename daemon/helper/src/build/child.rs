@@ -14,6 +14,7 @@ use rustix::thread::ThreadNameSpaceType;
 use super::agent::Agent;
 use super::clocks;
 use super::detached::{Start, Status};
+use super::exec::Running;
 use super::mounts::{self, Context, Source};
 use super::namespaces::{Birth, Namespaces, Origin, join, join_process};
 use super::paths::Links;
@@ -321,18 +322,12 @@ impl<'a> Container<'a> {
 pub struct Exec<'a> {
     /// The plan.
     pub process: &'a ProcessPlan,
-    /// The container's PID 1.
-    pub pidfd: BorrowedFd<'a>,
+    /// The container.
+    pub running: Running<'a>,
     /// The container's root, where it is not that of its mount namespace.
     pub root: Option<OwnedFd>,
-    /// The container's cgroup, and one below it in one hierarchy.
-    pub cgroups: [Option<&'a Cgroup>; 2],
-    /// What to join.
-    pub mask: ThreadNameSpaceType,
     /// Whether this process was born in the container's PID namespace, or a child of it will be.
     pub fork: LastFork,
-    /// The container's id maps; `None` where it is in the host's user namespace.
-    pub maps: Option<super::IdMaps<'a>>,
     /// The program's pipes; `None`: a terminal.
     pub stdio: Option<ChildStdio>,
     /// How the program is started.
@@ -344,7 +339,9 @@ pub struct Exec<'a> {
 impl Exec<'_> {
     /// Enters the container and becomes the program.
     pub fn enter(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
-        let process = self.process;
+        let (process, running) = (self.process, self.running);
+        self.let_go_of_the_supervisors(report)
+            .map_err(|fault| fault.of_step(Step::CloseFds))?;
         let tie = self.start.tie_of_exec();
         if let Some(agent) = &mut self.agent {
             // Here its path is the host's, and nobody else waits for it.
@@ -360,14 +357,13 @@ impl Exec<'_> {
             steps.run_on(Step::Rlimits, subject, |_| oom::unprotect().fault("write"))?;
         }
         let cpus = &process.scheduling.exec_affinity;
-        let cgroups = || self.cgroups.into_iter().flatten();
-        let v1 = cgroups().any(Cgroup::has_v1);
+        let v1 = running.cgroups().any(Cgroup::has_v1);
         let initial = v1 && !cpus.initial.is_empty();
         steps.run_if(initial, Step::Scheduling, |_| {
             scheduling::set_cpus(&cpus.initial)
         })?;
         steps.run_if(v1, Step::CgroupAttach, |_| {
-            cgroups().try_for_each(Cgroup::attach_self_v1)
+            running.cgroups().try_for_each(Cgroup::attach_self_v1)
         })?;
         scheduling::set_cpus(&cpus.finally).map_err(|fault| fault.of_step(Step::Scheduling))?;
         // Before the container's mounts are all that this process sees.
@@ -375,17 +371,17 @@ impl Exec<'_> {
         steps.run_if(labelled, Step::SecurityLabels, |_| {
             labels::set(&process.labels)
         })?;
-        let mut mask = self.mask;
+        let mut mask = running.membership.mask();
         if self.fork == LastFork::PidNamespace {
             mask |= ThreadNameSpaceType::PROCESS_ID;
         }
-        let joined = steps.across_time_namespace(|| join_process(self.pidfd, mask));
+        let joined = steps.across_time_namespace(|| join_process(running.pidfd, mask));
         steps.run(Step::JoinNamespaces, |_| {
             joined?;
             if let Some(root) = &self.root {
                 make_root(root.as_fd())?;
             }
-            match self.maps {
+            match running.maps() {
                 Some((uids, gids)) => identity::become_namespace_root(uids, gids),
                 // Joining may have changed the credentials; see prctl(2), PR_SET_DUMPABLE.
                 None => harden(),
@@ -405,6 +401,21 @@ impl Exec<'_> {
             agent: self.agent.take(),
         };
         program.start(steps, report)
+    }
+
+    /// Closes what the supervisor has open and an exec has no use for: its listener, its connections,
+    /// the stdin of programs. They end when the supervisor closes them, however long this process is
+    /// on its way.
+    fn let_go_of_the_supervisors(&self, report: &Report) -> Result<(), Fault> {
+        if !self.start.is_supervised() || !Defence::ClosedDescriptors.stands() {
+            return Ok(());
+        }
+        let cgroups = self.running.cgroups().flat_map(Cgroup::descriptors);
+        let root = self.root.as_ref().map(AsFd::as_fd);
+        let stdio = self.stdio.iter().flat_map(ChildStdio::descriptors);
+        let own = [report.as_fd(), self.running.pidfd].into_iter();
+        let kept = own.chain(cgroups).chain(root).chain(stdio);
+        sys::close_all_but(kept, 3).fault("close_range")
     }
 }
 

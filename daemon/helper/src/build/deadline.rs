@@ -25,6 +25,11 @@ impl Deadline {
         }
     }
 
+    /// What is not ready by now is too late.
+    pub fn now() -> Deadline {
+        Deadline::after(Duration::ZERO)
+    }
+
     /// So many milliseconds from now; `None`: never.
     pub fn after_ms(limit_ms: Option<u64>) -> Deadline {
         match limit_ms {

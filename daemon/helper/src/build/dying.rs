@@ -2,46 +2,98 @@
 //!
 //! A process in an uninterruptible wait (a dead NFS server, a FUSE file system that does not
 //! answer) or in a frozen v1 cgroup dies when its kernel lets it. Nothing waits for that longer than
-//! [`PATIENCE`]: the supervisor's loop reaps it whenever it comes.
+//! [`bounds::REAP`]: the supervisor's loop reaps it whenever it comes.
 
 use std::cell::RefCell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::io::retry_on_intr;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::deadline::Deadline;
-
-/// How long the end of a killed process is waited for on the spot.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+use super::guard::Child;
+use super::report::Report;
+use super::succession;
+use crate::protocol::bounds;
 
 thread_local! {
     /// Only the thread that made a child waits for it, and a helper has one.
-    static DYING: RefCell<Vec<OwnedFd>> = const { RefCell::new(Vec::new()) };
+    static DYING: RefCell<Vec<Dying>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A child that was killed.
+#[derive(Debug)]
+pub struct Dying {
+    child: Child,
+    /// Of one that was on its way, and may have let another go on in its place.
+    report: Option<Report>,
+}
+
+impl Dying {
+    /// Readable when it is dead.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.child.pidfd()
+    }
+
+    /// Reaps it if it is dead; `false`: it is not. Who went on in its place is known only now: that
+    /// one is killed, and dying.
+    pub fn reap(&mut self) -> bool {
+        if !ends_within(self.pidfd(), Duration::ZERO) {
+            return false;
+        }
+        if let Some(report) = self.report.take() {
+            let told = report.drain().ok().and_then(|heard| heard.forked);
+            if let Some(successor) = told.or_else(|| succession::untold(&self.child)) {
+                successor.kill();
+                bury_later(successor);
+            }
+        }
+        reap(self.pidfd())
+    }
 }
 
 /// Reaps a child that was killed or is about to end, now or later.
-pub fn bury(pidfd: OwnedFd) {
-    bury_within(pidfd, PATIENCE);
-}
-
-/// As [`bury`], with so much time to spend here.
-pub fn bury_within(pidfd: OwnedFd, patience: Duration) {
-    if !ends_within(pidfd.as_fd(), patience) || !reap(pidfd.as_fd()) {
-        bury_later(pidfd);
+pub fn bury(child: Child) {
+    if !ends_within(child.pidfd(), bounds::REAP) || !reap(child.pidfd()) {
+        bury_later(child);
     }
 }
 
 /// As [`bury`], without waiting at all.
-pub fn bury_later(pidfd: OwnedFd) {
-    DYING.with_borrow_mut(|dying| dying.push(pidfd));
+pub fn bury_later(child: Child) {
+    let report = None;
+    DYING.with_borrow_mut(|dying| dying.push(Dying { child, report }));
+}
+
+/// Kills a child that was on its way, and whoever went on in its place: `successor`, if its report has
+/// told of one by now, or one that it tells of with its last breath, or that it has no time to tell
+/// of. Does not wait.
+pub fn give_up(child: Child, successor: Option<Child>, report: Report) {
+    child.kill();
+    if let Some(successor) = successor {
+        successor.kill();
+        bury_later(successor);
+    }
+    let report = Some(report);
+    DYING.with_borrow_mut(|dying| dying.push(Dying { child, report }));
 }
 
 /// Those that are to be reaped when their pidfd is readable. They are the caller's from now on.
-pub fn take() -> Vec<OwnedFd> {
+pub fn take() -> Vec<Dying> {
     DYING.take()
+}
+
+/// Reaps those that die in that time, for who has no loop to do it.
+pub fn wait(patience: Duration) {
+    let until = Instant::now() + patience;
+    while let Some(mut next) = DYING.with_borrow_mut(Vec::pop) {
+        let left = until.saturating_duration_since(Instant::now());
+        if !ends_within(next.pidfd(), left) || !next.reap() {
+            return DYING.with_borrow_mut(|dying| dying.push(next));
+        }
+    }
 }
 
 /// Whether a process ends in that time. It is not reaped.

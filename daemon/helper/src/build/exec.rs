@@ -8,8 +8,6 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::agent::Agent;
 use super::child::{self, Exec};
 use super::deadline::Deadline;
@@ -21,15 +19,12 @@ use super::report::Report;
 use super::steps::Steps;
 use super::{
     Built, IdMaps, Stdio, check_stdio, choose_stdio, dying, give_to_namespace_root, prepare_stdio,
-    settle, spawn, view,
+    settle, spawn, view, watch,
 };
 use crate::cgroup::Cgroup;
 use crate::fault::Fault;
-use crate::protocol::{Defence, ExecPlan, LaunchPlan, ProcessPlan, Step, StepFailure};
+use crate::protocol::{Defence, ExecPlan, LaunchPlan, ProcessPlan, Step, StepFailure, bounds};
 use crate::sys::Forked;
-
-/// How long the end of an exec that was given up is waited for before others get their turn.
-const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// How long a supervised exec may take to start when its plan does not say.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -49,6 +44,22 @@ pub struct Running<'a> {
     pub membership: &'a Membership,
     /// The maps of its user namespace, where that was made for it.
     pub id_maps: IdMaps<'a>,
+}
+
+impl<'a> Running<'a> {
+    /// The cgroups that the new process is put into.
+    pub fn cgroups(self) -> impl Iterator<Item = &'a Cgroup> {
+        std::iter::once(self.cgroup).chain(self.below)
+    }
+
+    /// The maps of the container's user namespace, empty where it was given and they are not known;
+    /// `None` where it is in the host's user namespace.
+    pub fn maps(self) -> Option<IdMaps<'a>> {
+        match self.membership.user() {
+            Origin::Host => None,
+            Origin::New | Origin::Joined => Some(self.id_maps),
+        }
+    }
 }
 
 /// A process that was started inside a running container.
@@ -93,8 +104,7 @@ impl PendingExec {
 
     /// Whether it has started, or never will.
     pub fn is_over(&self) -> bool {
-        let now = Deadline::after(Duration::ZERO);
-        self.report.wait_for_end(now).unwrap_or(true)
+        self.report.wait_for_end(Deadline::now()).unwrap_or(true)
     }
 
     /// What became of it. One that is not over has taken too long, and is ended: `cgroup` is the
@@ -124,37 +134,21 @@ impl PendingExec {
         })
     }
 
-    /// Ends it. The failure is the given one, unless it has told one of its own.
+    /// Ends it, without waiting for the end. The failure is the given one, unless it has told one of
+    /// its own.
     pub fn give_up(self, failure: StepFailure) -> StepFailure {
         let heard = self.report.drain().unwrap_or_default();
-        end_both(self.child, heard.forked);
+        dying::give_up(self.child, heard.forked, self.report);
         heard.failure.unwrap_or(failure)
     }
 
     /// Ends it because it has taken too long.
     fn late(self, cgroup: &Cgroup) -> StepFailure {
         let heard = self.report.drain().unwrap_or_default();
-        let step = self.step();
-        let at_work = heard.forked.as_ref().unwrap_or(&self.child);
-        let (limit, why) = (self.deadline.limit(), at_work.what_holds_it(cgroup));
-        let detail = format!("not started within {limit} in step {}: {why}", step.name());
-        end_both(self.child, heard.forked);
-        let late = Fault::refused(detail).with_errno(Errno::TIMEDOUT);
-        heard.failure.unwrap_or(late.of_step(step))
+        let failure = watch::too_late(&self.child, &heard, &self.steps, self.deadline, cgroup);
+        dying::give_up(self.child, heard.forked, self.report);
+        heard.failure.unwrap_or(failure)
     }
-
-    /// Where it is.
-    fn step(&self) -> Step {
-        self.steps.step_of_child().unwrap_or(Step::Exec)
-    }
-}
-
-/// Kills both before one is waited for.
-fn end_both(child: Child, successor: Option<Child>) {
-    let children = [Some(child), successor];
-    children.iter().flatten().for_each(Child::kill);
-    let children = children.into_iter().flatten();
-    children.for_each(|child| dying::bury_within(child.pidfd, AT_ONCE));
 }
 
 /// Starts a process inside a running container that this process has built, and waits for it.
@@ -220,10 +214,14 @@ pub fn exec_detached(
 }
 
 fn wait_for(pending: PendingExec, cgroup: &Cgroup) -> Result<ExecBuilt, StepFailure> {
-    match pending.report.wait_for_end(pending.deadline) {
+    let started = match pending.report.wait_for_end(pending.deadline) {
         Ok(_) => pending.finish(cgroup),
         Err(fault) => Err(pending.give_up(fault.of_step(Step::Exec))),
+    };
+    if started.is_err() {
+        dying::wait(bounds::REAP);
     }
+    started
 }
 
 /// Where a process is born that joins a container.
@@ -268,8 +266,7 @@ fn begin_as(
     let terminal = process.terminal.is_some();
     let (stdio, childs_stdio) =
         steps.run(Step::Stdio, |_| prepare_stdio(terminal, stdin, start))?;
-    let maps = exec_maps(running);
-    if let (Some(childs), Some(maps)) = (&childs_stdio, maps) {
+    if let (Some(childs), Some(maps)) = (&childs_stdio, running.maps()) {
         give_to_namespace_root(maps, childs).map_err(|fault| fault.of_step(Step::Stdio))?;
     }
     let (report, childs_report) = Report::pair().map_err(|fault| fault.of_step(Step::Stdio))?;
@@ -291,11 +288,8 @@ fn begin_as(
             let exec = Exec {
                 fork,
                 process,
-                pidfd: running.pidfd,
+                running,
                 root,
-                cgroups: [Some(running.cgroup), running.below],
-                mask: running.membership.mask(),
-                maps,
                 stdio: childs_stdio,
                 start,
                 agent,
@@ -318,12 +312,4 @@ fn begin_as(
         supervised: start.is_supervised(),
         deadline,
     })
-}
-
-/// The maps of the container's user namespace, empty where it was given and they are not known.
-fn exec_maps(running: Running<'_>) -> Option<IdMaps<'_>> {
-    match running.membership.user() {
-        Origin::Host => None,
-        Origin::New | Origin::Joined => Some(running.id_maps),
-    }
 }

@@ -1,12 +1,13 @@
 //! The undo of what the helper has made: it happens unless somebody keeps it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::retry_on_intr;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{dying, view};
 use crate::cgroup::Cgroup;
+use crate::protocol::bounds;
 use crate::sys;
 
 /// A cgroup that is ended and removed with everything in it.
@@ -57,6 +58,11 @@ pub struct Child {
 }
 
 impl Child {
+    /// Its pidfd.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
     /// Hands over the result of building it, or kills and reaps it when there is none.
     pub fn or_end<T, E>(self, built: Result<T, E>) -> Result<(T, Child), E> {
         match built {
@@ -70,7 +76,7 @@ impl Child {
 
     /// Sends SIGKILL. It may have ended by itself: then there is only the reaping.
     pub fn kill(&self) {
-        let _ = sys::pidfd_send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        let _ = sys::pidfd_send_signal(self.pidfd(), libc::SIGKILL);
     }
 
     /// Ends and reaps a child whose work is done.
@@ -81,15 +87,15 @@ impl Child {
 
     /// Reaps a process that was killed, or has handed its work to another and is about to end.
     pub fn reap(self) {
-        dying::bury(self.pidfd);
+        dying::bury(self);
     }
 
     /// How it ended, in words; waits a little for the end and leaves the reaping to
     /// [`Child::or_end`].
     pub fn how_it_ended(&self) -> String {
-        dying::ends_within(self.pidfd.as_fd(), dying::PATIENCE);
+        dying::ends_within(self.pidfd(), bounds::REAP);
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd.as_fd()), options));
+        let status = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd()), options));
         let status = status.ok().flatten();
         match status.map(|status| (status.exit_status(), status.terminating_signal())) {
             Some((Some(code), _)) => format!("it returned {code}"),

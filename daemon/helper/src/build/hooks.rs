@@ -14,10 +14,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::agent::Agent;
-use super::dying::PATIENCE;
 use super::seccomp;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{HookPlan, ProcessPlan};
+use crate::protocol::{HookPlan, ProcessPlan, bounds};
 use crate::sys;
 
 /// How much of what a hook printed is told when it fails.
@@ -127,7 +126,7 @@ fn wait(mut child: Child, timeout_s: Option<u64>) -> Result<ExitStatus, String> 
         // It may end in this moment: then there is only the reaping.
         let _ = child.kill();
         // In an uninterruptible wait it cannot be reaped now; init reaps it later.
-        if ends_within(&child, PATIENCE).unwrap_or(false) {
+        if ends_within(&child, bounds::REAP).unwrap_or(false) {
             let _ = child.wait();
         }
         return Err(format!("it was killed after its timeout of {seconds} s"));

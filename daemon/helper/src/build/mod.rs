@@ -50,6 +50,7 @@ mod source;
 mod spawn;
 mod stdio;
 mod steps;
+mod succession;
 mod sysctls;
 mod terminal;
 mod tree;
@@ -63,7 +64,7 @@ use crate::defence;
 use crate::fault::Fault;
 use crate::protocol::{
     IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, RootfsPlan, Step, StepFailure,
-    StepTiming,
+    StepTiming, bounds,
 };
 use crate::sys::Forked;
 
@@ -71,7 +72,7 @@ use agent::Agent;
 use child::Container;
 use deadline::Deadline;
 use detached::Start;
-use guard::{CgroupGuard, Child};
+use guard::CgroupGuard;
 use idmap::Ids;
 use mounts::Source;
 use namespaces::{Birth, Namespaces, Origin};
@@ -83,9 +84,11 @@ use watch::Watch;
 pub(crate) use steps::Warnings;
 
 pub use detached::{Detached, Status};
-pub(crate) use dying::{PATIENCE, bury_later, ends_within, reap, take as take_dying};
+pub(crate) use dying::{Dying, bury_later, ends_within, reap, take as take_dying};
 pub use exec::{ExecBuilt, PendingExec, Running, begin as begin_exec, exec, exec_detached};
+pub(crate) use guard::Child;
 pub use namespaces::Membership;
+pub(crate) use view::{children, parent};
 pub use view::{container_hostname, container_root, start_time};
 
 /// uid map and gid map.
@@ -225,7 +228,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     };
     let watched = watch.work(&mut parts, &mut steps);
     let heard = watched.and_then(|launched| Ok((launched, watch.listen(&steps)?)));
-    let ((mut launched, heard), child) = end_on_failure(child, heard, &report)?;
+    let ((mut launched, heard), child) = end_on_failure(child, heard, report)?;
     let (mut heard, child) = settle(child, heard, &steps)?;
     let stdio = choose_stdio(parts.stdio, heard.terminal.take());
     let (stdio, child) = child.or_end(check_stdio(stdio, start.is_supervised()))?;
@@ -387,15 +390,16 @@ fn give_to_namespace_root((uids, gids): IdMaps<'_>, stdio: &ChildStdio) -> Resul
 fn end_on_failure<T>(
     child: Child,
     result: Result<T, StepFailure>,
-    report: &Report,
+    report: Report,
 ) -> Result<(T, Child), StepFailure> {
-    if result.is_err() {
-        child.kill();
-        if let Some(successor) = report.drain().ok().and_then(|heard| heard.forked) {
-            successor.end();
+    match result {
+        Ok(built) => Ok((built, child)),
+        Err(failure) => {
+            dying::give_up(child, None, report);
+            dying::wait(bounds::REAP);
+            Err(failure)
         }
     }
-    child.or_end(result)
 }
 
 /// Completes the report of a child that has become the program.

@@ -21,11 +21,11 @@ use super::paths::{self, Links};
 use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
-use super::{gate, hooks, keyring, limits, scheduling, seccomp};
+use super::{gate, hooks, keyring, limits, scheduling, seccomp, succession};
 use crate::fault::{Fault, OrFault};
 use crate::init;
 use crate::protocol::{Defence, NamespaceKind, ProcessPlan, Step, StepFailure};
-use crate::sys::{self, Forked};
+use crate::sys;
 
 /// What the process becomes.
 #[derive(Debug)]
@@ -250,22 +250,13 @@ impl Program<'_> {
         let subject = Some(NamespaceKind::Pid.name().to_owned());
         steps.run_on(Step::JoinNamespaces, subject, |_| {
             self.close_all_but(report, agent)?;
-            let sibling = u64::from(libc::CLONE_PARENT.unsigned_abs());
-            match sys::fork_into(sibling, None).fault("clone3")? {
-                Forked::Child => self.take_terminal(),
-                Forked::Parent { pid, pidfd } => {
-                    if let Some(agent) = agent {
-                        agent.tell_pid(pid);
-                    }
-                    let told = report.say(&FromChild::Forked { pid }, Some(pidfd.as_fd()));
-                    if told.is_err() {
-                        // Nobody else knows of it.
-                        let _ = sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL);
-                    }
-                    told.fault("sendmsg")?;
-                    sys::exit_now(0)
+            succession::hand_over(|pid, pidfd| {
+                if let Some(agent) = agent {
+                    agent.tell_pid(pid);
                 }
-            }
+                report.say(&FromChild::Forked { pid }, Some(pidfd))
+            })?;
+            self.take_terminal()
         })
     }
 

@@ -6,9 +6,9 @@ use super::deadline::Deadline;
 use super::guard::Child;
 use super::namespaces::{Birth, Namespaces};
 use super::report::{FromMiddle, Report};
-use super::{clocks, identity};
+use super::{clocks, dying, identity};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, Step, StepFailure};
+use crate::protocol::{Defence, Step, StepFailure, bounds};
 use crate::sys::{self, Forked};
 
 /// Makes the child. Returns twice, as fork does.
@@ -138,6 +138,14 @@ fn through_middle(
     };
     drop(middles);
     let heard = ours.hear_middle(deadline);
+    if heard.is_err() {
+        // Its child is known for certain only when it is dead: that may be its last word.
+        middle.kill();
+        dying::ends_within(middle.pidfd(), bounds::REAP);
+        if let Ok((FromMiddle::Forked { pid }, Some(pidfd))) = ours.hear_middle(Deadline::now()) {
+            Child { pid, pidfd }.end();
+        }
+    }
     // It has said what it had to say, or never will.
     middle.end();
     match heard.map_err(|fault| fault.of_step(Step::Clone))? {

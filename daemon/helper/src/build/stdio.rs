@@ -193,6 +193,11 @@ impl ChildStdio {
         })
     }
 
+    /// All three.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
+        [&self.stdin, &self.stdout, &self.stderr].map(AsFd::as_fd)
+    }
+
     /// Gives the descriptors to a user, so that `/dev/stdout` can be opened by it. Not allowed in
     /// a user namespace that does not know their owner: then it is as it is.
     pub fn give_to(&self, uid: u32, gid: Option<u32>) -> Result<(), Fault> {

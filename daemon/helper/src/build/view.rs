@@ -1,8 +1,9 @@
 //! What the helper looks up in a container that runs.
 
-use std::fs::read_to_string;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
 use rustix::system::uname;
@@ -73,6 +74,31 @@ pub fn start_time(pid: u32) -> Option<u64> {
 /// `/proc/PID/stat` from its third field on. The second is the program's name, in parentheses, and may
 /// contain anything.
 fn stat(pid: u32) -> Option<String> {
-    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(stat.rsplit_once(") ")?.1.to_owned())
+}
+
+/// The parent of a process: field 4 of `/proc/PID/stat`.
+pub fn parent(pid: u32) -> Option<u32> {
+    stat(pid)?.split(' ').nth(1)?.parse().ok()
+}
+
+/// The children that this thread has made and not reaped (proc_pid_task(5), "children").
+pub fn own_children() -> Vec<u32> {
+    listed(Path::new("/proc/thread-self/children"))
+}
+
+/// The children of all threads of a process.
+pub fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    threads
+        .flat_map(|thread| listed(&thread.path().join("children")))
+        .collect()
+}
+
+fn listed(children: &Path) -> Vec<u32> {
+    let list = fs::read_to_string(children).unwrap_or_default();
+    let pids = list.split_whitespace().map(str::parse);
+    pids.filter_map(Result::ok).collect()
 }

@@ -10,7 +10,7 @@ use super::guard::Child;
 use super::namespaces::{self, Namespaces, Origin};
 use super::report::{First, Heard, Report};
 use super::steps::Steps;
-use super::{Parts, clocks, hooks, ids, view};
+use super::{Parts, clocks, dying, hooks, ids, view};
 use crate::cgroup::Cgroup;
 use crate::fault::Fault;
 use crate::protocol::{LaunchPlan, Launched, NamespaceKind, Step, StepFailure};
@@ -125,19 +125,31 @@ impl Watch<'_> {
     }
 
     fn late(&self, steps: &Steps) -> StepFailure {
-        let step = steps.step_of_child().unwrap_or(Step::Clone);
-        let successor = self.report.drain().ok().and_then(|heard| heard.forked);
-        let at_work = successor.as_ref().unwrap_or(self.child);
-        let why = at_work.what_holds_it(self.cgroup);
-        if let Some(successor) = successor {
-            self.child.kill();
-            successor.end();
+        let heard = self.report.drain().unwrap_or_default();
+        let failure = too_late(self.child, &heard, steps, self.deadline, self.cgroup);
+        if let Some(successor) = heard.forked {
+            // The child itself is ended by who has it.
+            successor.kill();
+            dying::bury_later(successor);
         }
-        let (limit, name) = (self.deadline.limit(), step.name());
-        Fault::refused(format!(
-            "the start took longer than {limit} in step {name}: {why}"
-        ))
+        heard.failure.unwrap_or(failure)
+    }
+}
+
+/// Why a start or an exec is given up that has not come to its program in time: where it is, and what
+/// holds it there.
+pub fn too_late(
+    child: &Child,
+    heard: &Heard,
+    steps: &Steps,
+    deadline: Deadline,
+    cgroup: &Cgroup,
+) -> StepFailure {
+    let step = steps.step_of_child().unwrap_or(Step::Clone);
+    let at_work = heard.forked.as_ref().unwrap_or(child);
+    let (limit, why) = (deadline.limit(), at_work.what_holds_it(cgroup));
+    let name = step.name();
+    Fault::refused(format!("not started within {limit} in step {name}: {why}"))
         .with_errno(Errno::TIMEDOUT)
         .of_step(step)
-    }
 }

@@ -291,6 +291,13 @@ impl Cgroup {
             .map(AsFd::as_fd)
     }
 
+    /// What it holds open, for a process that is to be put into it.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.dirs
+            .iter()
+            .filter_map(|dir| dir.fd.as_ref().map(AsFd::as_fd))
+    }
+
     /// Puts the calling process into the v1 directories, through descriptors that were opened
     /// when they were made: it may be in other namespaces by now. `0` is the writer itself.
     pub fn attach_self_v1(&self) -> Result<(), Fault> {
@@ -346,14 +353,35 @@ mod tests {
     use std::path::Path;
     use std::process::{Child, Command};
 
-    use super::*;
-    use crate::protocol::{ExistingCgroup, ResourcePlan};
+    use rustix::mount::{
+        MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+    };
 
-    /// This host without its v2 tree.
-    fn v1_layout() -> Layout {
-        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let v1 = table.lines().filter(|line| !line.contains(" - cgroup2 "));
-        Layout::parse(&v1.collect::<Vec<_>>().join("\n"))
+    use super::*;
+    use crate::protocol::{ExistingCgroup, ResourcePlan, bounds};
+
+    /// This host's v1 freezer and nothing else. Where it is not mounted it is mounted here, in a mount
+    /// namespace of this thread's own.
+    fn v1_freezer() -> (Layout, Option<tempfile::TempDir>) {
+        let find = || {
+            let table = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+            let of_freezer = |line: &&str| {
+                let (_, of_type) = line.split_once(" - ").unwrap();
+                of_type.starts_with("cgroup ") && of_type.ends_with("freezer")
+            };
+            table.lines().find(of_freezer).map(Layout::parse)
+        };
+        if let Some(layout) = find() {
+            return (layout, None);
+        }
+        sys::unshare_mount_namespace().unwrap();
+        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+        mount_change("/", private).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let flags = MountFlags::empty();
+        mount(c"none", dir.path(), c"cgroup", flags, c"freezer")
+            .expect("this kernel has the freezer of v1");
+        (find().unwrap(), Some(dir))
     }
 
     fn sleeper_in(cgroup: &Cgroup) -> Child {
@@ -366,35 +394,27 @@ mod tests {
 
     #[test]
     fn on_v1_the_freezer_pauses_and_kills() {
-        let layout = v1_layout();
-        if layout.with("freezer").is_none() {
-            // A pure v2 host has nothing of what this proves.
-            return;
-        }
+        let (layout, mounted) = v1_freezer();
         let name = format!("littlebox-unit-{}", std::process::id());
         let plan = CgroupPlan {
             path: Some(Path::new("/").join(&name).join("leaf")),
-            resources: ResourcePlan {
-                pids: Some(10),
-                ..ResourcePlan::default()
-            },
             existing: ExistingCgroup::Replace,
             ..CgroupPlan::default()
         };
         let cgroup = Cgroup::create_in(&plan, &layout, &mut Vec::new()).unwrap();
         assert!(cgroup.unified().is_none() && cgroup.has_v1());
         let mut child = sleeper_in(&cgroup);
-        cgroup.set_frozen(true).unwrap();
+        cgroup.set_frozen(true, bounds::FREEZE).unwrap();
         assert!(cgroup.is_frozen().unwrap());
         cgroup.kill_all().unwrap();
         child.wait().unwrap();
         cgroup.remove().unwrap();
-        let parent = CgroupPlan {
-            path: Some(Path::new("/").join(&name)),
-            ..plan
-        };
-        Cgroup::open(&parent).unwrap().remove().unwrap();
-        assert!(Cgroup::open(&parent).unwrap().dirs.is_empty());
+        let leaf = &cgroup.dirs[0].path;
+        assert!(!leaf.exists());
+        fs::remove_dir(leaf.parent().unwrap()).unwrap();
+        if let Some(mounted) = mounted {
+            unmount(mounted.path(), UnmountFlags::DETACH).unwrap();
+        }
     }
 
     #[test]

@@ -9,45 +9,47 @@ use rustix::io::Errno;
 
 use super::file::write_file;
 use super::{Cgroup, CgroupDir, Hierarchy, Layout};
+use crate::protocol::bounds;
 use crate::sys;
-
-/// How long freezing, killing or removing is waited for, over all hierarchies together.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// After which time killed processes that are still there are looked at: somebody may have frozen
 /// them.
 const SUSPICION: Duration = Duration::from_millis(200);
 
 impl Cgroup {
-    /// Freezes or thaws, and waits until it is so (bounded).
+    /// Freezes or thaws, and waits until it is so, for a bounded time.
     ///
     /// # Errors
-    ///
-    /// `TimedOut` when processes did not stop; then they go on. `Unsupported` where the host has no
-    /// freezer, `ResourceBusy` when they cannot go on because a cgroup above is frozen.
-    pub fn set_frozen(&self, frozen: bool) -> io::Result<()> {
-        self.set_frozen_within(frozen, PATIENCE)
-    }
-
-    fn set_frozen_within(&self, frozen: bool, patience: Duration) -> io::Result<()> {
-        let dir = self.freezer().ok_or(ErrorKind::Unsupported)?;
-        let done = wait_until(Instant::now() + patience, |pause| {
-            // Written again each time: v1 gives up when a process forks while it is being frozen.
-            if pause.is_zero() || !dir.hierarchy.is_unified() {
-                write_state(dir, frozen)?;
-            }
-            if !frozen && is_frozen_above(dir)? {
-                let why = "a control group above the container's is frozen";
-                return Err(io::Error::new(ErrorKind::ResourceBusy, why));
-            }
-            Ok(is_frozen(dir)? == frozen)
-        });
+    /// As [`Cgroup::freeze_step`]; `TimedOut` when processes did not stop. Then they go on.
+    pub fn set_frozen(&self, frozen: bool, patience: Duration) -> io::Result<()> {
+        let done = wait_until(Instant::now() + patience, |_| self.freeze_step(frozen));
         if frozen && done.is_err() {
-            // What is half frozen would freeze some time later, when nobody expects it any more. The
-            // first error is the one to tell.
-            let _ = write_state(dir, false);
+            self.take_freeze_back();
         }
         done
+    }
+
+    /// One look at a freeze or a thaw, without waiting: it is asked for, and asked for again, because
+    /// the kernel of v1 gives up when a process forks while it is being frozen. `false`: it is not so
+    /// yet; whoever gives up on a freeze calls [`Cgroup::take_freeze_back`].
+    ///
+    /// # Errors
+    /// `Unsupported` where the host has no freezer, `ResourceBusy` when the processes cannot go on
+    /// because a cgroup above is frozen.
+    pub fn freeze_step(&self, frozen: bool) -> io::Result<bool> {
+        let dir = self.freezer().ok_or(ErrorKind::Unsupported)?;
+        write_state(dir, frozen)?;
+        if !frozen && is_frozen_above(dir)? {
+            let why = "a control group above the container's is frozen";
+            return Err(io::Error::new(ErrorKind::ResourceBusy, why));
+        }
+        Ok(is_frozen(dir)? == frozen)
+    }
+
+    /// What is half frozen would freeze some time later, when nobody expects it any more.
+    pub fn take_freeze_back(&self) {
+        // The error that brought us here is the one to tell.
+        let _ = self.thaw();
     }
 
     /// Lets the processes go on, without waiting until they do.
@@ -71,7 +73,7 @@ impl Cgroup {
     pub fn signal_all(&self, signal: i32) -> io::Result<()> {
         let thaw = self.freezer().is_some() && !self.is_frozen()?;
         if thaw {
-            self.set_frozen(true)?;
+            self.set_frozen(true, bounds::FREEZE_ON_THE_SPOT)?;
         }
         let sent = self.signal_each(signal);
         if thaw {
@@ -94,25 +96,26 @@ impl Cgroup {
         if self.any().is_none_or(|dir| !dir.path.exists()) {
             return Ok(());
         }
+        let until = Instant::now() + bounds::KILL;
         if self.freezer().is_none() {
-            return self.kill_until_empty();
+            return self.kill_until_empty(until);
         }
         // Frozen, nothing forks past the list. When something in it cannot be frozen (a process in
         // an uninterruptible wait, vfork(2)), killing again and again catches up with most.
-        let frozen = self.set_frozen(true);
+        let frozen = self.set_frozen(true, bounds::FREEZE_ON_THE_SPOT);
         let killed = self.signal_each(libc::SIGKILL);
         // A process in a frozen cgroup must thaw to die.
         self.thaw()?;
         if frozen.is_err() {
-            return self.kill_until_empty();
+            return self.kill_until_empty(until);
         }
         killed
     }
 
-    /// Kills what is there until nothing is, for a bounded time.
-    fn kill_until_empty(&self) -> io::Result<()> {
+    /// Kills what is there until nothing is, or the time is up.
+    fn kill_until_empty(&self, until: Instant) -> io::Result<()> {
         let Some(dir) = self.any() else { return Ok(()) };
-        wait_until(Instant::now() + PATIENCE, |_| {
+        wait_until(until, |_| {
             self.signal_each(libc::SIGKILL)?;
             let mut empty = true;
             for_each_process(&dir.path, &mut |_| {
@@ -127,7 +130,7 @@ impl Cgroup {
     /// all of which were killed, leave; those that somebody has frozen are let out to die. What is
     /// already gone is no error.
     pub fn remove(&self) -> io::Result<()> {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + bounds::REMOVE;
         match self.remove_until(Instant::now() + SUSPICION) {
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
             other => return other,
@@ -139,7 +142,7 @@ impl Cgroup {
 
     /// As [`Cgroup::remove`], of directories in which nothing was ever put.
     pub(super) fn remove_empty(&self) -> io::Result<()> {
-        self.remove_until(Instant::now() + PATIENCE)
+        self.remove_until(Instant::now() + bounds::REMOVE)
     }
 
     fn remove_until(&self, until: Instant) -> io::Result<()> {
@@ -365,7 +368,7 @@ mod tests {
         let mount = tempfile::tempdir().unwrap();
         let cgroup = unwilling(mount.path());
         let patience = Duration::from_millis(50);
-        let error = cgroup.set_frozen_within(true, patience).unwrap_err();
+        let error = cgroup.set_frozen(true, patience).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TimedOut);
         let state = fs::read_to_string(mount.path().join("container/cgroup.freeze"));
         assert_eq!(state.unwrap(), "0");

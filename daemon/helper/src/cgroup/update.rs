@@ -6,7 +6,7 @@ use std::io;
 use super::settings::{self, Setting};
 use super::{Cgroup, CgroupDir, Hierarchy, Layout, no_controller};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{ExistingCgroup, ResourcePlan, Step, StepFailure};
+use crate::protocol::{ExistingCgroup, ResourcePlan, Step, StepFailure, bounds};
 
 impl Cgroup {
     /// Writes the limits that `plan` names, all of them or none.
@@ -153,11 +153,12 @@ impl Cgroup {
         self.add_hierarchy(hierarchy, ExistingCgroup::Use)?;
         let thaw = !self.is_frozen().fault("read")?;
         if thaw {
-            self.set_frozen(true).fault("freeze")?;
+            self.set_frozen(true, bounds::FREEZE_ON_THE_SPOT)
+                .fault("freeze")?;
         }
         let moved = self.move_into_last();
         if thaw {
-            self.set_frozen(false).fault("thaw")?;
+            self.thaw().fault("thaw")?;
         }
         moved.fault("write")?;
         self.dirs.last_mut().map_or(Ok(()), CgroupDir::open)

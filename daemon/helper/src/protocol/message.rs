@@ -131,7 +131,9 @@ pub enum Call {
     /// descriptor 0 while it runs.
     Status,
     /// Send a signal to PID 1, to everything in the cgroup, or to an exec. Fails with `ESRCH` when the
-    /// target's process has ended, also while its output is still read.
+    /// target's process has ended, also while its output is still read. To an exec on its way SIGKILL
+    /// ends the start; any other signal, as any request about it, waits until it has started, and
+    /// fails with `EAGAIN` when that takes longer than [`super::bounds::EXEC_ON_ITS_WAY`].
     Signal {
         /// To whom.
         target: Target,
@@ -174,7 +176,8 @@ pub enum Call {
         /// The reader's position.
         consumed: Option<u64>,
     },
-    /// Freeze or thaw the container's cgroup. A freeze that fails is taken back.
+    /// Freeze or thaw the container's cgroup. Answered when it is done; other requests may be answered
+    /// before. A freeze that fails is taken back.
     Freeze {
         /// Freeze (true) or thaw.
         frozen: bool,
@@ -191,6 +194,25 @@ pub enum Call {
     /// A descriptor (`O_PATH`) of the container's root directory, as descriptor 0 of
     /// [`Reply::Done`].
     OpenRoot,
+}
+
+impl Call {
+    /// The program that it is about, where it is about one that runs already.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Call::Signal { target, .. }
+            | Call::Resize { target, .. }
+            | Call::OpenStdin { target }
+            | Call::CloseStdin { target }
+            | Call::Gate { target, .. } => Some(target),
+            Call::Status
+            | Call::Exec(_)
+            | Call::Freeze { .. }
+            | Call::Update { .. }
+            | Call::Hostname
+            | Call::OpenRoot => None,
+        }
+    }
 }
 
 /// The container's program or one of its execs.

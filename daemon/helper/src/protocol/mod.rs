@@ -13,6 +13,7 @@
 //!        ◀──ZygoteEvent────                         ───────Reply | Event────▶
 //! ```
 
+pub mod bounds;
 mod defence;
 mod labels;
 mod log;

@@ -4,10 +4,12 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::event_loop::{Fds, Supervisor};
-use super::output::StreamError;
+use super::output::{StreamError, Streams};
 use super::program::{Kind, Program};
 use crate::build;
-use crate::protocol::{Call, PROTOCOL_VERSION, Reply, Request, Status, Step, StepFailure, Target};
+use crate::protocol::{
+    Call, PROTOCOL_VERSION, Reply, Request, ResourcePlan, Status, Step, StepFailure, Target,
+};
 use crate::sys::pidfd_send_signal;
 
 /// An answer, or why there is none.
@@ -16,14 +18,13 @@ pub(super) type Answer = Result<(Reply, Fds), StepFailure>;
 impl Supervisor {
     /// Serves one request.
     pub(super) fn handle(&mut self, connection: u64, request: Request) {
-        let is_status = matches!(request.call, Call::Status);
-        let call = match request.call {
-            // Answered when it runs.
-            Call::Exec(plan) => return self.begin_exec(connection, request.seq, *plan),
-            call => call,
+        let Some(Request { seq, call }) = self.hold(connection, request) else {
+            return;
         };
-        let answer = self.answer(connection, call);
-        self.reply(connection, request.seq, answer);
+        let is_status = matches!(call, Call::Status);
+        if let Some(answer) = self.answer(connection, seq, call) {
+            self.reply(connection, seq, answer);
+        }
         if is_status {
             self.tell_unsettled();
         }
@@ -47,52 +48,70 @@ impl Supervisor {
         }
     }
 
-    fn answer(&mut self, connection: u64, call: Call) -> Answer {
-        match call {
+    /// The answer; `None`: it comes later.
+    fn answer(&mut self, connection: u64, seq: u64, call: Call) -> Option<Answer> {
+        Some(match call {
+            Call::Exec(plan) => {
+                self.begin_exec(connection, seq, *plan);
+                return None;
+            }
+            Call::Freeze { frozen } => {
+                self.begin_freeze(connection, seq, frozen);
+                return None;
+            }
             Call::Status => self.status(),
             Call::Signal {
                 target,
                 signal,
                 all,
             } => self.signal(&target, signal, all),
-            Call::Exec(_) => Err(refused("an exec is begun elsewhere")),
             Call::Resize { target, size } => {
-                let program = self.program(&target)?;
-                done(program.streams.resize(size), Step::Terminal)
+                self.with_streams(&target, Step::Terminal, |streams| streams.resize(size))
             }
-            Call::OpenStdin { target } => {
-                let stdin = self.program(&target)?.streams.open_stdin();
-                let stdin = stdin.map_err(|error| stream_failure(error, Step::Stdio))?;
-                Ok((Reply::Done, vec![stdin]))
-            }
+            Call::OpenStdin { target } => self.open_stdin(&target),
             Call::CloseStdin { target } => {
-                let program = self.program(&target)?;
-                done(program.streams.close_stdin(), Step::Stdio)
+                self.with_streams(&target, Step::Stdio, Streams::close_stdin)
             }
-            Call::Gate { target, consumed } => {
-                self.program(&target)?.set_gate(connection, consumed);
-                Ok((Reply::Done, Vec::new()))
-            }
-            Call::Freeze { frozen } => {
-                let result = self.built.cgroup.set_frozen(frozen);
-                result.map_err(|error| freeze_failure(&error))?;
-                Ok((Reply::Done, Vec::new()))
-            }
-            Call::Update { resources } => {
-                self.built.cgroup.update(&resources)?;
-                self.pace.change(&resources);
-                self.read_at = None;
-                let cgroups = self.built.cgroup.paths();
-                self.built.launched.cgroups.clone_from(&cgroups);
-                Ok((Reply::Updated { cgroups }, Vec::new()))
-            }
+            Call::Gate { target, consumed } => self.program(&target).and_then(|program| {
+                program.set_gate(connection, consumed);
+                done()
+            }),
+            Call::Update { resources } => self.update(&resources),
             Call::Hostname => self.hostname(),
-            Call::OpenRoot => {
-                let root = build::container_root(&self.built);
-                let root = root.map_err(|error| io_failure(Step::Rootfs, "open", &error))?;
-                Ok((Reply::Done, vec![root]))
-            }
-        }
+            Call::OpenRoot => self.open_root(),
+        })
+    }
+
+    fn with_streams(
+        &mut self,
+        target: &Target,
+        step: Step,
+        work: impl FnOnce(&mut Streams) -> Result<(), StreamError>,
+    ) -> Answer {
+        let worked = work(&mut self.program(target)?.streams);
+        worked.map_err(|error| stream_failure(error, step))?;
+        done()
+    }
+
+    fn open_stdin(&mut self, target: &Target) -> Answer {
+        let stdin = self.program(target)?.streams.open_stdin();
+        let stdin = stdin.map_err(|error| stream_failure(error, Step::Stdio))?;
+        Ok((Reply::Done, vec![stdin]))
+    }
+
+    fn update(&mut self, resources: &ResourcePlan) -> Answer {
+        self.built.cgroup.update(resources)?;
+        self.pace.change(resources);
+        self.read_at = None;
+        let cgroups = self.built.cgroup.paths();
+        self.built.launched.cgroups.clone_from(&cgroups);
+        Ok((Reply::Updated { cgroups }, Vec::new()))
+    }
+
+    fn open_root(&self) -> Answer {
+        let root = build::container_root(&self.built);
+        let root = root.map_err(|error| io_failure(Step::Rootfs, "open", &error))?;
+        Ok((Reply::Done, vec![root]))
     }
 
     fn status(&mut self) -> Answer {
@@ -139,7 +158,7 @@ impl Supervisor {
         if signal == libc::SIGKILL && *target == Target::Container {
             self.container_was_killed();
         }
-        Ok((Reply::Done, Vec::new()))
+        done()
     }
 
     fn signal_all(&self, signal: i32) -> io::Result<()> {
@@ -174,9 +193,8 @@ impl Supervisor {
     }
 }
 
-/// The answer to a request about a stream.
-fn done(result: Result<(), StreamError>, step: Step) -> Answer {
-    result.map_err(|error| stream_failure(error, step))?;
+/// The answer to a request that was carried out.
+pub(super) fn done() -> Answer {
     Ok((Reply::Done, Vec::new()))
 }
 
@@ -209,18 +227,8 @@ fn ended(why: &str) -> StepFailure {
     }
 }
 
-fn freeze_failure(error: &io::Error) -> StepFailure {
-    if error.kind() == io::ErrorKind::Unsupported {
-        let why = "the container has no control group that could be frozen";
-        return StepFailure {
-            step: Step::Cgroup,
-            ..refused(why)
-        };
-    }
-    io_failure(Step::Cgroup, "freeze", error)
-}
-
-fn io_failure(step: Step, syscall: &str, error: &io::Error) -> StepFailure {
+/// A system call that failed.
+pub(super) fn io_failure(step: Step, syscall: &str, error: &io::Error) -> StepFailure {
     StepFailure {
         step,
         errno: error.raw_os_error().unwrap_or(0),

@@ -1,23 +1,25 @@
 //! The supervisor: what it holds, what it waits for, what it does when something ends.
 
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::calls::refused;
 use super::clock;
 use super::connection::{Connection, Incoming};
+use super::freezing::Freezing;
+use super::held::Held;
 use super::oom::OomLedger;
 use super::output::Buffers;
 use super::pace::Pace;
 use super::program::{Kind, Program};
-use super::record;
 use super::run_dir::RunDir;
 use super::starting::Starting;
 use super::time_limit::Released;
-use crate::build::{self, Built};
+use crate::build::{self, Built, Dying};
 use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
 
 /// More connections than a daemon has reason for are closed at once.
@@ -26,8 +28,6 @@ const MAX_CONNECTIONS: usize = 16;
 const REQUESTS_IN_A_ROW: u32 = 16;
 /// After so much quiet the scratch memory is given back.
 const TIDY_AFTER: Duration = Duration::from_millis(500);
-/// How often the writing of an exit record is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// After which time a killed container that still lives is looked at.
 const UNDEAD_AFTER: Duration = Duration::from_millis(200);
 /// How often after that.
@@ -47,15 +47,19 @@ pub(super) struct Supervisor {
     /// The container's exit record, once everything is over.
     pub(super) exit: Option<ExitRecord>,
     pub(super) oom: OomLedger,
-    run_dir: RunDir,
-    connections: Vec<Connection>,
+    pub(super) run_dir: RunDir,
+    pub(super) connections: Vec<Connection>,
     next_connection: u64,
     buffers: Buffers,
     /// Exit records that could not be written and that nobody was told either.
-    unsettled: Vec<(Kind, ExitRecord)>,
+    pub(super) unsettled: Vec<(Kind, ExitRecord)>,
     /// Children that were killed and are not dead yet.
-    dying: Vec<OwnedFd>,
-    retry_at: Option<Instant>,
+    dying: Vec<Dying>,
+    /// A freeze or a thaw on its way.
+    pub(super) freezing: Option<Freezing>,
+    /// Requests about execs on their way.
+    pub(super) held: Vec<Held>,
+    pub(super) retry_at: Option<Instant>,
     tidy_at: Option<Instant>,
     /// Cgroups of execs that have ended.
     pub(super) released: Released,
@@ -97,6 +101,8 @@ impl Supervisor {
             programs: vec![container],
             starting: Vec::new(),
             dying: Vec::new(),
+            freezing: None,
+            held: Vec::new(),
             exit: None,
             run_dir,
             next_connection: first.id + 1,
@@ -151,7 +157,9 @@ impl Supervisor {
     fn timeout(&self) -> Option<Duration> {
         let programs = self.programs.iter().filter_map(Program::next_deadline);
         let starting = self.starting.iter().filter_map(Starting::due);
+        let held = self.held.iter().map(Held::due);
         let own = [
+            self.freezing.as_ref().map(Freezing::due),
             self.retry_at,
             self.tidy_at,
             self.undead_at,
@@ -161,6 +169,7 @@ impl Supervisor {
         ];
         let next = programs
             .chain(starting)
+            .chain(held)
             .chain(own.into_iter().flatten())
             .min()?;
         Some(next.saturating_duration_since(Instant::now()))
@@ -218,8 +227,8 @@ impl Supervisor {
                 sources.push(Source::Process(index));
             }
         }
-        for pidfd in &self.dying {
-            fds.push(PollFd::new(pidfd, PollFlags::IN));
+        for dying in &self.dying {
+            fds.push(PollFd::from_borrowed_fd(dying.pidfd(), PollFlags::IN));
             sources.push(Source::Dying);
         }
         if let Some(watch) = self.oom.watch() {
@@ -237,7 +246,7 @@ impl Supervisor {
             Source::Output(index, stream) => self.read(index, stream),
             Source::Oom => self.oom.told(),
             Source::Starting(id) => self.serve_starting(&id),
-            Source::Dying => self.dying.retain(|pidfd| !build::reap(pidfd.as_fd())),
+            Source::Dying => self.dying.retain_mut(|dying| !dying.reap()),
             Source::Process(index) => {
                 let ended = self
                     .programs
@@ -313,6 +322,7 @@ impl Supervisor {
             program.lift_gate_of(id);
         }
         self.end_starting_of(id);
+        self.drop_held_of(id);
     }
 
     /// PID 1 has ended: so has everything else of the container, at the latest now.
@@ -330,6 +340,7 @@ impl Supervisor {
     /// A process in a frozen v1 cgroup dies only when it is thawed (cgroups(7), freezer), be it the
     /// container's own or one that somebody else has put it into.
     pub(super) fn container_was_killed(&mut self) {
+        self.end_freeze(&refused("the container was killed"));
         if let Err(error) = self.built.cgroup.thaw() {
             self.complain("thaw", &error);
         }
@@ -353,6 +364,8 @@ impl Supervisor {
             program.on_time(now);
         }
         self.end_late_execs(now);
+        self.refuse_held(now);
+        self.look_at_freeze(now);
         let kills = self.oom.on_time(now, &self.built.cgroup);
         self.tell_oom(kills);
         if self.retry_at.take_if(|at| *at <= now).is_some() {
@@ -376,86 +389,8 @@ impl Supervisor {
         }
     }
 
-    /// Writes the records of what has ended, and tells. The container's comes last.
-    fn settle_ended(&mut self) {
-        if !self.programs.iter().any(Program::is_drained) || self.exit.is_some() {
-            return;
-        }
-        let kills = self.oom.look(&self.built.cgroup);
-        self.tell_oom(kills);
-        let oom = &mut self.oom;
-        let mut ended = Vec::new();
-        self.programs.retain_mut(|program| match &program.kind {
-            Kind::Container => true,
-            kind @ Kind::Exec { .. } => match program.exit_record(oom) {
-                Some(record) => {
-                    ended.push((kind.clone(), record, program.take_cgroup()));
-                    false
-                }
-                None => true,
-            },
-        });
-        for (kind, record, own) in ended {
-            self.released.extend(own);
-            self.settle(kind, record);
-        }
-        if let [container] = &self.programs[..]
-            && let Some(record) = container.exit_record(&mut self.oom)
-        {
-            if let Err(error) = self.built.cgroup.remove() {
-                self.complain("removal of the cgroup", &error);
-            }
-            self.exit = Some(record.clone());
-            self.settle(Kind::Container, record);
-        }
-    }
-
-    /// Makes an exit record durable, then tells every connection.
-    fn settle(&mut self, kind: Kind, record: ExitRecord) {
-        let stored = self.store(&kind, &record);
-        self.tell_all(&event_of(&kind, &record));
-        if !stored && self.connections.is_empty() {
-            self.unsettled.push((kind, record));
-            self.retry_at = Some(Instant::now() + RETRY_AFTER);
-        }
-    }
-
-    /// Writes a record; `false` where that is to be tried again.
-    fn store(&self, kind: &Kind, record: &ExitRecord) -> bool {
-        let written = match kind {
-            Kind::Container => self.run_dir.write_exit_record(record),
-            Kind::Exec { exit_record, .. } => record::write_at(exit_record, record),
-        };
-        match written {
-            Ok(()) => true,
-            Err(error) => {
-                self.complain("exit record", &error);
-                // Without its directory nobody can ever ask for it.
-                error.kind() == io::ErrorKind::NotFound
-            }
-        }
-    }
-
-    fn retry_unsettled(&mut self) {
-        let unsettled = std::mem::take(&mut self.unsettled);
-        for (kind, record) in unsettled {
-            if !self.store(&kind, &record) {
-                self.unsettled.push((kind, record));
-            }
-        }
-        if !self.unsettled.is_empty() {
-            self.retry_at = Some(Instant::now() + RETRY_AFTER);
-        }
-    }
-
-    /// Tells a daemon that has come back what could neither be written nor told before.
-    pub(super) fn tell_unsettled(&mut self) {
-        for (kind, record) in std::mem::take(&mut self.unsettled) {
-            self.tell_all(&event_of(&kind, &record));
-        }
-    }
-
-    fn tell_all(&mut self, event: &Event) {
+    /// Tells every connection.
+    pub(super) fn tell_all(&mut self, event: &Event) {
         let mut broken = Vec::new();
         for connection in &mut self.connections {
             if connection.tell(event).is_err() {
@@ -487,16 +422,6 @@ impl Supervisor {
                 return;
             }
         }
-    }
-}
-
-fn event_of(kind: &Kind, record: &ExitRecord) -> Event {
-    match kind {
-        Kind::Container => Event::Exited(record.clone()),
-        Kind::Exec { id, .. } => Event::ExecExited {
-            id: id.clone(),
-            record: record.clone(),
-        },
     }
 }
 

@@ -6,15 +6,18 @@
 //!
 //! ```text
 //! start ──▶ event_loop ──▶ calls        a request of the daemon
-//!                    ├───▶ starting     execs on their way
+//!                    ├───▶ starting     execs on their way; held: requests about them
+//!                    ├───▶ freezing     a pause on its way
 //!                    └───▶ program ──▶ output ──▶ log
-//!                    └───▶ record       exit records, before anyone is told
+//!                    └───▶ settling ──▶ record      exit records, before anyone is told
 //! ```
 
 mod calls;
 mod clock;
 mod connection;
 mod event_loop;
+mod freezing;
+mod held;
 pub mod log;
 mod oom;
 mod output;
@@ -22,6 +25,7 @@ mod pace;
 mod program;
 mod record;
 mod run_dir;
+mod settling;
 mod start;
 mod starting;
 mod time_limit;

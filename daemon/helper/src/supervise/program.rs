@@ -19,12 +19,9 @@ use super::log::LogWriter;
 use super::oom::OomLedger;
 use super::output::{Buffers, Pumped, Streams};
 use super::time_limit;
-use crate::build;
+use crate::build::{self, Child};
 use crate::cgroup::Cgroup;
-use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target};
-
-/// How long the end of a killed exec is waited for when its container has ended.
-const DYING_PATIENCE: Duration = Duration::from_secs(10);
+use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target, bounds};
 
 /// How often a stream is read in a row before others get their turn.
 const READS_IN_A_ROW: u32 = 16;
@@ -57,7 +54,7 @@ impl Kind {
     fn patience(&self) -> Patience {
         match self {
             Kind::Container => Patience {
-                total: Duration::from_secs(2),
+                total: bounds::DRAIN,
                 quiet: Duration::from_millis(500),
             },
             Kind::Exec { .. } => Patience {
@@ -310,15 +307,18 @@ impl Program {
     }
 
     /// It was killed with its container. One that does not die (an uninterruptible wait) holds the
-    /// container's exit record up for [`DYING_PATIENCE`] and no longer.
+    /// container's exit record up for [`bounds::DYING_EXEC`] and no longer.
     pub fn die_with_container(&mut self) {
         self.kill();
-        self.abandoned_at = Some(Instant::now() + DYING_PATIENCE);
+        self.abandoned_at = Some(Instant::now() + bounds::DYING_EXEC);
     }
 
     fn abandon(&mut self) {
         if let Ok(pidfd) = rustix::io::fcntl_dupfd_cloexec(&self.pidfd, 3) {
-            build::bury_later(pidfd);
+            build::bury_later(Child {
+                pid: self.pid,
+                pidfd,
+            });
         }
         self.cut_off(End {
             // How it will end.
@@ -331,7 +331,7 @@ impl Program {
     fn kill_all(&self) {
         let killed = self.own.as_ref().map(Cgroup::kill_all);
         if !matches!(killed, Some(Ok(()))) {
-            time_limit::kill_descendants(self.pid);
+            time_limit::kill_descendants(self.pid, bounds::DESCENDANTS);
         }
         self.kill();
     }

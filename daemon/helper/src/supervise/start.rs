@@ -20,7 +20,7 @@ use crate::cgroup::Cgroup;
 use crate::channel::{self, ChannelError, Received, Wait};
 use crate::defence;
 use crate::protocol::{
-    CgroupPlan, First, FromHelper, LaunchPlan, Reply, Step, StepFailure, StepTiming,
+    CgroupPlan, First, FromHelper, LaunchPlan, Reply, Step, StepFailure, StepTiming, bounds,
 };
 
 /// The connection that a helper is born with; others come from the path socket.
@@ -177,7 +177,7 @@ fn undo(built: &build::Built, run_dir: &RunDir) {
     // swept by the daemon.
     let _ = crate::sys::pidfd_send_signal(built.pidfd.as_fd(), libc::SIGKILL);
     let _ = built.cgroup.kill_all();
-    build::ends_within(built.pidfd.as_fd(), build::PATIENCE);
+    build::ends_within(built.pidfd.as_fd(), bounds::REAP);
     build::reap(built.pidfd.as_fd());
     let _ = built.cgroup.remove();
     run_dir.remove_socket();

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::calls::{Answer, refused};
 use super::event_loop::Supervisor;
+use super::freezing::Freezing;
 use super::log::LogWriter;
 use super::output::Streams;
 use super::program::{Kind, Program, Started};
@@ -69,7 +70,8 @@ impl Supervisor {
             return Err(refused("the container has ended"));
         }
         // A process born in a frozen cgroup stops before it can say that it runs.
-        if self.built.cgroup.is_frozen().unwrap_or(false) {
+        let freezes = self.freezing.as_ref().is_some_and(Freezing::is_freeze);
+        if freezes || self.built.cgroup.is_frozen().unwrap_or(false) {
             return Err(refused("the container is paused"));
         }
         let log = LogWriter::open(&plan.log)
@@ -109,21 +111,28 @@ impl Supervisor {
     /// Those that are not running by now never will: the container has ended.
     pub(super) fn end_starting(&mut self) {
         self.finish_execs(|starting| starting.exec.is_over());
-        for starting in std::mem::take(&mut self.starting) {
-            let failure = starting.exec.give_up(refused("the container has ended"));
+        self.give_up_execs(|_| true, "the container has ended");
+    }
+
+    /// Somebody kills one that has not started.
+    pub(super) fn kill_starting(&mut self, id: &str) {
+        self.give_up_execs(|s| s.id() == id, "it was killed before its program ran");
+    }
+
+    fn give_up_execs(&mut self, which: impl Fn(&Starting) -> bool, why: &str) {
+        let given_up: Vec<Starting> = self.starting.extract_if(.., |s| which(s)).collect();
+        for starting in given_up {
+            let failure = starting.exec.give_up(refused(why));
             self.discard(starting.own);
             self.reply(starting.connection, starting.seq, Err(failure));
         }
+        self.serve_held();
     }
 
     /// Nobody would hear of those that a lost connection has asked for.
     pub(super) fn end_starting_of(&mut self, connection: u64) {
-        let is_theirs = |starting: &mut Starting| starting.connection == connection;
-        let theirs: Vec<Starting> = self.starting.extract_if(.., is_theirs).collect();
-        for Starting { exec, own, .. } in theirs {
-            exec.give_up(refused("the connection that asked for it is gone"));
-            self.discard(own);
-        }
+        let why = "the connection that asked for it is gone";
+        self.give_up_execs(|starting| starting.connection == connection, why);
     }
 
     /// The cgroup of an exec that has not started, with whatever is in it.
@@ -141,6 +150,7 @@ impl Supervisor {
             let answer = self.finish_exec(starting);
             self.reply(connection, seq, answer);
         }
+        self.serve_held();
     }
 
     fn finish_exec(&mut self, starting: Starting) -> Answer {

@@ -4,19 +4,17 @@
 //! For that such an exec has a cgroup of its own below the container's. What is left in it when the
 //! exec ends in time belongs to the container from then on.
 
-use std::fs;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::build;
 use crate::cgroup::Cgroup;
 use crate::protocol::ExecPlan;
 use crate::sys;
 
-/// The most processes that are looked for without a cgroup.
-const MOST: usize = 100_000;
-/// How often they are looked for: one that forks while it is stopped is found by the next look.
-const LOOKS: usize = 10;
-
-/// The cgroup of an exec with a time limit, and what is to be warned of where it has none.
+/// The cgroup of an exec with a time limit, or a warning of what its absence means.
 pub fn prepare(container: &Cgroup, plan: &ExecPlan) -> (Option<Cgroup>, Option<String>) {
     if plan.timeout_ms.is_none() {
         return (None, None);
@@ -32,6 +30,9 @@ pub fn prepare(container: &Cgroup, plan: &ExecPlan) -> (Option<Cgroup>, Option<S
         ),
     }
 }
+
+/// How often descendants are looked for.
+const LOOKS: usize = 10;
 
 /// How often it is tried to remove the cgroup of an exec that has ended, and at what intervals.
 const TRIES: u32 = 50;
@@ -49,8 +50,11 @@ impl Released {
     /// An exec is over; its cgroup goes, now or in a moment.
     pub fn extend(&mut self, own: Option<Cgroup>) {
         if let Some(own) = own {
-            self.cgroups.push((own, 0));
-            self.dissolve();
+            // The others wait for their own time: their tries are counted.
+            if !is_dissolved(&own) {
+                self.cgroups.push((own, 1));
+                self.again_at.get_or_insert_with(|| Instant::now() + AGAIN);
+            }
         }
     }
 
@@ -70,69 +74,142 @@ impl Released {
         self.cgroups.retain_mut(|(own, tries)| {
             *tries += 1;
             // What cannot be dissolved goes with the container's.
-            !own.dissolve().unwrap_or(false) && *tries < TRIES
+            !is_dissolved(own) && *tries < TRIES
         });
         self.again_at = (!self.cgroups.is_empty()).then(|| Instant::now() + AGAIN);
     }
 }
 
-/// Ends a process and its descendants, as far as they can be seen from it. It must be a child of this
-/// process that was not reaped.
+fn is_dissolved(own: &Cgroup) -> bool {
+    own.dissolve().unwrap_or(false)
+}
+
+/// Ends a process and its descendants, as far as they can be seen from it and found within the time.
+/// It must be a child of this process that was not reaped.
 ///
-/// They are stopped first. Then no parent reaps, and the numbers stay their own until they are killed.
-pub fn kill_descendants(root: u32) {
+/// They are stopped first: then none forks, and no parent reaps.
+pub fn kill_descendants(root: u32, patience: Duration) {
+    let until = Instant::now() + patience;
     let mut known = Vec::new();
+    // One that forks while it is stopped is found by the next look.
     for _ in 0..LOOKS {
-        let seen = stop_descendants(root);
+        let seen = stop_descendants(root, until);
         let grown = seen.len() > known.len();
         known = seen;
-        if !grown {
+        if !grown || Instant::now() >= until {
             break;
         }
     }
-    for pid in known {
-        // It may have ended by itself.
-        let _ = sys::kill(pid, libc::SIGKILL);
+    for process in known {
+        process.signal(libc::SIGKILL);
     }
 }
 
-fn stop_descendants(root: u32) -> Vec<u32> {
+fn stop_descendants(root: u32, until: Instant) -> Vec<Process> {
     let mut found = Vec::new();
-    let mut left = vec![root];
-    while let Some(pid) = left.pop()
-        && found.len() < MOST
-    {
-        let _ = sys::kill(pid, libc::SIGSTOP);
-        left.extend(children(pid));
-        found.push(pid);
+    let mut left: Vec<Process> = Process::now(root).into_iter().collect();
+    while let Some(process) = left.pop() {
+        if Instant::now() < until && process.signal(libc::SIGSTOP) {
+            left.extend(process.children());
+        }
+        found.push(process);
     }
     found
 }
 
-/// The children of all threads of a process (proc_pid_task(5), "children").
-fn children(pid: u32) -> Vec<u32> {
-    let threads = fs::read_dir(format!("/proc/{pid}/task"));
-    let lists = threads
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| {
-            let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
-            pids.collect::<Vec<u32>>()
+/// A process by its number and start time, which no other process has together. Not by a pidfd: there
+/// may be more of them than this process may have descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    pid: u32,
+    start_time: u64,
+}
+
+impl Process {
+    /// The process that has this number now.
+    fn now(pid: u32) -> Option<Process> {
+        let start_time = build::start_time(pid)?;
+        Some(Process { pid, start_time })
+    }
+
+    /// Sends a signal to this process and no other: whose number it is, is looked at when the
+    /// descriptor is held. `false`: it has ended.
+    fn signal(self, signal: i32) -> bool {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let pidfd = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        pidfd.is_some_and(|pidfd| {
+            Process::now(self.pid) == Some(self)
+                && sys::pidfd_send_signal(pidfd.as_fd(), signal).is_ok()
         })
-        .collect()
+    }
+
+    /// Its children. A number that was given to another process since it was listed is none of them.
+    fn children(self) -> Vec<Process> {
+        let listed = build::children(self.pid).into_iter();
+        let children: Vec<Process> = listed
+            .filter_map(Process::now)
+            .filter(|child| build::parent(child.pid) == Some(self.pid))
+            .filter(|child| Process::now(child.pid) == Some(*child))
+            .collect();
+        // The number was its own all the time, or they are another's.
+        if Process::now(self.pid) == Some(self) {
+            children
+        } else {
+            Vec::new()
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{BufRead, BufReader};
     use std::os::unix::process::ExitStatusExt;
     use std::path::Path;
     use std::process::{Command, Stdio};
 
     use super::*;
+    use crate::protocol::CgroupPlan;
+
+    #[test]
+    fn a_signal_reaches_no_other_process_with_the_same_number() {
+        let mut other = Command::new("sleep").arg("100").spawn().unwrap();
+        let it = Process::now(other.id()).unwrap();
+        let start_time = it.start_time - 1;
+        assert!(!Process { start_time, ..it }.signal(libc::SIGKILL));
+        assert_eq!(other.try_wait().unwrap(), None);
+        assert!(it.signal(libc::SIGKILL));
+        assert_eq!(other.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
+
+    #[test]
+    fn an_exec_that_ends_does_not_use_up_the_tries_of_another() {
+        let plan = CgroupPlan {
+            path: Some(format!("/littlebox-unit-{}", std::process::id()).into()),
+            ..CgroupPlan::default()
+        };
+        let stays = Cgroup::create(&plan, &mut Vec::new()).unwrap();
+        let paths = stays.paths();
+        let (_, dir) = paths.first().expect("this host has a cgroup tree");
+        // A cgroup with another below it cannot be removed.
+        fs::create_dir(dir.join("below")).unwrap();
+        let mut released = Released::default();
+        released.extend(Some(stays));
+        for _ in 0..2 * TRIES {
+            released.extend(Some(Cgroup::default()));
+        }
+        fs::remove_dir(dir.join("below")).unwrap();
+        released.on_time(released.due().expect("it is tried again"));
+        assert_eq!(released.due(), None);
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn without_time_to_look_for_descendants_the_process_itself_ends() {
+        let mut root = Command::new("sleep").arg("100").spawn().unwrap();
+        kill_descendants(root.id(), Duration::ZERO);
+        assert_eq!(root.wait().unwrap().signal(), Some(libc::SIGKILL));
+    }
 
     #[test]
     fn descendants_end_also_those_in_other_sessions() {
@@ -144,7 +221,7 @@ mod tests {
             .unwrap();
         let output = BufReader::new(root.stdout.take().unwrap());
         let below: Vec<String> = output.lines().take(2).map(Result::unwrap).collect();
-        kill_descendants(root.id());
+        kill_descendants(root.id(), Duration::from_secs(30));
         assert_eq!(root.wait().unwrap().signal(), Some(libc::SIGKILL));
         let lives = |pid: &String| {
             let stat = fs::read_to_string(Path::new("/proc").join(pid).join("stat"));

@@ -6,8 +6,9 @@ use rustix::io::Result;
 
 use super::check;
 
-/// Closes every descriptor from `first` on but those that are kept. For a process whose next call is
-/// execve(2), or, when that fails, `_exit(2)`: no destructor runs that would close one a second time.
+/// Closes every descriptor from `first` on but those that are `kept`. For a process that never goes
+/// back to the code that owns the others, and ends in execve(2) or `_exit(2)`: no destructor runs that
+/// would close one a second time.
 pub fn close_all_but<'f>(
     kept: impl IntoIterator<Item = BorrowedFd<'f>>,
     mut first: u32,

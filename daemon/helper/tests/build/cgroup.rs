@@ -17,13 +17,13 @@ fn the_cgroup_is_limited_seen_frozen_and_killed() {
         .unwrap()
         .1;
     assert!(memory.ends_with(&bed.id));
-    cgroup.set_frozen(true).unwrap();
+    cgroup.set_frozen(true, bounds::FREEZE).unwrap();
     assert!(cgroup.is_frozen().unwrap());
-    cgroup.set_frozen(false).unwrap();
+    cgroup.set_frozen(false, bounds::FREEZE).unwrap();
     assert!(!cgroup.is_frozen().unwrap());
     assert_eq!(cgroup.oom_kills(), 0);
     cgroup.signal_all(libc::SIGCONT).unwrap();
-    cgroup.set_frozen(true).unwrap();
+    cgroup.set_frozen(true, bounds::FREEZE).unwrap();
     cgroup.kill_all().unwrap();
     assert_eq!(container.wait(), ProcessExit::Signal(libc::SIGKILL));
 }

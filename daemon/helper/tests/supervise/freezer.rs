@@ -1,12 +1,13 @@
 //! Containers that are frozen, by the helper or by somebody else.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::bed::Bed;
-use crate::support::process::{ForeignFreezer, Zygote, eventually};
+use crate::support::hierarchies::{ForeignFreezer, Hierarchies};
+use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::signals::{libc_signal, signal};
-use littlebox_helper::protocol::{Call, ProcessExit, Reply, Target};
+use littlebox_helper::protocol::{Call, ProcessExit, Reply, Step, Target};
 
 #[test]
 fn freezing_stops_the_program_and_thawing_lets_it_go_on() {
@@ -30,21 +31,14 @@ fn freezing_stops_the_program_and_thawing_lets_it_go_on() {
     assert_eq!(helper.exit().status, ProcessExit::Signal(9));
 }
 
-/// The container's v2 directory.
-fn unified(launched: &littlebox_helper::protocol::Launched) -> Option<std::path::PathBuf> {
-    let mut cgroups = launched.cgroups.iter();
-    let (_, dir) = cgroups.find(|(name, _)| name == "unified")?;
-    Some(dir.clone())
-}
-
 #[test]
 fn a_container_that_somebody_else_froze_is_shown_as_frozen_and_ends_all_the_same() {
+    let hierarchies = Hierarchies::ensure();
     for all in [false, true] {
         let (bed, zygote) = (Bed::new(), Zygote::start());
-        let (mut helper, launched) = zygote.launch(&bed.plan("sleep 100"));
-        let Some(dir) = unified(&launched) else {
-            return helper.end();
-        };
+        let plan = bed.plan("sleep 100");
+        let (mut helper, _) = zygote.launch(&plan);
+        let dir = hierarchies.unified(plan.cgroup.path.as_ref().unwrap());
         std::fs::write(dir.join("cgroup.freeze"), "1").unwrap();
         eventually("it is frozen", || helper.status().frozen);
         let plan = bed.exec_plan("paused", "true");
@@ -61,22 +55,16 @@ fn a_container_that_somebody_else_froze_is_shown_as_frozen_and_ends_all_the_same
 
 #[test]
 fn a_container_below_a_frozen_cgroup_is_not_resumed_and_ends_all_the_same() {
+    let hierarchies = Hierarchies::ensure();
     let (bed, zygote) = (Bed::new(), Zygote::start());
     let mut plan = bed.plan("sleep 100");
     let above = format!("littlebox/test-{}", plan.id);
     plan.cgroup.path = Some(format!("/{above}/leaf").into());
-    let (mut helper, launched) = zygote.launch(&plan);
-    let Some(dir) = unified(&launched) else {
-        return helper.end();
-    };
-    let parent = dir.parent().unwrap();
+    let (mut helper, _) = zygote.launch(&plan);
+    let parent = hierarchies.unified(std::path::Path::new(&format!("/{above}")));
     std::fs::write(parent.join("cgroup.freeze"), "1").unwrap();
     eventually("it is frozen", || helper.status().frozen);
-    let asked = Instant::now();
-    let (Reply::Failed(failure), _) = helper.call(Call::Freeze { frozen: false }) else {
-        panic!("resumed")
-    };
-    assert!(asked.elapsed() < Duration::from_secs(1));
+    let failure = helper.refused(Call::Freeze { frozen: false });
     assert!(failure.detail.unwrap().contains("above the container's"));
     helper.done(signal(libc_signal::KILL, false));
     assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
@@ -87,14 +75,66 @@ fn a_container_below_a_frozen_cgroup_is_not_resumed_and_ends_all_the_same() {
 
 #[test]
 fn a_container_in_a_frozen_v1_cgroup_of_somebody_else_ends_when_it_is_killed() {
+    let hierarchies = Hierarchies::ensure();
     let (bed, zygote) = (Bed::new(), Zygote::start());
     let (mut helper, launched) = zygote.launch(&bed.plan("exec sleep 100"));
-    let Some(freezer) = ForeignFreezer::make(&launched.pid.to_string()) else {
-        return helper.end();
-    };
+    let freezer = ForeignFreezer::make(&hierarchies, &launched.pid.to_string());
     freezer.freeze(launched.pid);
     helper.done(signal(libc_signal::KILL, false));
-    let killed = Instant::now();
     assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
-    assert!(killed.elapsed() < Duration::from_secs(5));
+}
+
+/// A container that cannot be frozen: its program is in a frozen v1 cgroup of somebody else, and the
+/// kernel of v2 waits for it to stop (with the freezer that lets it go on).
+fn unfreezable(hierarchies: &Hierarchies, bed: &Bed, zygote: &Zygote) -> (Helper, ForeignFreezer) {
+    let (helper, launched) = zygote.launch(&bed.plan("exec sleep 1000"));
+    let freezer = ForeignFreezer::make(hierarchies, &launched.pid.to_string());
+    freezer.freeze(launched.pid);
+    (helper, freezer)
+}
+
+#[test]
+fn a_freeze_that_takes_its_time_holds_nobody_up() {
+    let hierarchies = Hierarchies::ensure();
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, freezer) = unfreezable(&hierarchies, &bed, &zygote);
+    let seq = helper.ask(Call::Freeze { frozen: true });
+    let mut other = Helper::connect(&bed.run_dir());
+    assert!(!other.status().frozen);
+    assert!(helper.is_silent_for(Duration::ZERO), "it is answered first");
+    let plan = bed.exec_plan("late", "true");
+    let failure = other.refused(Call::Exec(Box::new(plan)));
+    assert_eq!(failure.detail.as_deref(), Some("the container is paused"));
+    freezer.thaw();
+    assert_eq!(helper.reply(seq).0, Reply::Done);
+    assert!(other.status().frozen);
+    helper.end();
+}
+
+#[test]
+fn a_freeze_that_does_not_come_about_is_taken_back() {
+    let hierarchies = Hierarchies::ensure();
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, freezer) = unfreezable(&hierarchies, &bed, &zygote);
+    let failure = helper.refused(Call::Freeze { frozen: true });
+    assert_eq!(failure.step, Step::Cgroup);
+    freezer.thaw();
+    helper.exec(&bed.exec_plan("goes on", "true"));
+    helper.exec_exit("goes on");
+    helper.end();
+}
+
+#[test]
+fn a_thaw_overtakes_a_freeze_on_its_way() {
+    let hierarchies = Hierarchies::ensure();
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, freezer) = unfreezable(&hierarchies, &bed, &zygote);
+    let seq = helper.ask(Call::Freeze { frozen: true });
+    let mut other = Helper::connect(&bed.run_dir());
+    other.done(Call::Freeze { frozen: false });
+    let failure = helper.refusal(seq);
+    assert!(failure.detail.unwrap().contains("the opposite"));
+    freezer.thaw();
+    assert!(!other.status().frozen);
+    helper.end();
 }

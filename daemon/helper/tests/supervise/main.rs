@@ -5,4 +5,7 @@ mod container;
 mod exec;
 mod freezer;
 mod log;
+mod settling;
+mod starting;
 mod support;
+mod time_limit;

@@ -1,6 +1,7 @@
 //! `kill`.
 
 use littlebox_helper::cgroup::Cgroup;
+use littlebox_helper::protocol::bounds;
 use rustix::io::Errno;
 
 use super::find;
@@ -53,5 +54,5 @@ fn to_all(record: &Record, signal: i32) -> Result<()> {
 fn thaw(record: &Record) -> Result<()> {
     let doing = || "thaw the cgroup".to_owned();
     let cgroup = Cgroup::open(&record.cgroup).doing(doing)?;
-    cgroup.set_frozen(false).doing(doing)
+    cgroup.set_frozen(false, bounds::FREEZE).doing(doing)
 }

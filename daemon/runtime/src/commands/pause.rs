@@ -1,6 +1,7 @@
 //! `pause` and `resume`.
 
 use littlebox_helper::cgroup::Cgroup;
+use littlebox_helper::protocol::bounds;
 
 use super::find_locked;
 use crate::error::{Doing, Error, Result};
@@ -29,6 +30,6 @@ fn set(store: &Store, id: &str, frozen: bool) -> Result<()> {
     }
     let cgroup = Cgroup::open(&record.cgroup).doing(|| "find the cgroup".to_owned())?;
     cgroup
-        .set_frozen(frozen)
+        .set_frozen(frozen, bounds::FREEZE)
         .doing(|| format!("{what} the cgroup"))
 }

@@ -12,18 +12,9 @@ use crate::support::{Bed, wait_until};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 
-fn running() -> Bed {
-    let mut bed = Bed::new("");
-    // Not by a shell, which would need a moment to become it.
-    bed.config["process"]["args"] = json!(["sleep", "100"]);
-    bed.create().ok();
-    bed.start().ok();
-    bed
-}
-
 #[test]
 fn an_exec_runs_inside_and_gives_its_exit_code() {
-    let bed = running();
+    let bed = Bed::running();
     let ran = bed.run(&[
         "exec",
         &bed.id,
@@ -39,7 +30,7 @@ fn an_exec_runs_inside_and_gives_its_exit_code() {
 
 #[test]
 fn flags_of_an_exec_change_its_process() {
-    let bed = running();
+    let bed = Bed::running();
     let script =
         "pwd; echo $FOO; id -u; id -g; id -G; grep -E 'Cap(Inh|Eff|Amb)|NoNew' /proc/self/status";
     let flags = [
@@ -93,7 +84,7 @@ fn of_two_variables_with_one_name_the_later_counts() {
 
 #[test]
 fn an_exec_from_a_process_document_is_detached_and_told_by_its_pid_file() {
-    let bed = running();
+    let bed = Bed::running();
     let process = bed.path("process.json");
     let document = json!({"args": ["sleep", "50"], "cwd": "/", "user": {"uid": 0, "gid": 0}, "env": ["PATH=/bin"]});
     fs::write(&process, document.to_string()).unwrap();
@@ -123,7 +114,7 @@ fn an_exec_from_a_process_document_is_detached_and_told_by_its_pid_file() {
 
 #[test]
 fn a_paused_container_stands_still_and_goes_on() {
-    let bed = running();
+    let bed = Bed::running();
     bed.run(&["pause", &bed.id]).ok();
     assert_eq!(bed.status(), "paused");
     let refused = bed.run(&["exec", &bed.id, "true"]).exec_error();
@@ -145,7 +136,7 @@ fn a_paused_container_stands_still_and_goes_on() {
 
 #[test]
 fn lists_tables_and_json_agree_with_the_state() {
-    let bed = running();
+    let bed = Bed::running();
     let pid = bed.pid();
     let list: Value = serde_json::from_str(&bed.run(&["list", "--format", "json"]).ok()).unwrap();
     let row = &list.as_array().unwrap()[0];
@@ -168,7 +159,7 @@ fn lists_tables_and_json_agree_with_the_state() {
 
 #[test]
 fn a_signal_reaches_every_process_of_the_container() {
-    let bed = running();
+    let bed = Bed::running();
     bed.leave(&["exec", "--detach", &bed.id, "sleep", "50"]);
     let count = || {
         let pids = bed.run(&["ps", "--format", "json", &bed.id]);
@@ -182,7 +173,7 @@ fn a_signal_reaches_every_process_of_the_container() {
 
 #[test]
 fn statistics_come_once_or_until_the_end() {
-    let bed = running();
+    let bed = Bed::running();
     let stats: Value =
         serde_json::from_str(&bed.run(&["events", "--stats", &bed.id]).ok()).unwrap();
     assert_eq!(stats["type"], "stats");
@@ -327,7 +318,7 @@ fn a_descriptor_of_the_process_is_sent_to_the_pidfd_socket() {
 
 #[test]
 fn an_exec_goes_into_a_cgroup_below_the_containers() {
-    let bed = running();
+    let bed = Bed::running();
     let own = bed.cgroups();
     let pids = own.iter().find(|dir| dir.join("pids.max").exists());
     let pids = pids.expect("the container's cgroup");
@@ -385,7 +376,7 @@ fn pids_limit(bed: &Bed) -> Value {
 
 #[test]
 fn limits_are_changed_all_or_none() {
-    let bed = running();
+    let bed = Bed::running();
     bed.run(&["update", "--pids-limit", "55", &bed.id]).ok();
     assert_eq!(pids_limit(&bed), 55);
     let file = bed.path("resources.json");
@@ -421,7 +412,7 @@ fn cgroup_file(bed: &Bed, controller: &str, v1: &str, v2: &str) -> String {
 
 #[test]
 fn limits_are_lifted() {
-    let bed = running();
+    let bed = Bed::running();
     let update = |flags: &[&str]| {
         bed.run(&[&["update"], flags, &[&bed.id]].concat()).ok();
     };

@@ -195,36 +195,39 @@ fn a_hook_that_leaves_a_child_with_its_output_blocks_nobody() {
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
 }
 
-#[test]
-fn a_container_is_running_when_its_program_is_and_not_before() {
-    // Who signals what is `running` means the program, not what is about to become it.
-    let mut bed = Bed::new("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+/// A container whose start waits in its `startContainer` hook.
+fn starting(script: &str) -> (Bed, std::process::Child) {
+    let mut bed = Bed::new(script);
     let hook = "echo >/tmp/hook; while ! test -e /tmp/go; do sleep 0.01; done";
     bed.container_script("/bin/hook", hook);
     bed.config["hooks"] = json!({"startContainer": [{"path": "/bin/hook", "env": ["PATH=/bin"]}]});
     bed.create().ok();
-    let mut start = bed.command(&["start", &bed.id]).spawn().unwrap();
-    let tmp = bed.rootfs().join("tmp");
-    assert!(wait_until(|| tmp.join("hook").exists()));
+    let start = bed.command(&["start", &bed.id]).spawn().unwrap();
+    assert!(wait_until(|| bed.rootfs().join("tmp/hook").exists()));
+    (bed, start)
+}
+
+fn let_hook_go(bed: &Bed) {
+    fs::write(bed.rootfs().join("tmp/go"), "").unwrap();
+}
+
+#[test]
+fn a_container_is_running_when_its_program_is_and_not_before() {
+    // Who signals what is `running` means the program, not what is about to become it.
+    let script = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done";
+    let (bed, mut start) = starting(script);
     assert_eq!(bed.status(), "created");
-    fs::write(tmp.join("go"), "").unwrap();
+    let_hook_go(&bed);
     assert!(start.wait().unwrap().success());
     assert_eq!(bed.status(), "running");
 }
 
 #[test]
 fn a_start_that_was_killed_on_its_way_ends_the_container() {
-    let mut bed = Bed::new("exec sleep 100");
-    let hook = "echo >/tmp/hook; while ! test -e /tmp/go; do sleep 0.01; done";
-    bed.container_script("/bin/hook", hook);
-    bed.config["hooks"] = json!({"startContainer": [{"path": "/bin/hook", "env": ["PATH=/bin"]}]});
-    bed.create().ok();
-    let mut start = bed.command(&["start", &bed.id]).spawn().unwrap();
-    let tmp = bed.rootfs().join("tmp");
-    assert!(wait_until(|| tmp.join("hook").exists()));
+    let (bed, mut start) = starting("exec sleep 100");
     start.kill().unwrap();
     start.wait().unwrap();
-    fs::write(tmp.join("go"), "").unwrap();
+    let_hook_go(&bed);
     // Nobody would have heard whether its program could be executed.
     bed.wait_for("stopped");
     bed.delete().ok();

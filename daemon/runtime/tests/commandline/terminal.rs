@@ -53,17 +53,9 @@ fn read_all(mut master: File) -> JoinHandle<String> {
     })
 }
 
-fn running() -> Bed {
-    let mut bed = Bed::new("");
-    bed.config["process"]["args"] = json!(["sleep", "100"]);
-    bed.create().ok();
-    bed.start().ok();
-    bed
-}
-
 #[test]
 fn a_program_finds_the_size_of_the_callers_terminal_when_it_begins() {
-    let bed = running();
+    let bed = Bed::running();
     for _ in 0..8 {
         let (master, slave) = terminal();
         let mut exec = on_terminal(&bed, &["exec", "-t", &bed.id, "stty", "size"], slave);
@@ -83,7 +75,7 @@ fn a_program_finds_the_size_of_the_callers_terminal_when_it_begins() {
 
 #[test]
 fn what_is_pasted_all_arrives_while_it_is_printed_back() {
-    let bed = running();
+    let bed = Bed::running();
     let (mut master, slave) = terminal();
     let script = format!("stty raw -echo; echo ready; head -c {PASTED}; echo; echo the end");
     let mut exec = on_terminal(&bed, &["exec", "-t", &bed.id, "sh", "-c", &script], slave);
@@ -101,7 +93,7 @@ fn what_is_pasted_all_arrives_while_it_is_printed_back() {
 
 #[test]
 fn signals_are_forwarded_while_nobody_reads_the_output() {
-    let bed = running();
+    let bed = Bed::running();
     let script = "trap 'exit 9' TERM; while :; do echo 0123456789; done";
     let mut exec = bed
         .command(&["exec", "-t", &bed.id, "sh", "-c", script])
@@ -127,7 +119,7 @@ fn signals_are_forwarded_while_nobody_reads_the_output() {
 
 #[test]
 fn a_program_that_opens_its_terminal_again_is_heard() {
-    let bed = running();
+    let bed = Bed::running();
     // The shell's own descriptors are closed too, so that for a while nobody has the terminal.
     let script = "exec 0<&- 1>&- 2>&-; sleep 0.3; exec 1>/dev/tty; echo back; exit 3";
     let (master, slave) = terminal();
@@ -139,7 +131,7 @@ fn a_program_that_opens_its_terminal_again_is_heard() {
 
 #[test]
 fn what_is_typed_while_nobody_has_the_terminal_is_kept() {
-    let bed = running();
+    let bed = Bed::running();
     let script = "echo ready; exec 0<&- 1>&- 2>&-; sleep 0.3; exec 0<>/dev/tty 1>&0; \
                   read line; echo got $line";
     let (mut master, slave) = terminal();
@@ -154,7 +146,7 @@ fn what_is_typed_while_nobody_has_the_terminal_is_kept() {
 
 #[test]
 fn processes_that_a_program_leaves_behind_do_not_keep_its_exec() {
-    let bed = running();
+    let bed = Bed::running();
     let script = "(trap '' HUP; while :; do echo noise; done) & echo started; exit 4";
     let (master, slave) = terminal();
     let mut exec = on_terminal(&bed, &["exec", "-t", &bed.id, "sh", "-c", script], slave);

@@ -108,14 +108,17 @@ impl Engine {
                     None => Ok(()),
                 }
             }
-            Ok(_) => failed(StartError::Lost(None)),
+            Ok(_) | Err(HelperError::Gone | HelperError::Protocol) => {
+                failed(StartError::Lost(None))
+            }
+            Err(HelperError::Step(failure)) => failed(StartError::Step(*failure)),
+            Err(HelperError::Io(error)) => failed(StartError::Io(error)),
             Err(HelperError::Silent) => {
                 // It may have been started: nobody knows it, and it is ended when the helper
                 // answers again.
                 self.exec_failed(exec, StartError::Silent(self.supervisor.start_limit()));
                 Err(EngineError::Helper(HelperError::Silent))
             }
-            Err(error) => failed(start_error(error)),
         }
     }
 
@@ -231,13 +234,5 @@ fn new_record(handle: &Handle, config: &ExecConfig) -> ExecRecord {
         failure: None,
         failure_code: None,
         warnings: Vec::new(),
-    }
-}
-
-fn start_error(error: HelperError) -> StartError {
-    match error {
-        HelperError::Step(failure) => StartError::Step(*failure),
-        HelperError::Gone | HelperError::Silent | HelperError::Protocol => StartError::Lost(None),
-        HelperError::Io(e) => StartError::Io(e),
     }
 }

@@ -2,6 +2,7 @@
 
 use lbctl::types::TermSize;
 use littlebox_helper::protocol::{Call, Target, TerminalSize};
+use rustix::io::Errno;
 
 use crate::engine::{Engine, EngineError, ExecHandle};
 use crate::supervisor::{Helper, HelperError};
@@ -11,20 +12,13 @@ impl Engine {
     pub async fn signal_exec(&self, exec: &ExecHandle, signal: i32) -> Result<(), EngineError> {
         let helper = running(exec)?;
         let target = Target::Exec(exec.id.to_string());
-        match helper
-            .done(Call::Signal {
-                target,
-                signal,
-                all: false,
-            })
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(HelperError::Step(_) | HelperError::Gone) => Err(EngineError::ExecEnded {
-                id: exec.id.to_string(),
-            }),
-            Err(e) => Err(e.into()),
-        }
+        let call = Call::Signal {
+            target,
+            signal,
+            all: false,
+        };
+        helper.done(call).await.map_err(|e| refusal(exec, e))?;
+        Ok(())
     }
 
     /// Sets the size of an exec's terminal.
@@ -37,13 +31,25 @@ impl Engine {
             rows: size.rows,
             cols: size.cols,
         };
-        helper
-            .done(Call::Resize {
-                target: Target::Exec(exec.id.to_string()),
-                size,
-            })
-            .await?;
+        let target = Target::Exec(exec.id.to_string());
+        let call = Call::Resize { target, size };
+        helper.done(call).await.map_err(|e| refusal(exec, e))?;
         Ok(())
+    }
+}
+
+/// Why a helper did not do what an exec was to be asked.
+fn refusal(exec: &ExecHandle, error: HelperError) -> EngineError {
+    let id = exec.id.to_string();
+    let errno = match &error {
+        HelperError::Step(failure) => Errno::from_raw_os_error(failure.errno),
+        HelperError::Gone => Errno::SRCH,
+        _ => return error.into(),
+    };
+    match errno {
+        Errno::SRCH => EngineError::ExecEnded { id },
+        Errno::AGAIN => EngineError::ExecStarting { id },
+        _ => error.into(),
     }
 }
 

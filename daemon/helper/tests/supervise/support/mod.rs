@@ -4,6 +4,7 @@
 #![allow(missing_docs, reason = "tests")]
 
 pub mod bed;
+pub mod hierarchies;
 pub mod log;
 pub mod process;
 pub mod signals;
@@ -36,4 +37,11 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
     }
+}
+
+/// A container that sleeps, and its helper.
+pub fn sleeper() -> (bed::Bed, process::Zygote, process::Helper) {
+    let (bed, zygote) = (bed::Bed::new(), process::Zygote::start());
+    let (helper, _) = zygote.launch(&bed.plan("sleep 1000"));
+    (bed, zygote, helper)
 }

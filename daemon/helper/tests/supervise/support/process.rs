@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use littlebox_helper::channel::{self, Received, Wait};
 use littlebox_helper::protocol::{
     Call, Event, ExecPlan, ExitRecord, First, FromHelper, HELPER_SOCKET, LaunchPlan, Launched,
-    PROTOCOL_VERSION, Reply, Request, Status, Target, ZygoteEvent, ZygoteRequest,
+    PROTOCOL_VERSION, Reply, Request, Status, StepFailure, Target, ZygoteEvent, ZygoteRequest,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 /// Nothing here takes longer, on a busy machine either.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until a descriptor is readable.
 pub fn readable(fd: &OwnedFd, patience: Duration) -> bool {
@@ -238,6 +238,12 @@ impl Helper {
         }
     }
 
+    /// The write end of a program's stdin.
+    pub fn open_stdin(&mut self, target: &Target) -> OwnedFd {
+        let target = target.clone();
+        self.done(Call::OpenStdin { target }).remove(0)
+    }
+
     pub fn status(&mut self) -> Status {
         match self.call(Call::Status) {
             (Reply::Status(status), _) => *status,
@@ -298,44 +304,37 @@ impl Helper {
         record
     }
 
+    /// The failure that a call is answered with.
+    #[track_caller]
+    pub fn refused(&mut self, call: Call) -> StepFailure {
+        let seq = self.ask(call);
+        self.refusal(seq)
+    }
+
+    /// The failure that a request is answered with.
+    #[track_caller]
+    pub fn refusal(&mut self, seq: u64) -> StepFailure {
+        match self.reply(seq) {
+            (Reply::Failed(failure), _) => failure,
+            (other, _) => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// Its children.
+    pub fn children(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.pid);
+        let list = std::fs::read_to_string(path).unwrap_or_default();
+        let pids = list.split_whitespace().map(|pid| pid.parse().unwrap());
+        pids.collect()
+    }
+
+    /// Closes this connection.
+    pub fn hang_up(&mut self) {
+        self.connection = socket_pair().0;
+    }
+
     /// Whether the helper's process has ended.
     pub fn has_ended(&self) -> bool {
         readable(self.pidfd.as_ref().unwrap(), Duration::ZERO)
-    }
-}
-
-/// A cgroup of the v1 freezer that is not littlebox's.
-pub struct ForeignFreezer(std::path::PathBuf);
-
-impl ForeignFreezer {
-    /// `None` on a host without that hierarchy: there nobody can freeze in this way.
-    pub fn make(name: &str) -> Option<Self> {
-        let layout = littlebox_helper::cgroup::Layout::detect();
-        let freezer = layout.all().find(|h| !h.is_unified() && h.has("freezer"))?;
-        let dir = freezer.mount().join(format!("littlebox-test-{name}"));
-        std::fs::create_dir(&dir).unwrap();
-        Some(Self(dir))
-    }
-
-    pub fn freeze(&self, pid: u32) {
-        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
-        std::fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
-        eventually("it is frozen", || {
-            std::fs::read_to_string(self.0.join("freezer.state")).unwrap() == "FROZEN\n"
-        });
-    }
-
-    pub fn thaw(&self) {
-        std::fs::write(self.0.join("freezer.state"), "THAWED").unwrap();
-    }
-}
-
-impl Drop for ForeignFreezer {
-    fn drop(&mut self) {
-        self.thaw();
-        let until = Instant::now() + PATIENCE;
-        while std::fs::remove_dir(&self.0).is_err() && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }

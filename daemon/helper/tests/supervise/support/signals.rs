@@ -15,3 +15,12 @@ pub fn signal(signal: i32, all: bool) -> Call {
         all,
     }
 }
+
+/// A signal to one program.
+pub fn signal_to(target: Target, signal: i32) -> Call {
+    Call::Signal {
+        target,
+        signal,
+        all: false,
+    }
+}

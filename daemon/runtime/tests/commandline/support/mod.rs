@@ -103,6 +103,15 @@ impl Bed {
         Bed { dir, id, config }
     }
 
+    /// A container whose program sleeps. Not by a shell, which would need a moment to become it.
+    pub fn running() -> Bed {
+        let mut bed = Bed::new("");
+        bed.config["process"]["args"] = json!(["sleep", "100"]);
+        bed.create().ok();
+        bed.start().ok();
+        bed
+    }
+
     pub fn bundle(&self) -> PathBuf {
         self.dir.path().join("bundle")
     }
@@ -229,16 +238,13 @@ impl Bed {
     /// An executable script on the host.
     pub fn host_script(&self, name: &str, script: &str) -> String {
         let path = self.path(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&path, script);
         path.to_str().unwrap().to_owned()
     }
 
     /// An executable script in the container.
     pub fn container_script(&self, path: &str, script: &str) {
-        let path = self.rootfs().join(path.trim_start_matches('/'));
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&self.rootfs().join(path.trim_start_matches('/')), script);
     }
 
     /// Nothing of the container is there.
@@ -272,6 +278,11 @@ impl Drop for Bed {
             self.assert_nothing_left();
         }
     }
+}
+
+fn write_script(path: &Path, script: &str) {
+    fs::write(path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 /// Asks until it is so, at most ten seconds.
