@@ -143,9 +143,10 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let ids = id_pool(config, &paths)?;
     ids.announce(&paths.run)
         .context("cannot write to the registry of id ranges")?;
-    Ok(Engine::new(
-        store, supervisor, paths, ids, boot_id, seccomp, watcher,
-    ))
+    let engine = Engine::new(store, supervisor, paths, ids, boot_id, seccomp, watcher);
+    let standing_by = engine.stand_by();
+    standing_by.context("cannot start a worker, or read the mounts of this machine")?;
+    Ok(engine)
 }
 
 fn id_pool(config: &Config, paths: &Paths) -> anyhow::Result<IdPool> {

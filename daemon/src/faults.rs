@@ -1,8 +1,10 @@
 //! Failures and weaknesses that tests ask for. Without `LITTLEBOX_TEST_FAULTS=1` in the daemon's
 //! environment nothing here does anything.
 
+use std::ffi::OsString;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use littlebox_helper::protocol::TEST_FAULTS;
 
@@ -37,6 +39,19 @@ fn is_due(pass: &Pass, name: &str) -> bool {
 /// Whether test faults are on at all.
 pub fn enabled() -> bool {
     *ENABLED
+}
+
+/// `LITTLEBOX_TEST_IDLE_S=N`: how long an archive may not move, instead of the daemon's limit.
+pub fn idle() -> Option<Duration> {
+    let asked = std::env::var("LITTLEBOX_TEST_IDLE_S").ok();
+    let seconds = asked.filter(|_| enabled())?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+/// What the daemon's own processes must know of it, as environment.
+pub fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os()
+        .filter(|(name, _)| enabled() && name.as_encoded_bytes().starts_with(b"LITTLEBOX_TEST_"))
 }
 
 /// A defence of the daemon that a test may turn off, to see that the attack it stops is real.

@@ -28,3 +28,4 @@ pub mod store;
 pub mod supervisor;
 pub mod time;
 pub mod vital;
+pub mod worker;

@@ -5,8 +5,15 @@ use std::process::ExitCode;
 use clap::Parser;
 use littleboxd::config::{Args, Config, LogFormat};
 use littleboxd::daemon::{self, Inherited};
+use littleboxd::worker;
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|arg| arg == worker::ARGUMENT)
+    {
+        return worker::main();
+    }
     let args = Args::parse();
     let config = match Config::load(&args) {
         Ok(config) => config,

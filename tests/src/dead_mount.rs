@@ -10,7 +10,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+};
 
 /// A FUSE mount that nobody serves: who looks into it waits until it is dropped (fuse(4)).
 #[derive(Debug)]
@@ -111,5 +113,30 @@ fn take_requests(mut server: File, taking: &Taking) {
         } else {
             taking.taken.fetch_add(1, Ordering::Relaxed);
         }
+    }
+}
+
+/// A directory of the host that hands on what is mounted below it to those who have bound it.
+#[derive(Debug)]
+pub struct SharedDirectory {
+    /// Where.
+    pub path: PathBuf,
+}
+
+impl SharedDirectory {
+    /// Makes it.
+    #[track_caller]
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref().to_owned();
+        std::fs::create_dir(&path).unwrap();
+        mount_bind(&path, &path).unwrap();
+        mount_change(&path, MountPropagationFlags::SHARED).unwrap();
+        Self { path }
+    }
+}
+
+impl Drop for SharedDirectory {
+    fn drop(&mut self) {
+        let _unmounted = unmount(&self.path, UnmountFlags::DETACH);
     }
 }

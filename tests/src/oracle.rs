@@ -12,6 +12,9 @@ use std::process::Command;
 use crate::daemon::{Dirs, MARK};
 use crate::proc;
 
+/// What the daemon's workers are called.
+const WORKER: &str = "littlebox-work";
+
 /// Tables of history, which grows by design.
 const HISTORY: [&str; 4] = ["events", "tombstones", "idempotency", "_sqlx_migrations"];
 
@@ -61,8 +64,13 @@ pub fn live(subject: &Subject, daemon: u32) -> Facts {
     let mut facts = outside(subject);
     facts.extend(processes(subject, Some(daemon)));
     facts.extend(descriptors(daemon, "daemon"));
-    for helper in proc::children(daemon) {
-        facts.extend(descriptors(helper, &proc::comm(helper)));
+    for child in proc::children(daemon) {
+        facts.extend(match proc::comm(child).as_str() {
+            // How many stand by is the daemon's business, and the first three are what they were made
+            // with. What they keep of a request is a leak.
+            WORKER => kinds(child, proc::descriptors_from(child, 3), WORKER),
+            helper => descriptors(child, helper),
+        });
     }
     facts.extend(rows(&subject.state));
     facts
@@ -240,7 +248,9 @@ fn has_entry(environ: &[u8], entry: &[u8]) -> bool {
 
 fn processes(subject: &Subject, daemon: Option<u32>) -> Facts {
     let members = members(subject, daemon);
+    let stands_by = |p: &u32| daemon.is_some() && proc::comm(*p) == WORKER;
     let named = members.into_iter().filter(|p| Some(*p) != daemon);
+    let named = named.filter(|p| !stands_by(p));
     counted(
         "process",
         named.map(|p| format!("{} [{}]", proc::cmdline(p), proc::comm(p))),
@@ -254,8 +264,14 @@ pub(crate) fn is_pooled(target: &str) -> bool {
 
 /// How many descriptors of which kind a process has.
 fn descriptors(pid: u32, whose: &str) -> Facts {
-    let kinds = proc::descriptors(pid).into_iter().filter_map(|target| {
-        let target = target.to_string_lossy().into_owned();
+    kinds(pid, proc::descriptors(pid), whose)
+}
+
+fn kinds(pid: u32, targets: Vec<PathBuf>, whose: &str) -> Facts {
+    let kinds = targets.into_iter().filter_map(|target| {
+        // What a daemon has open of itself is the same for the next one.
+        let own = format!("/proc/{pid}/");
+        let target = target.to_string_lossy().replace(&own, "/proc/self/");
         if is_pooled(&target) {
             return None;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -87,11 +87,23 @@ pub fn namespace(pid: u32, kind: &str) -> u64 {
 
 /// Where each of its descriptors points.
 pub fn descriptors(pid: u32) -> Vec<PathBuf> {
+    descriptors_from(pid, 0)
+}
+
+/// The same of those from a number on.
+pub fn descriptors_from(pid: u32, first: u32) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
         return Vec::new();
     };
+    let is_behind = |path: &Path| {
+        let name = path.file_name().and_then(|n| n.to_str());
+        name.and_then(|n| n.parse().ok())
+            .is_some_and(|n: u32| n >= first)
+    };
     entries
-        .filter_map(|e| fs::read_link(e.ok()?.path()).ok())
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|path| is_behind(path))
+        .filter_map(|path| fs::read_link(path).ok())
         .collect()
 }
 

@@ -100,7 +100,7 @@ impl<O: Owners> Packing<O> {
             if !self.fits(walk.path(), &name) {
                 return Err(FileError::Limit {
                     path: shown(&self.name),
-                    what: "bytes in the path of something below it",
+                    what: "bytes in the path of something below it".into(),
                     limit: PATH as u64,
                 });
             }

@@ -38,7 +38,7 @@ pub fn failed(op: &'static str, path: &[u8], errno: Errno) -> FileError {
         Errno::LOOP | Errno::XDEV => FileError::Escape { path },
         Errno::NAMETOOLONG => FileError::Limit {
             path,
-            what: "bytes in a path",
+            what: "bytes in a path".into(),
             limit: 4095,
         },
         Errno::NOSPC => FileError::NoSpace { path },
@@ -54,12 +54,12 @@ pub fn failed(op: &'static str, path: &[u8], errno: Errno) -> FileError {
         | Errno::OVERFLOW
         // A lease of somebody else (fcntl(2)), where the open was not to wait.
         | Errno::WOULDBLOCK => FileError::Refused {
-            op,
+            op: op.into(),
             path,
             source: errno.into(),
         },
         _ => FileError::Io {
-            op,
+            op: op.into(),
             path,
             source: errno.into(),
         },

@@ -112,7 +112,7 @@ impl<T> Walk<T> {
         if path.len() > PATH {
             return Err(FileError::Limit {
                 path: shown(&path[..64]),
-                what: "bytes in a path",
+                what: "bytes in a path".into(),
                 limit: PATH as u64,
             });
         }

@@ -15,7 +15,7 @@ pub mod cgroup {
 
     pub use layout::{DEFAULT_V2, Hierarchy, Layout};
 }
-#[cfg(feature = "engine")]
+#[cfg(feature = "channel")]
 pub mod channel;
 #[cfg(feature = "engine")]
 mod defence;

@@ -217,6 +217,15 @@ impl From<EngineError> for ApiError {
             }
             EngineError::Unanswered(_) => Self::new("unavailable", detail)
                 .hint("look for a dead network or FUSE mount among its root, mounts and devices"),
+            EngineError::Unreadable { .. } => Self::new("unavailable", detail)
+                .hint("try again; a process of the container may be blocked in the kernel"),
+            EngineError::FilesUnanswered(_) => Self::new("unavailable", detail)
+                .hint("look for a dead network or FUSE mount inside the container"),
+            EngineError::Busy { .. } => Self::new("resources_exhausted", detail).hint(
+                "try again when one of them has ended; one that does not end is blocked on a dead \
+                 network or FUSE mount",
+            ),
+            EngineError::Worker(source) => worker(&source, detail),
             EngineError::TooManyWait => Self::new("resources_exhausted", detail)
                 .hint("look for a dead network or FUSE mount among roots, mounts and devices"),
             EngineError::Cancelled { .. } => Self::new("invalid_state", detail),
@@ -356,6 +365,15 @@ fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
         _ => "internal",
     };
     ApiError::new(code, detail).errno(errno)
+}
+
+/// A process that does the daemon's work outside of it.
+fn worker(source: &std::io::Error, detail: String) -> ApiError {
+    match source.raw_os_error() {
+        Some(_) => io_problem(source, detail),
+        None => ApiError::new("unavailable", detail)
+            .hint("try again; the kernel's log says whether it was killed for want of memory"),
+    }
 }
 
 fn ids(error: PoolError, detail: String) -> ApiError {

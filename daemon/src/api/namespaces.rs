@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::extract::{Params, Path};
-use super::stats::blocking;
 use super::{App, AppState};
 use crate::engine::{EngineError, Handle};
 use crate::namespaces::{self, Scan, Side, TreeBy};
@@ -55,7 +54,10 @@ fn running(app: &App) -> Vec<(String, u32)> {
 }
 
 async fn scan(app: &App) -> Result<Vec<NamespaceInfo>> {
-    let scan = blocking("read the machine's namespaces", Scan::take).await?;
+    let scan = app
+        .engine
+        .read_kernel("read the machine's namespaces", Scan::take)
+        .await?;
     let relations = app
         .engine
         .supervisor
@@ -132,13 +134,15 @@ pub async fn of_container(
     params.only(&[])?;
     let handle = app.engine.find(&reference)?;
     let pid = pid_of(&handle)?;
-    let (own, host) = blocking("read the container's namespaces", move || {
-        Ok((
-            namespaces::of_process(pid)?,
-            namespaces::of_process(std::process::id())?,
-        ))
-    })
-    .await?;
+    let (own, host) = app
+        .engine
+        .read_kernel("read the container's namespaces", move || {
+            Ok((
+                namespaces::of_process(pid)?,
+                namespaces::of_process(std::process::id())?,
+            ))
+        })
+        .await?;
     let refs = namespaces::refs_of(pid, &own);
     let relations = app
         .engine
@@ -148,13 +152,15 @@ pub async fn of_container(
         .unwrap_or_default();
     let others = running(&app);
     let name = handle.record().name.to_string();
-    let shared = blocking("read other containers' namespaces", move || {
-        let others = others.into_iter().filter(|(n, _)| *n != name);
-        Ok(others
-            .filter_map(|(n, pid)| Some((n, namespaces::of_process(pid).ok()?)))
-            .collect::<Vec<_>>())
-    })
-    .await?;
+    let shared = app
+        .engine
+        .read_kernel("read other containers' namespaces", move || {
+            let others = others.into_iter().filter(|(n, _)| *n != name);
+            Ok(others
+                .filter_map(|(n, pid)| Some((n, namespaces::of_process(pid).ok()?)))
+                .collect::<Vec<_>>())
+        })
+        .await?;
     let namespaces = own
         .iter()
         .map(|(kind, ns)| {
@@ -194,7 +200,10 @@ pub async fn diff(State(app): AppState, params: Params) -> Result<Json<Namespace
         );
     };
     let (left, right) = (side(&app, a).await?, side(&app, b).await?);
-    let types = blocking("compare namespaces", move || compare(&left, &right)).await?;
+    let types = app
+        .engine
+        .read_kernel("compare namespaces", move || compare(&left, &right))
+        .await?;
     Ok(Json(NamespaceDiff {
         a: a.to_owned(),
         b: b.to_owned(),

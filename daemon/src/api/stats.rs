@@ -1,6 +1,5 @@
 //! `top` and `stats`.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -14,7 +13,7 @@ use super::error::ApiError;
 use super::extract::{Format, Params, Path};
 use super::stream::respond;
 use crate::engine::record::Record;
-use crate::engine::{EngineError, Handle};
+use crate::engine::{Engine, EngineError, Handle};
 use crate::files::IdView;
 use crate::procfs;
 
@@ -45,7 +44,8 @@ pub async fn top(
     let (record, pid) = running(&handle, "top")?;
     let ids = IdView::new(record.id_maps.clone());
     let read = move || procfs::top(&record.cgroups, pid);
-    let mut processes = blocking("read the container's processes", read).await?;
+    let op = "read the container's processes";
+    let mut processes = app.engine.read_kernel(op, read).await?;
     for process in &mut processes {
         process.container_uid = ids.user_inside(process.uid);
     }
@@ -67,13 +67,13 @@ pub async fn stats(
         return Err(ApiError::invalid("'interval' is at least 100ms"));
     }
     let handle = app.engine.find(&reference)?;
-    let first = measure(&handle).await?;
+    let first = measure(&app.engine, &handle).await?;
     if !params.flag("stream", false)? {
         Format::negotiate(&headers, &[Format::Json])?;
         return Ok(Json(first).into_response());
     }
     let format = Format::negotiate(&headers, &[Format::Ndjson, Format::Sse])?;
-    let closing = app.closing.clone();
+    let (engine, closing) = (app.engine.clone(), app.closing.clone());
     Ok(respond(format, move |sink| async move {
         let mut last = (first, Instant::now());
         if sink.value(&last.0, None).await.is_err() {
@@ -86,7 +86,7 @@ pub async fn stats(
                 () = closing.cancelled() => return,
             }
             // The container has ended: so does its stream.
-            let Ok(mut now) = measure(&handle).await else {
+            let Ok(mut now) = measure(&engine, &handle).await else {
                 return;
             };
             let percent = procfs::cpu_percent(last.0.cpu_ns, now.cpu_ns, last.1.elapsed());
@@ -99,19 +99,8 @@ pub async fn stats(
     }))
 }
 
-async fn measure(handle: &Arc<Handle>) -> Result<Stats, ApiError> {
+async fn measure(engine: &Engine, handle: &Handle) -> Result<Stats, ApiError> {
     let (record, pid) = running(handle, "stats")?;
     let read = move || procfs::stats(&record.cgroups, pid);
-    Ok(blocking("measure the container", read).await?)
-}
-
-/// Reads the kernel's view on a thread that may block.
-pub async fn blocking<T: Send + 'static>(
-    op: &'static str,
-    read: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, EngineError> {
-    match tokio::task::spawn_blocking(read).await {
-        Ok(result) => result.map_err(|source| EngineError::Kernel { op, source }),
-        Err(_) => Err(EngineError::Task),
-    }
+    Ok(engine.read_kernel("measure the container", read).await?)
 }

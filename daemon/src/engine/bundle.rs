@@ -12,8 +12,11 @@ use serde_json::Value;
 
 use super::{Engine, EngineError};
 use crate::spec::{self, ConfigError};
+use crate::worker::Probe;
 
-/// The most bytes of a `config.json`.
+/// The file of a bundle that is read.
+const CONFIG: &str = "config.json";
+/// The most bytes of it.
 const LIMIT: u64 = 4 * 1024 * 1024;
 
 impl Engine {
@@ -24,7 +27,8 @@ impl Engine {
     ) -> Result<ContainerConfig, EngineError> {
         spec::check_request(&config)?;
         if let Some(bundle) = config.bundle.clone() {
-            config.spec = Some(self.look(move |_| read(&bundle)).await?);
+            let file = Probe::Content(Path::new(&bundle).join(CONFIG));
+            config.spec = Some(self.look(vec![file], move |_| read(&bundle)).await?);
         }
         Ok(config)
     }
@@ -44,7 +48,7 @@ fn read(bundle: &str) -> Result<Value, EngineError> {
             bundle.escape_debug()
         )));
     }
-    let path = Path::new(bundle).join("config.json");
+    let path = Path::new(bundle).join(CONFIG);
     let text = read_file(&path)
         .map_err(|error| refused(format!("{} cannot be read: {error}", path.display())))?;
     serde_json::from_slice(&text)

@@ -124,7 +124,7 @@ impl Engine {
         let handle = Handle::new(record);
         let _turn = handle.operations.turn().await;
         let start = if start {
-            Some(handle.no_copies().await?)
+            Some(self.no_copies(&handle).await?)
         } else {
             None
         };

@@ -12,6 +12,7 @@ use crate::lifecycle::{Illegal, in_words};
 use crate::spec::{ConfigError, errno_name};
 use crate::store::StoreError;
 use crate::supervisor::{HelperError, StartError};
+use crate::worker::WorkerError;
 
 /// Why a use case did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +102,20 @@ pub enum EngineError {
     /// A path that the request names could not be looked at in time.
     #[error("a path in the configuration did not respond within {} s", .0.as_secs())]
     Unanswered(Duration),
+    /// What a file system of the container was asked was not answered in time.
+    #[error("a file system in the container did not respond within {} s", .0.as_secs())]
+    FilesUnanswered(Duration),
+    /// As many requests of a kind are under way as may be.
+    #[error("{limit} {what} are under way, the most at one time")]
+    Busy {
+        /// How many.
+        limit: usize,
+        /// Of which kind.
+        what: &'static str,
+    },
+    /// A worker process could not be started, or has ended.
+    #[error("a worker process failed: {0}")]
+    Worker(io::Error),
     /// Too many requests wait for such paths.
     #[error("too many requests are blocked on unresponsive file systems")]
     TooManyWait,
@@ -187,6 +202,14 @@ pub enum EngineError {
         /// Why not.
         source: io::Error,
     },
+    /// The kernel's view could not be read in time.
+    #[error("cannot {op} within {} s", limit.as_secs())]
+    Unreadable {
+        /// What was read.
+        op: &'static str,
+        /// How long that may take.
+        limit: Duration,
+    },
     /// No id range for a user namespace.
     #[error("{0}")]
     Ids(#[from] crate::idpool::PoolError),
@@ -211,9 +234,9 @@ impl EngineError {
     /// `ENOENT` style, where a system call of the daemon's own failed.
     pub fn errno(&self) -> Option<String> {
         match self {
-            EngineError::Io { source, .. } | EngineError::Kernel { source, .. } => {
-                source.raw_os_error().map(errno_name)
-            }
+            EngineError::Io { source, .. }
+            | EngineError::Kernel { source, .. }
+            | EngineError::Worker(source) => source.raw_os_error().map(errno_name),
             _ => None,
         }
     }
@@ -241,6 +264,15 @@ impl EngineError {
             failure: Box::new(failure),
             exit_code,
             id,
+        }
+    }
+}
+
+impl From<WorkerError> for EngineError {
+    fn from(e: WorkerError) -> Self {
+        match e {
+            WorkerError::Files(e) => EngineError::Files(e),
+            WorkerError::Lost(e) => EngineError::Worker(e),
         }
     }
 }

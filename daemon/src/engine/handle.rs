@@ -7,6 +7,7 @@ use lbctl::types::{ContainerConfig, ContainerId, ContainerState, ExecId};
 use tokio::sync::watch;
 
 use super::EngineError;
+use super::files::Share;
 use super::files_root::UpperUse;
 use super::operation::Operations;
 use super::record::{ExecRecord, Record};
@@ -23,6 +24,8 @@ pub struct Handle {
     pub operations: Operations,
     /// Who may use its upper directory.
     pub upper_use: UpperUse,
+    /// Its share of the requests that read or write files.
+    pub(super) file_share: Share,
     live: Mutex<Live>,
     changed: watch::Sender<u64>,
 }
@@ -83,6 +86,7 @@ impl Handle {
             id: record.id,
             operations: Operations::default(),
             upper_use: UpperUse::default(),
+            file_share: Share::default(),
             live: Mutex::new(Live {
                 record,
                 helper: None,

@@ -9,7 +9,7 @@ use lbctl::types::{
 use littlebox_helper::cgroup::Layout;
 use littlebox_helper::protocol::{LaunchPlan, Launched, NamespaceKind};
 
-use super::{Engine, EngineError, Handle, prepare};
+use super::{Engine, EngineError, Handle, looking, prepare};
 use crate::spec::{self, NamespaceSource, Prepared};
 
 /// One condition of a list.
@@ -137,7 +137,7 @@ impl Engine {
         let config = self.resolve(config).await?;
         let id = ContainerId::generate();
         let range = spec::takes_range(&config)?.then(|| self.ids.example());
-        let plan = self.look(move |engine| {
+        let plan = self.look(looking::named(&config), move |engine| {
             let prepared = prepare::prepare(&config, &engine.context(&id, range))?;
             engine.unstarted_plan(id, &config, prepared)
         });
@@ -148,7 +148,7 @@ impl Engine {
     pub async fn plan(self: &Arc<Self>, handle: &Handle) -> Result<Plan, EngineError> {
         let config = self.config(handle).await?;
         let (id, range) = (handle.id, handle.record().id_range);
-        let plan = self.look(move |engine| {
+        let plan = self.look(looking::named(&config), move |engine| {
             let prepared = prepare::prepare_again(&config, &engine.context(&id, range))?;
             engine.unstarted_plan(id, &config, prepared)
         });

@@ -9,7 +9,7 @@ use lbctl::types::{ContainerConfig, ContainerId, IdMaps, MountConfig};
 use littlebox_helper::protocol::{LaunchPlan, LogPlan, NamespaceKind, RootfsSource};
 use littlebox_plan::Envelope;
 
-use super::looking::Wanted;
+use super::looking::{self, Wanted};
 use super::{Engine, EngineError, Handle, absent, limits};
 use crate::faults;
 use crate::spec::{ConfigError, Prepared, RootSource};
@@ -23,12 +23,12 @@ impl Engine {
         prepared: Prepared,
     ) -> Result<(LaunchPlan, Vec<OwnedFd>), EngineError> {
         self.make_start_directories(handle, config)?;
-        let (handle, config) = (handle.clone(), config.clone());
-        let planned = handle.clone();
+        let (planned, config) = (handle.clone(), config.clone());
+        let paths = looking::named(&config);
         let look = move |engine: &Arc<Self>, wanted: &Wanted| {
             engine.plan_with_sources(&planned, &config, prepared, wanted)
         };
-        let (plan, fds, joined_ids) = self.look_and_change(look).await?;
+        let (plan, fds, joined_ids) = self.look_and_change(paths, look).await?;
         if joined_ids.is_some() {
             handle.live().record.id_maps = joined_ids;
         }
@@ -153,16 +153,15 @@ impl Engine {
 
     /// The directories of every littlebox on this machine, as far as they lie below the container's
     /// root: paths in the container that are not to be seen.
-    pub(crate) fn hidden(&self, root: &Path) -> Vec<PathBuf> {
-        // The path may lead over links; the daemons' own are real.
-        let root = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    fn hidden(&self, root: &Path) -> Vec<PathBuf> {
+        crate::files::below(root, &self.directories())
+    }
+
+    /// The directories of every littlebox on this machine, as real paths.
+    pub(super) fn directories(&self) -> Vec<PathBuf> {
         let own = [self.paths.state.clone(), self.paths.run.clone()];
         let all: BTreeSet<PathBuf> = own.into_iter().chain(self.ids.neighbours()).collect();
-        all.iter()
-            .filter_map(|dir| dir.strip_prefix(&root).ok())
-            .filter(|below| !below.as_os_str().is_empty())
-            .map(|below| Path::new("/").join(below))
-            .collect()
+        all.into_iter().collect()
     }
 
     pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {

@@ -1,21 +1,55 @@
-//! Looking at paths that a client named, and at what else may not answer: a FUSE mount, a server that
-//! is gone. The kernel lets nobody out of such a call, so each has a thread that nobody waits for
-//! longer than a start may take.
+//! Looking at paths that a client named. Some may lie where nobody answers: on a FUSE mount, or on
+//! that of a server that is gone. The kernel lets nobody out of such a call, and once a server has
+//! taken it not even a process that is killed. So before the daemon looks itself, a worker has to come
+//! back from there (`worker`).
+//!
+//! A server that answers the worker and hangs afterwards still holds a thread of the daemon: each look
+//! has one of its own that nobody waits for longer than a start may take.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lbctl::types::{ContainerConfig, ContainerId};
+use lbctl::types::{ContainerConfig, ContainerId, Resources};
 use rustix::io::Errno;
+use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use super::{Engine, EngineError, prepare};
 use crate::idpool::IdRange;
 use crate::spec::Prepared;
+use crate::worker::{Answer, Probe, Request};
 
-/// Looks at once. Each holds one of the threads for blocking work (`main.rs`) until it is answered,
-/// which may be never; archives have some, and everybody else the others.
-pub(super) const LOOKS: usize = 64;
+/// Looks at once at local file systems, and at others. Each holds one of the threads for blocking
+/// work (`main.rs`) until it is answered, one at others first a worker: which may be never.
+const LOCAL: usize = 32;
+const FOREIGN: usize = 32;
+
+/// The rights to look.
+#[derive(Debug)]
+pub(super) struct Looks {
+    local: Arc<Semaphore>,
+    foreign: Arc<Semaphore>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self {
+            local: Arc::new(Semaphore::new(LOCAL)),
+            foreign: Arc::new(Semaphore::new(FOREIGN)),
+        }
+    }
+}
+
+/// What came of a first look.
+enum Looked<T, W> {
+    /// All was local.
+    Done(T),
+    /// Not these. The work has not begun.
+    Foreign(Vec<Probe>, W),
+}
 
 /// Whether somebody waits for a piece of work.
 #[derive(Debug, Clone, Default)]
@@ -56,30 +90,64 @@ impl Wanted {
 }
 
 impl Engine {
-    /// Does work that may wait for a file system on a thread of its own, for a bounded time. When
-    /// that is over, the work may go on, and must change nothing: see [`Engine::look_and_change`].
+    /// Makes ready what every look needs.
+    ///
+    /// # Errors
+    /// A worker cannot be started, or the mount table not be read.
+    pub fn stand_by(&self) -> io::Result<()> {
+        self.workers.stand_by()?;
+        self.host_mounts.foreign(&[Probe::Path("/".into())])?;
+        Ok(())
+    }
+
+    /// Does work that looks at these paths, on a thread of its own and for a bounded time. When that
+    /// is over, the work may go on, and must change nothing: see [`Engine::look_and_change`].
     ///
     /// # Errors
     /// Those of the work; [`EngineError::Unanswered`] when the time is up, and
-    /// [`EngineError::TooManyWait`] when it was up before there was a thread.
+    /// [`EngineError::TooManyWait`] when it was up before the work's turn came.
     pub(super) async fn look<T: Send + 'static>(
         self: &Arc<Self>,
+        paths: Vec<Probe>,
         work: impl FnOnce(&Arc<Engine>) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        self.look_and_change(move |engine, _| work(engine)).await
+        self.look_and_change(paths, move |engine, _| work(engine))
+            .await
     }
 
     /// [`Engine::look`] of work that changes something, and asks before each change whether somebody
     /// waits for it yet.
     pub(super) async fn look_and_change<T: Send + 'static>(
         self: &Arc<Self>,
+        paths: Vec<Probe>,
         work: impl FnOnce(&Arc<Engine>, &Wanted) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
-        let limit = self.supervisor.start_limit();
-        let deadline = Instant::now() + limit;
-        let Ok(Ok(turn)) = timeout_at(deadline, self.looks.clone().acquire_owned()).await else {
-            return Err(EngineError::TooManyWait);
-        };
+        let deadline = Instant::now() + self.supervisor.start_limit();
+        let first = turn(&self.looks.local, deadline).await?;
+        let looked = self.on_thread(first, deadline, move |engine, wanted| {
+            let foreign = engine.host_mounts.foreign(&paths);
+            let foreign = foreign.map_err(EngineError::io("read", "/proc/self/mountinfo"))?;
+            Ok(match foreign.is_empty() {
+                true => Looked::Done(work(engine, wanted)?),
+                false => Looked::Foreign(foreign, work),
+            })
+        });
+        match looked.await? {
+            Looked::Done(found) => Ok(found),
+            Looked::Foreign(foreign, work) => {
+                let second = turn(&self.looks.foreign, deadline).await?;
+                let second = self.probe(second, deadline, foreign).await?;
+                self.on_thread(second, deadline, work).await
+            }
+        }
+    }
+
+    async fn on_thread<T: Send + 'static>(
+        self: &Arc<Self>,
+        turn: OwnedSemaphorePermit,
+        deadline: Instant,
+        work: impl FnOnce(&Arc<Engine>, &Wanted) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
         let engine = self.clone();
         let wanted = Wanted::default();
         let _waiting = Waiting(wanted.clone());
@@ -89,8 +157,29 @@ impl Engine {
         });
         match timeout_at(deadline, looking).await {
             Ok(looked) => looked.unwrap_or(Err(EngineError::Task)),
-            Err(_elapsed) => Err(EngineError::Unanswered(limit)),
+            Err(_elapsed) => Err(self.unanswered()),
         }
+    }
+
+    /// Has a worker look at the paths. One that does not come back keeps the turn.
+    async fn probe(
+        &self,
+        turn: OwnedSemaphorePermit,
+        deadline: Instant,
+        paths: Vec<Probe>,
+    ) -> Result<OwnedSemaphorePermit, EngineError> {
+        let job = self.workers.take(turn).map_err(EngineError::Worker)?;
+        job.ask(&Request::Probe(paths), &[]).await?;
+        match timeout_at(deadline, job.answer()).await {
+            Ok(Ok(Answer::Done)) => job.done().ok_or(EngineError::Task),
+            Ok(Ok(_)) => Err(EngineError::Task),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_elapsed) => Err(self.unanswered()),
+        }
+    }
+
+    fn unanswered(&self) -> EngineError {
+        EngineError::Unanswered(self.supervisor.start_limit())
     }
 
     /// Checks a configuration and makes the spec from it.
@@ -100,7 +189,56 @@ impl Engine {
         range: Option<IdRange>,
         config: Arc<ContainerConfig>,
     ) -> Result<Prepared, EngineError> {
-        self.look(move |engine| prepare::prepare(&config, &engine.context(&id, range)))
-            .await
+        self.look(named(&config), move |engine| {
+            prepare::prepare(&config, &engine.context(&id, range))
+        })
+        .await
     }
+}
+
+async fn turn(
+    turns: &Arc<Semaphore>,
+    deadline: Instant,
+) -> Result<OwnedSemaphorePermit, EngineError> {
+    match timeout_at(deadline, turns.clone().acquire_owned()).await {
+        Ok(Ok(turn)) => Ok(turn),
+        _ => Err(EngineError::TooManyWait),
+    }
+}
+
+/// The paths of a configuration that are looked at. Those that cannot be right are refused by the
+/// look itself.
+pub(super) fn named(config: &ContainerConfig) -> Vec<Probe> {
+    let mut paths = disks(&config.resources);
+    let path = |path: &str| Probe::Path(path.into());
+    paths.extend(config.rootfs.strip_prefix("dir:").map(path));
+    paths.extend(
+        config
+            .mounts
+            .iter()
+            .flat_map(|m| &m.source)
+            .map(|s| path(s)),
+    );
+    let devices = config.devices.iter().map(|d| d.path.as_str());
+    // A privileged container has all.
+    let all = config.privileged.then_some("/dev");
+    paths.extend(devices.chain(all).map(|path| Probe::Tree(path.into())));
+    if let Some(spec) = &config.spec {
+        let bundle = config.bundle.as_deref().unwrap_or("/");
+        let root = spec.pointer("/root/path").and_then(Value::as_str);
+        paths.extend(root.map(|root| Probe::Path(Path::new(bundle).join(root))));
+        let namespaces = spec.pointer("/linux/namespaces").and_then(Value::as_array);
+        let files = namespaces.into_iter().flatten();
+        paths.extend(files.filter_map(|ns| Some(path(ns.get("path")?.as_str()?))));
+    }
+    paths
+}
+
+/// The paths of disks in limits.
+pub(super) fn disks(resources: &Resources) -> Vec<Probe> {
+    let devices = resources.io_limits.iter().map(|limit| &limit.device);
+    devices
+        .filter(|device| device.starts_with('/'))
+        .map(|device| Probe::Path(device.into()))
+        .collect()
 }

@@ -11,11 +11,14 @@ mod devices;
 mod end;
 mod error;
 mod exec;
+mod files;
 mod files_root;
 mod handle;
+mod host_mounts;
 mod idempotency;
 mod inspect;
 mod joins;
+mod kernel;
 mod launch_plan;
 mod leftovers;
 mod limits;
@@ -51,7 +54,7 @@ pub use create::{CreateOptions, Created};
 pub use end::StopOptions;
 pub use error::{EngineError, describe_step};
 pub use exec::ExecOptions;
-pub use files_root::FilesRoot;
+pub use files::Output;
 pub(crate) use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
@@ -63,6 +66,7 @@ use crate::idpool::{IdPool, IdRange};
 use crate::spec::SpecContext;
 use crate::store::{NewEvent, Store, StoreError, Write};
 use crate::supervisor::Supervisor;
+use crate::worker::Workers;
 
 /// The engine.
 #[derive(Debug)]
@@ -83,7 +87,12 @@ pub struct Engine {
     pub watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
     idempotency: idempotency::Keys,
-    looks: Arc<Semaphore>,
+    /// Enter file systems that may not answer.
+    workers: Arc<Workers>,
+    host_mounts: host_mounts::HostMounts,
+    looks: looking::Looks,
+    file_turns: files::Turns,
+    kernel_reads: Arc<Semaphore>,
     leftovers: Arc<AtomicUsize>,
     tasks: TaskTracker,
     closing: AtomicBool,
@@ -118,7 +127,11 @@ impl Engine {
             watcher,
             containers: RwLock::default(),
             idempotency: idempotency::Keys::default(),
-            looks: Arc::new(Semaphore::new(looking::LOOKS)),
+            workers: Workers::new(),
+            host_mounts: host_mounts::HostMounts::default(),
+            looks: looking::Looks::default(),
+            file_turns: files::Turns::default(),
+            kernel_reads: Arc::new(Semaphore::new(kernel::READS)),
             leftovers: Arc::default(),
             tasks: TaskTracker::new(),
             closing: AtomicBool::new(false),

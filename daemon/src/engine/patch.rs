@@ -14,7 +14,7 @@ use littlebox_plan::cgroup;
 
 use super::error::describe_step;
 use super::restart_policy::RestartState;
-use super::{Engine, EngineError, Handle, SaveExtra, event, limits};
+use super::{Engine, EngineError, Handle, SaveExtra, event, limits, looking};
 use crate::faults;
 use crate::lifecycle;
 use crate::spec::{self, ConfigError};
@@ -96,8 +96,10 @@ impl Engine {
         let config = self.config(handle).await?;
         let resources = change.apply(&config.resources);
         let (asked, before) = (resources.clone(), config.clone());
+        let mut disks = looking::disks(&asked);
+        disks.extend(looking::disks(&before.resources));
         let (new, old) = self
-            .look(move |_| {
+            .look(disks, move |_| {
                 let new = limits_of(&limits::on_this_machine(&asked)?)?;
                 // What the machine had at the create may be gone; what was set in it is then, too.
                 let old = limits::without_missing_devices(&before.resources);

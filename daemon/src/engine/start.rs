@@ -79,7 +79,7 @@ impl Engine {
         handle: &Handle,
         config: &Arc<ContainerConfig>,
     ) -> Result<(Prepared, NoCopies), EngineError> {
-        let no_copies = handle.no_copies().await?;
+        let no_copies = self.no_copies(handle).await?;
         let range = self.range_for_start(handle, config)?;
         let prepared = self.prepare(handle.id, range, config.clone()).await?;
         Ok((prepared, no_copies))

@@ -209,7 +209,7 @@ impl Comparison {
         let left = self.left.checked_sub(path.len() as u64 + COST);
         self.left = left.ok_or_else(|| FileError::Limit {
             path: shown(path),
-            what: "bytes of memory for all changes",
+            what: "bytes of memory for all changes".into(),
             limit: MEMORY,
         })?;
         self.changes.push(Change {

@@ -6,13 +6,14 @@ use rustix::thread::{
     CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_thread_res_gid,
     set_thread_res_uid,
 };
+use serde::{Deserialize, Serialize};
 
 /// What the kernel shows inside a user namespace for an id that it does not map
 /// (`/proc/sys/kernel/overflowuid`).
 const NOBODY: u32 = 65_534;
 
 /// How user and group ids of the host are seen inside the container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdView(Option<IdMaps>);
 
 impl IdView {

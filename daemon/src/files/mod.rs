@@ -5,6 +5,7 @@
 //! no path is ever resolved but by `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`,
 //! and nothing is opened for reading before it is known to be a regular file.
 
+mod below;
 mod changes;
 mod ids;
 mod place;
@@ -13,6 +14,7 @@ mod resolve;
 mod stat;
 mod unpack;
 
+pub use below::below;
 pub use changes::changes;
 pub use ids::IdView;
 pub use littlebox_archive::{Bounds, FileError, Packing};

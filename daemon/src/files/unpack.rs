@@ -109,7 +109,7 @@ impl Unpacker<'_> {
                 self.bytes_left = self.bytes_left.checked_sub(entry.stored()).ok_or_else(|| {
                     FileError::Limit {
                         path: shown(&place.path),
-                        what: "bytes in the archive",
+                        what: "bytes in the archive".into(),
                         limit: bounds.bytes,
                     }
                 })?;
@@ -132,7 +132,7 @@ impl Unpacker<'_> {
         match error {
             FileError::NoSpace { path } if parent.is_some_and(|p| p != device(self.root)) => {
                 FileError::Refused {
-                    op: "write",
+                    op: "write".into(),
                     path,
                     source: Errno::NOSPC.into(),
                 }
@@ -356,7 +356,7 @@ impl Unpacker<'_> {
                 let path = shown(&place.path);
                 return Err(FileError::IsADirectory {
                     path,
-                    kind: kind.name(),
+                    kind: kind.name().into(),
                 });
             }
             // What was known by this name may have been a link to the cached directory.

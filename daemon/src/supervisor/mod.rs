@@ -22,7 +22,7 @@ use littlebox_helper::protocol::{
 };
 
 pub use helper::{Helper, HelperError, Incoming, Listener};
-use seqpacket::SeqPacket;
+pub use seqpacket::SeqPacket;
 pub use zygote::{HelperBinary, Zygote};
 
 /// Why a helper could not do what it was started for.

@@ -9,6 +9,7 @@ mod bad_input;
 mod bundle;
 mod cgroup_hosts;
 mod contract;
+mod dead_mounts;
 mod events;
 mod exec;
 mod files;

@@ -222,7 +222,7 @@ impl<'b, R: Read> Reader<'b, R> {
         if name.len() as u64 > self.bounds.name_bytes {
             return Err(FileError::Limit {
                 path: lossy(&name[..64.min(name.len())]),
-                what: "bytes in a name",
+                what: "bytes in a name".into(),
                 limit: self.bounds.name_bytes,
             });
         }
@@ -245,7 +245,7 @@ impl<'b, R: Read> Reader<'b, R> {
         if self.headers > self.bounds.entries {
             return Err(FileError::Limit {
                 path: String::from("archive"),
-                what: "entries",
+                what: "entries".into(),
                 limit: self.bounds.entries,
             });
         }
@@ -271,7 +271,7 @@ impl<'b, R: Read> Reader<'b, R> {
     fn extended(&mut self, size: u64) -> Result<Vec<u8>, FileError> {
         let too_long = || FileError::Limit {
             path: String::from("archive"),
-            what: "bytes in an entry's extended headers",
+            what: "bytes in an entry's extended headers".into(),
             limit: self.bounds.header_bytes,
         };
         let left = self.extended_left.checked_sub(size).ok_or_else(too_long)?;

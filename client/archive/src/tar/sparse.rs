@@ -160,7 +160,7 @@ fn malformed(path: &[u8]) -> FileError {
 fn too_many(path: &[u8]) -> FileError {
     FileError::Limit {
         path: lossy(path),
-        what: "parts of a sparse file",
+        what: "parts of a sparse file".into(),
         limit: SEGMENTS as u64,
     }
 }

@@ -225,24 +225,32 @@ fn thousands_of_aborted_streams_cost_neither_descriptors_nor_memory() {
 
 #[test]
 fn clients_that_do_not_take_their_archives_hold_nobody_up() {
-    // Row 24: each archive is packed at the speed of its client, on one of 64 threads.
+    // Row 24: each archive is packed at the speed of its client, by a worker of its own.
     let t = Bed::new();
-    let c = id(&t.sleeper());
-    let request = format!("GET /v1/containers/{c}/export HTTP/1.1\r\nHost: localhost\r\n\r\n");
-    let stalled: Vec<_> = (0..80)
+    let large = "dd if=/dev/zero of=/large bs=1M count=8 2>/dev/null";
+    let containers: Vec<String> = (0..5)
         .map(|_| {
-            let mut stream = t.client.connect().unwrap();
-            stream.write_all(request.as_bytes()).unwrap();
-            stream
+            let c = id(&t.sleeper());
+            t.exec(&c, &["sh", "-c", large]);
+            c
         })
         .collect();
-    t.get(&format!("/v1/containers/{c}/export"))
+    let export = |c: &String| format!("/v1/containers/{c}/export");
+    let stalled = |c: &String| -> Vec<_> { (0..8).map(|_| t.stream(&export(c))).collect() };
+    let mut streams = stalled(&containers[0]);
+    // One container has its share, and others theirs.
+    t.get(&export(&containers[0]))
         .problem(503, "resources_exhausted");
-    assert!(t.stdout(&c).contains("ready"));
-    drop(stalled);
+    let _whole = t.get(&export(&containers[4])).expect(200);
+    streams.extend(containers[1..4].iter().flat_map(stalled));
+    t.get(&export(&containers[4]))
+        .problem(503, "resources_exhausted");
+    assert!(t.stdout(&containers[4]).contains("ready"));
+    let stat = |c: &String| format!("/v1/containers/{c}/files?path=/etc&stat=true");
+    let _stat = t.get(&stat(&containers[4])).expect(200);
+    drop(streams);
     proc::until("there is room for another archive", || {
-        let path = format!("/v1/containers/{c}/files?path=/etc");
-        t.get(&path).status() == 200
+        t.get(&export(&containers[0])).status() == 200
     });
     t.finish();
 }
