@@ -25,17 +25,17 @@ use crate::faults;
 use crate::files::{FileError, IdView};
 use crate::worker::{Answer, Job, Request, WorkerError};
 
-/// The most workers at once that look at one file,
+/// Workers at once that look at one file.
 const STATS: usize = 32;
-/// have an archive on its way, at the speed of its client,
+/// Archives on their way at once, each at the speed of its client.
 const ARCHIVES: usize = 32;
-/// or compare, for which they gather names in memory.
+/// Comparisons at once: each may gather names in memory.
 const COMPARISONS: usize = 2;
-/// The most of any kind that one container may have: one that has a dead mount leaves some to others.
+/// Of all kinds together, those of one container: one that has a dead mount leaves the rest to others.
 const SHARE: usize = 8;
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// How long neither a client nor a file system may move a byte.
+/// How long an archive may stand still, because of its client or of a file system.
 const IDLE: Duration = Duration::from_secs(60);
 /// The most bytes that are passed on at once, and how many such pieces wait for a client.
 const CHUNK: usize = 64 * 1024;
