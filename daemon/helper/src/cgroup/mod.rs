@@ -144,7 +144,7 @@ impl Cgroup {
         for hierarchy in layout.used(&settings, rules.is_some(), plan.every_hierarchy) {
             self.add_hierarchy(hierarchy, existing)?;
         }
-        if existing != ExistingCgroup::Replace {
+        if existing == ExistingCgroup::UseEmpty {
             self.refuse_frozen()?;
         }
         self.write_each(&settings, best_effort, warnings)?;
