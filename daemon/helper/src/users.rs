@@ -62,8 +62,6 @@ pub fn look_up(
     for group in &plan.additional_groups {
         groups.push(databases.group(group)?);
     }
-    groups.sort_unstable();
-    groups.dedup();
     if user.uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
         // (uid_t)-1 means "no change" to the system calls that follow.
         return Err(Fault::refused("4294967295 is not a usable id"));

@@ -5,6 +5,8 @@
 
 use serde_json::{Value, json};
 
+use crate::capability;
+
 /// Flags of a scheduler (OCI config.md, "Linux Process"), and what the types call them.
 const FLAGS: [(&str, &str); 2] = [
     ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
@@ -16,6 +18,42 @@ pub fn spec(document: &mut Value) {
     if let Some(process) = document.get_mut("process") {
         self::process(process);
     }
+    // To the types 0 and nothing are the same. It is a limit (OCI config-linux.md, "PIDs"), and the
+    // lowest with which there is a container.
+    if let Some(limit) = document.pointer_mut("/linux/resources/pids/limit")
+        && *limit == json!(0)
+    {
+        *limit = json!(1);
+    }
+}
+
+/// Takes the names that no capability has out of the sets of a process. A spec that is written for a
+/// newer kernel is no reason to fail, and less is granted than was asked for (OCI config.md,
+/// "capabilities").
+///
+/// Returns the names, each once.
+pub fn drop_unknown_capabilities(process: &mut Value) -> Vec<String> {
+    let mut unknown: Vec<String> = Vec::new();
+    let sets = process
+        .get_mut("capabilities")
+        .and_then(Value::as_object_mut);
+    for set in sets.into_iter().flat_map(|sets| sets.values_mut()) {
+        let Some(names) = set.as_array_mut() else {
+            continue;
+        };
+        names.retain(|name| {
+            // What is no text at all is wrong, not unknown.
+            let Some(name) = name.as_str() else {
+                return true;
+            };
+            let known = capability::number(name).is_some();
+            if !known && !unknown.iter().any(|earlier| earlier == name) {
+                unknown.push(name.to_owned());
+            }
+            known
+        });
+    }
+    unknown
 }
 
 /// Amends a process, of a spec or of a `process.json`.

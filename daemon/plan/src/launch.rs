@@ -1,13 +1,15 @@
 //! The launch plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use littlebox_helper::protocol::{
     DevicePlan, HooksPlan, LaunchPlan, LayerIdmap, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
     Propagation, RootfsPlan, RootfsSource,
 };
-use oci_spec::runtime::{Linux, LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{
+    Linux, LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, Spec,
+};
 
 use crate::process::About;
 use crate::{
@@ -110,7 +112,7 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
             linux.and_then(|l| l.readonly_paths().as_deref()),
             "/linux/readonlyPaths",
         )?,
-        sysctls: sysctls(linux, is_own)?,
+        sysctls: sysctls(linux, UtsNames::of(spec, envelope.authority), is_own)?,
         process,
         init: envelope.init,
         stdin: envelope.stdin,
@@ -133,6 +135,12 @@ pub fn launch_plan(spec: &Spec, envelope: Envelope) -> Result<LaunchPlan, PlanEr
     Ok(plan)
 }
 
+/// The path of a namespace that is to be joined; an empty one, which some engines write, is none.
+pub fn namespace_path(namespace: &LinuxNamespace) -> Option<&Path> {
+    let path = namespace.path().as_deref();
+    path.filter(|path| !path.as_os_str().is_empty())
+}
+
 /// New ones, and joined ones by their descriptor. The caller's joins come first: a namespace that
 /// it opened need not be in the spec.
 fn namespaces(
@@ -145,7 +153,7 @@ fn namespaces(
     let mut plan = Namespaces::new();
     for (i, namespace) in listed.iter().enumerate() {
         let kind = namespace_kind(namespace.typ());
-        let source = match (namespace.path(), joins.get(&kind)) {
+        let source = match (namespace_path(namespace), joins.get(&kind)) {
             (_, Some(index)) => NamespacePlan::Join(*index),
             (None, None) => NamespacePlan::New,
             (Some(path), None) => {
@@ -244,12 +252,47 @@ fn paths(list: Option<&[String]>, pointer: &str) -> Result<Vec<PathBuf>, PlanErr
             format!("{pointer}/{i}"),
             "the path must be absolute, without a zero byte",
         )),
-        None => Ok(list.iter().map(PathBuf::from).collect()),
+        None => {
+            // Engines add their own list to a client's, and one mount on a path is enough.
+            let mut seen = HashSet::new();
+            let first = list.iter().filter(|path| seen.insert(*path));
+            Ok(first.map(PathBuf::from).collect())
+        }
+    }
+}
+
+/// Which properties of a spec say the names in its UTS namespace. Engines mean `hostname` by a container's
+/// name, so that no sysctl sets another, as with runc and crun; there is one for the domain name, which
+/// specs had no word for before 1.1. A client of the daemon's has its own rules.
+#[derive(Debug, Clone, Copy, Default)]
+struct UtsNames {
+    hostname: bool,
+    domainname: bool,
+}
+
+impl UtsNames {
+    fn of(spec: &Spec, authority: Authority) -> UtsNames {
+        match authority {
+            Authority::Client => UtsNames::default(),
+            Authority::Host => UtsNames {
+                hostname: true,
+                domainname: spec.domainname().is_some(),
+            },
+        }
+    }
+
+    fn of_sysctl(self, name: &str) -> Option<&'static str> {
+        match name {
+            "kernel.hostname" => self.hostname.then_some("hostname"),
+            "kernel.domainname" => self.domainname.then_some("domainname"),
+            _ => None,
+        }
     }
 }
 
 fn sysctls(
     linux: Option<&Linux>,
+    names: UtsNames,
     is_new: impl Fn(NamespaceKind) -> bool,
 ) -> Result<BTreeMap<String, String>, PlanError> {
     let Some(wanted) = linux.and_then(|l| l.sysctl().as_ref()) else {
@@ -257,9 +300,14 @@ fn sysctls(
     };
     let mut plan = BTreeMap::new();
     for (name, value) in wanted {
-        sysctl::check(name, value, &is_new).map_err(|message| {
-            PlanError::new(format!("/linux/sysctl/{}", crate::escape(name)), message)
-        })?;
+        let wrong =
+            |message| PlanError::new(format!("/linux/sysctl/{}", crate::escape(name)), message);
+        sysctl::check(name, value, &is_new).map_err(wrong)?;
+        if let Some(property) = names.of_sysctl(name) {
+            return Err(wrong(format!(
+                "this is said by /{property}, not by a sysctl"
+            )));
+        }
         plan.insert(name.clone(), value.clone());
     }
     Ok(plan)

@@ -27,7 +27,7 @@ pub mod sysctl;
 mod unsupported;
 
 pub use envelope::{Authority, Envelope, ExecEnvelope};
-pub use launch::{launch_plan, namespace_kind};
+pub use launch::{launch_plan, namespace_kind, namespace_path};
 pub use mount::{mount_options, propagation};
 pub use process::{exec_plan, rlimit_name};
 

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Doing, Error, Result, words};
 use crate::id::Id;
+use crate::log;
 use crate::state::State;
 
 /// The specification's name of the file.
@@ -38,15 +39,15 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads the bundle in a directory.
+    /// Reads the bundle in a directory; its document is `config.json` there, or the one that is named.
     ///
     /// # Errors
     /// What is missing or wrong, by its JSON pointer.
-    pub fn read(dir: &Path) -> Result<Bundle> {
+    pub fn read(dir: &Path, config: Option<&Path>) -> Result<Bundle> {
         let dir = dir
             .canonicalize()
             .doing(|| format!("bundle {}", dir.display()))?;
-        let config = dir.join(CONFIG);
+        let config = config.map_or_else(|| dir.join(CONFIG), Path::to_owned);
         let json = File::open(&config)
             .and_then(read_bounded)
             .doing(|| format!("read {}", config.display()))?;
@@ -59,6 +60,7 @@ impl Bundle {
             spec,
         };
         bundle.make_sources_absolute();
+        bundle.make_destinations_the_containers();
         Ok(bundle)
     }
 
@@ -112,11 +114,7 @@ impl Bundle {
         let linux = self.spec.linux().as_ref();
         let listed = linux.and_then(|linux| linux.namespaces().as_deref());
         for (i, namespace) in listed.unwrap_or_default().iter().enumerate() {
-            let Some(path) = namespace
-                .path()
-                .as_ref()
-                .filter(|p| !p.as_os_str().is_empty())
-            else {
+            let Some(path) = littlebox_plan::namespace_path(namespace) else {
                 continue;
             };
             let at = format!("/linux/namespaces/{i}/path");
@@ -137,6 +135,17 @@ impl Bundle {
             fds.push(fd);
         }
         Ok((joins, fds))
+    }
+
+    /// A destination is a path in the container. Some engines write the host's, with the root's before it,
+    /// because runc takes that, too.
+    fn make_destinations_the_containers(&mut self) {
+        for mount in self.spec.mounts_mut().iter_mut().flatten() {
+            let below = mount.destination().strip_prefix(&self.rootfs);
+            if let Ok(below) = below.map(|below| Path::new("/").join(below)) {
+                mount.set_destination(below);
+            }
+        }
     }
 
     /// Relative bind sources are relative to the bundle (OCI config.md, "mounts").
@@ -205,21 +214,36 @@ pub fn read_bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
 
 /// Parses `config.json`.
 pub fn parse_spec(json: &[u8]) -> Result<Spec> {
-    parse_amended(json, Path::new(CONFIG), amend::spec)
+    parse_amended(json, Path::new(CONFIG), |document| {
+        amend::spec(document);
+        document
+            .get_mut("process")
+            .map_or_else(Vec::new, amend::drop_unknown_capabilities)
+    })
 }
 
 /// Parses a `process.json`.
 pub fn parse_process(json: &[u8], document: &Path) -> Result<Process> {
-    parse_amended(json, document, amend::process)
+    parse_amended(json, document, |process| {
+        amend::process(process);
+        amend::drop_unknown_capabilities(process)
+    })
 }
 
 fn parse_amended<T: DeserializeOwned>(
     json: &[u8],
     document: &Path,
-    amend: impl FnOnce(&mut Value),
+    amend: impl FnOnce(&mut Value) -> Vec<String>,
 ) -> Result<T> {
     let mut value: Value = parse(json, document)?;
-    amend(&mut value);
+    let unknown = amend(&mut value);
+    if !unknown.is_empty() {
+        log::warn(&format!(
+            "{}: ignoring unknown or unavailable capabilities: [{}]",
+            document.display(),
+            unknown.join(" ")
+        ));
+    }
     serde_path_to_error::deserialize(value).map_err(|error| wrong(error, document))
 }
 

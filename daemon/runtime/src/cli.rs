@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use crate::console::EngineSocket;
@@ -11,6 +12,8 @@ use crate::size;
 
 /// The oldest version of the specification whose words are known here.
 pub const OLDEST_SPEC_VERSION: &str = "1.0.0";
+/// Where the state of containers is when `--root` says nothing.
+pub const DEFAULT_ROOT: &str = "/run/littlebox-runtime";
 
 /// An OCI runtime on littlebox's helper library.
 #[derive(Debug, Parser)]
@@ -23,6 +26,9 @@ pub struct Cli {
     /// What holds for every command.
     #[command(flatten)]
     pub global: Global,
+    /// The version, by runc's letter for it.
+    #[arg(short = 'v', action = clap::ArgAction::Version, hide = true)]
+    pub also_version: Option<bool>,
     /// The command.
     #[command(subcommand)]
     pub command: Command,
@@ -36,11 +42,12 @@ pub struct Global {
         long,
         global = true,
         value_name = "DIR",
-        default_value = "/run/littlebox-runtime"
+        value_parser = absolute(),
+        default_value = DEFAULT_ROOT
     )]
     pub root: PathBuf,
     /// File that errors and warnings are appended to (default: stderr)
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = absolute())]
     pub log: Option<PathBuf>,
     /// How lines of the log are written
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
@@ -51,9 +58,35 @@ pub struct Global {
     /// Let systemd make the cgroup: linux.cgroupsPath is slice:prefix:name
     #[arg(long, global = true)]
     pub systemd_cgroup: bool,
+    /// Who makes the cgroup, in crun's words
+    #[arg(long, global = true, value_enum, default_value_t = CgroupManager::Cgroupfs)]
+    pub cgroup_manager: CgroupManager,
     /// Taken for compatibility: user namespaces come from config.json alone
     #[arg(long, global = true, value_name = "WORD", hide = true)]
     pub rootless: Option<String>,
+}
+
+impl Global {
+    /// Whether systemd makes the cgroup.
+    pub fn has_systemd_cgroup(&self) -> bool {
+        self.systemd_cgroup || self.cgroup_manager == CgroupManager::Systemd
+    }
+}
+
+/// Who makes a container's cgroup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CgroupManager {
+    /// This program.
+    Cgroupfs,
+    /// systemd, as with `--systemd-cgroup`.
+    Systemd,
+    /// Nobody: it stays in its caller's, without limits, and cannot be paused.
+    Disabled,
+}
+
+/// A path that stays what it is when the working directory becomes another.
+fn absolute() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(std::path::absolute)
 }
 
 /// The commands.
@@ -87,6 +120,8 @@ pub enum Command {
     Events(Events),
     /// Print what this runtime can do (OCI features.md) as JSON
     Features,
+    /// Write a config.json to begin with
+    Spec(Spec),
 }
 
 /// A command about one container.
@@ -100,7 +135,7 @@ pub struct One {
 #[derive(Debug, Args)]
 pub struct Handed {
     /// File that the PID of the process is written to
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = absolute())]
     pub pid_file: Option<PathBuf>,
     /// Unix socket that the master of the terminal is sent to
     #[arg(long, value_name = "SOCKET")]
@@ -133,6 +168,9 @@ pub struct Create {
     /// Directory with config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub bundle: PathBuf,
+    /// The document (default: config.json in the bundle)
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// What of the process goes to the caller and comes from it.
     #[command(flatten)]
     pub handed: Handed,
@@ -335,6 +373,14 @@ pub struct Events {
     pub interval: String,
     /// The container's id
     pub id: String,
+}
+
+/// `spec`.
+#[derive(Debug, Args)]
+pub struct Spec {
+    /// Directory that it is written to
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
 }
 
 #[cfg(test)]

@@ -58,6 +58,11 @@ impl Drop for RawTerminal {
     }
 }
 
+/// Whether what a program prints on its terminal is shown on one of the caller's.
+pub fn is_shown() -> bool {
+    std::io::stdout().is_terminal()
+}
+
 /// The size of the caller's terminal; `None`: it has none.
 pub fn terminal_size() -> Option<TerminalSize> {
     let size = tcgetwinsize(std::io::stdin()).ok()?;

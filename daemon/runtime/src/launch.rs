@@ -8,7 +8,7 @@ use littlebox_helper::protocol::{CgroupPlan, ExistingCgroup, HooksPlan, LaunchPl
 use littlebox_helper::sys;
 
 use crate::bundle::Bundle;
-use crate::cli::{Create, Global};
+use crate::cli::{CgroupManager, Create, Global};
 use crate::console::{self, EngineSocket, PidfdOf};
 use crate::error::{Doing, Result, fault};
 use crate::id::Id;
@@ -17,7 +17,7 @@ use crate::signal::SIGKILL;
 use crate::state::State;
 use crate::store::{Entry, Record, Store};
 use crate::systemd::Scope;
-use crate::{cgroup, log, pidfile};
+use crate::{cgroup, foreground, log, pidfile};
 
 /// What becomes of a container's program when it is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,8 +85,8 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
     let id: Id = arguments.id.parse()?;
     let activation = Activation::of_caller();
     check_preserved(activation.preserved(arguments))?;
-    let bundle = Bundle::read(&arguments.bundle)?;
-    let scope = if global.systemd_cgroup {
+    let bundle = Bundle::read(&arguments.bundle, arguments.config.as_deref())?;
+    let scope = if global.has_systemd_cgroup() {
         Some(cgroup::scope(&bundle.spec, &id)?)
     } else {
         None
@@ -99,6 +99,9 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
     let (mut plan, namespaces) = bundle.plan(&id, &run_dir, cgroup, existing)?;
     // What engines and their monitors expect of a runtime.
     plan.cgroup.every_hierarchy = true;
+    if global.cgroup_manager == CgroupManager::Disabled {
+        leave_cgroup_out(&mut plan.cgroup);
+    }
     activation.pass_on(&mut plan.process.env);
     let console = arguments.handed.console_socket.as_deref();
     let sockets = Sockets {
@@ -114,6 +117,15 @@ fn prepare(global: &Global, store: &Store, arguments: &Create, then: Then) -> Re
         scope,
         preserved: activation.preserved(arguments),
     })
+}
+
+/// The container stays in its caller's cgroup, whose limits are not its own to change.
+fn leave_cgroup_out(plan: &mut CgroupPlan) {
+    if !plan.resources.is_empty() {
+        log::warn("without a cgroup the limits and device rules of linux.resources are not set");
+    }
+    plan.path = None;
+    plan.resources = Default::default();
 }
 
 /// Listening sockets that the caller was activated with (sd_listen_fds(3)): they come first of what is
@@ -190,6 +202,7 @@ fn build(entry: &Entry, prepared: Prepared, arguments: &Create, then: Then) -> R
     let detached = Detached {
         gate: gate.as_ref().map(AsFd::as_fd),
         preserved,
+        leaves_newlines: then == Then::Stay && sockets.console.is_none() && !foreground::is_shown(),
         own_keyring: !arguments.no_new_keyring,
         state: &state,
     };

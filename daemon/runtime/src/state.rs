@@ -60,6 +60,11 @@ impl<'a> State<'a> {
         }
     }
 
+    /// As JSON for people, as runc and crun print it.
+    pub fn indented(&self) -> String {
+        serde_json::to_string_pretty(self).expect("strings and numbers are JSON")
+    }
+
     /// As JSON.
     pub fn json(&self) -> String {
         serde_json::to_string(self).expect("strings and numbers are JSON")

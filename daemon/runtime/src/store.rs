@@ -26,6 +26,7 @@ use rustix::fs::{
 use rustix::io::{Errno, retry_on_intr};
 use serde::{Deserialize, Serialize};
 
+use crate::cli::DEFAULT_ROOT;
 use crate::error::{Doing, Error, Result};
 use crate::id::Id;
 use crate::process::Process;
@@ -151,9 +152,15 @@ impl Store {
     }
 
     /// The ids of all, sorted.
+    ///
+    /// # Errors
+    /// A directory that was named and is not there: no container was ever created in it.
     pub fn ids(&self) -> Result<Vec<Id>> {
+        let is_default = self.root == Path::new(DEFAULT_ROOT);
         let entries = match fs::read_dir(&self.root) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if is_default && error.kind() == io::ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
             other => other.doing(|| format!("read {}", self.root.display()))?,
         };
         let mut ids = Vec::new();

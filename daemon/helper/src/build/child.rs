@@ -222,7 +222,7 @@ impl<'a> Container<'a> {
             masks::apply(&tree, &plan.masked_paths, &plan.readonly_paths)
         })?;
         steps.run_if(plan.hooks.any_before_pivot(), Step::Hooks, |_| {
-            self.hooks_before_pivot(report)
+            self.hooks_before_pivot(&tree, report)
         })?;
         match self.namespaces.outer_mounts() {
             None => {
@@ -239,8 +239,9 @@ impl<'a> Container<'a> {
         Ok(pty)
     }
 
-    /// The helper runs those of the host, this process those of the container.
-    fn hooks_before_pivot(&self, report: &Report) -> Result<(), Fault> {
+    /// The helper runs those of the host, this process those of the container. These begin in its root,
+    /// as with runc: it is where relative paths of theirs belong.
+    fn hooks_before_pivot(&self, tree: &Tree, report: &Report) -> Result<(), Fault> {
         let Start::Detached(detached) = self.start else {
             return Err(Fault::refused(
                 "hooks are run by the OCI command line alone",
@@ -251,6 +252,7 @@ impl<'a> Container<'a> {
         report.wait_for_go()?;
         let pid = getpid().as_raw_nonzero().get().unsigned_abs();
         let state = (detached.state)(Status::Creating, pid);
+        fchdir(tree.root()).fault("fchdir")?;
         umask(Mode::from_raw_mode(0o022));
         let done = hooks::run_all("createContainer", &list.create_container, &state);
         umask(Mode::empty());
@@ -309,6 +311,9 @@ impl<'a> Container<'a> {
                 return Ok(());
             };
             let made = terminal::open_in_tree(tree, size)?;
+            if self.start.leaves_newlines() {
+                made.leave_newlines()?;
+            }
             terminal::bind_console(tree, &made.slave)?;
             pty = Some(made);
             Ok::<_, Fault>(())
@@ -388,7 +393,13 @@ impl Exec<'_> {
             }
         })?;
         let pty = match process.terminal {
-            Some(size) => Some(steps.run(Step::Terminal, |_| terminal::open_joined(size))?),
+            Some(size) => Some(steps.run(Step::Terminal, |_| {
+                let made = terminal::open_joined(size)?;
+                if self.start.leaves_newlines() {
+                    made.leave_newlines()?;
+                }
+                Ok::<_, Fault>(made)
+            })?),
             None => None,
         };
         let stdio = hand_over_terminal(pty, self.stdio.take(), report)

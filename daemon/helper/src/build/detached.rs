@@ -23,6 +23,9 @@ pub struct Detached<'a> {
     pub gate: Option<BorrowedFd<'a>>,
     /// How many descriptors from 3 on it inherits. They must be open.
     pub preserved: u32,
+    /// Whether its terminal leaves newlines as they are, because who reads it is no terminal and takes
+    /// them like that.
+    pub leaves_newlines: bool,
     /// Whether it gets a session keyring of its own, or keeps the caller's.
     pub own_keyring: bool,
     /// The document that hooks read on their stdin, for a status and a PID (OCI runtime.md, "State").
@@ -34,6 +37,7 @@ impl fmt::Debug for Detached<'_> {
         f.debug_struct("Detached")
             .field("gate", &self.gate)
             .field("preserved", &self.preserved)
+            .field("leaves_newlines", &self.leaves_newlines)
             .field("own_keyring", &self.own_keyring)
             .finish_non_exhaustive()
     }
@@ -106,6 +110,11 @@ impl<'a> Start<'a> {
     /// Whether the program waits for somebody to ask for its start.
     pub fn is_gated(self) -> bool {
         matches!(self, Start::Detached(Detached { gate: Some(_), .. }))
+    }
+
+    /// Whether the program's terminal is to leave newlines as they are.
+    pub fn leaves_newlines(self) -> bool {
+        matches!(self, Start::Detached(detached) if detached.leaves_newlines)
     }
 
     /// Whether this process is the program's supervisor.

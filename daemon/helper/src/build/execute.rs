@@ -12,6 +12,15 @@ use crate::sys::{self, Arguments};
 /// Where is searched when the environment says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// A home directory that is none: what looks for configuration below it would look in `/`.
+const EMPTY_HOME: &str = "HOME=";
+
+/// Whether the environment says nothing of a home directory, so that the user's own is to be set.
+pub fn needs_home(process: &ProcessPlan) -> bool {
+    let named = |entry: &String| entry.starts_with("HOME=") && entry != EMPTY_HOME;
+    !process.env.iter().any(named)
+}
+
 /// A program that can be executed without asking the kernel for anything else, not even memory:
 /// the seccomp filter may forbid it.
 #[derive(Debug)]
@@ -32,7 +41,8 @@ impl<'p> Execution<'p> {
             return Err(Fault::refused("there is no command"));
         };
         let home = home.map(|home| format!("HOME={home}"));
-        let env = process.env.iter().chain(&home);
+        let env = process.env.iter().filter(|entry| *entry != EMPTY_HOME);
+        let env = env.chain(&home);
         let zero = |_| Fault::refused("an argument or a variable contains a zero byte").at(command);
         Ok(Self {
             command,

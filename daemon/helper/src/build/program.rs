@@ -68,6 +68,12 @@ impl Program<'_> {
         steps.run_if(scheduled, Step::Scheduling, |_| {
             scheduling::set(&process.scheduling)
         })?;
+        // Of the program alone: where that is a child, it gets its scheduler when it is there.
+        let scheduled_later = self.is_scheduled_later();
+        let now = process.scheduling.scheduler.is_some() && !scheduled_later;
+        steps.run_if(now, Step::Scheduling, |_| {
+            scheduling::set_scheduler(&process.scheduling)
+        })?;
         // Root of the container may enter what the program's user may not, and the other way round (a
         // FUSE mount, a directory of an id that is not mapped).
         let entered = match enter(&process.cwd) {
@@ -75,11 +81,12 @@ impl Program<'_> {
             entered => steps.run(Step::Cwd, |_| entered).map(|()| true)?,
         };
         let home = steps.run(Step::User, |warnings| {
-            let needs_home = !process
-                .env
-                .iter()
-                .any(|variable| variable.starts_with("HOME="));
-            let home = identity::assume(&process.user, needs_home, &self.stdio, warnings)?;
+            let home = identity::assume(
+                &process.user,
+                execute::needs_home(process),
+                &self.stdio,
+                warnings,
+            )?;
             umask(Mode::from_raw_mode(
                 process.user.umask.unwrap_or(0o022) & 0o777,
             ));
@@ -92,7 +99,10 @@ impl Program<'_> {
         steps.run(Step::Capabilities, |warnings| {
             let mut besides = CapabilitySet::empty();
             if seccomp::needs_privilege(process) {
-                besides = CapabilitySet::SYS_ADMIN;
+                besides |= CapabilitySet::SYS_ADMIN;
+            }
+            if scheduled_later {
+                besides |= CapabilitySet::SYS_NICE;
             }
             identity::restrict(&process.capabilities, besides, warnings)
         })?;
@@ -105,6 +115,10 @@ impl Program<'_> {
             LastFork::Init => self.split_off_init(steps)?,
             LastFork::PidNamespace => self.enter_pid_namespace(steps, report, agent.as_ref())?,
         }
+        steps.run_if(scheduled_later, Step::Scheduling, |_| {
+            scheduling::set_scheduler(&process.scheduling)?;
+            self.give_back_scheduling()
+        })?;
         let Err(failure) = match self.tie {
             Tie::None {
                 detached: Detached {
@@ -117,6 +131,19 @@ impl Program<'_> {
             }
         };
         give_up(failure, report)
+    }
+
+    /// Whether the program is a child of this process, and it is the child that gets the scheduler.
+    fn is_scheduled_later(&self) -> bool {
+        self.process.scheduling.scheduler.is_some() && self.fork != LastFork::None
+    }
+
+    /// Gives CAP_SYS_NICE back; where the filter takes a capability, both are given back with that.
+    fn give_back_scheduling(&self) -> Result<(), Fault> {
+        if !self.is_scheduled_later() || seccomp::needs_privilege(self.process) {
+            return Ok(());
+        }
+        identity::give_back(&self.process.capabilities).fault("capset")
     }
 
     /// Says that all is done, waits for somebody to ask for the start, and tells that one the rest.
@@ -233,7 +260,10 @@ impl Program<'_> {
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .fault("prctl(PR_SET_PDEATHSIG)")?;
             }
-            init::split_off(|| seccomp::load_in_init(self.process))?;
+            init::split_off(|| {
+                self.give_back_scheduling()?;
+                seccomp::load_in_init(self.process)
+            })?;
             // Only the program comes here.
             self.new_session(true)
         })

@@ -7,8 +7,8 @@ use crate::fault::{Fault, OrFault};
 use crate::protocol::SchedulingPlan;
 use crate::sys;
 
-/// Sets all but the CPUs. Done while the process still has every capability: real-time classes take
-/// CAP_SYS_NICE.
+/// Sets all but the CPUs and the scheduler. Done while the process still has every capability: real-time
+/// classes take CAP_SYS_NICE.
 pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
     if let Some(persona) = plan.personality {
         sys::set_personality(persona).fault_at("personality", format!("{persona:#x}"))?;
@@ -23,19 +23,6 @@ pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
                 false => fault,
             })?;
     }
-    if let Some(scheduler) = &plan.scheduler {
-        sys::set_scheduler(&sys::SchedAttr {
-            policy: scheduler.policy,
-            flags: scheduler.flags,
-            nice: scheduler.nice,
-            priority: scheduler.priority,
-            runtime: scheduler.runtime_ns,
-            deadline: scheduler.deadline_ns,
-            period: scheduler.period_ns,
-        })
-        .fault("sched_setattr")
-        .map_err(explain)?;
-    }
     if let Some(io) = plan.io_priority {
         sys::set_io_priority(io.class, io.level)
             .fault_at(
@@ -47,12 +34,28 @@ pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Sets the scheduler, of the process that becomes the program: a child need not have its parent's, and
+/// with SCHED_DEADLINE there is none (sched(7), "Resetting scheduling policy for child processes").
+pub fn set_scheduler(plan: &SchedulingPlan) -> Result<(), Fault> {
+    let Some(scheduler) = &plan.scheduler else {
+        return Ok(());
+    };
+    sys::set_scheduler(&sys::SchedAttr {
+        policy: scheduler.policy,
+        flags: scheduler.flags,
+        nice: scheduler.nice,
+        priority: scheduler.priority,
+        runtime: scheduler.runtime_ns,
+        deadline: scheduler.deadline_ns,
+        period: scheduler.period_ns,
+    })
+    .fault("sched_setattr")
+    .map_err(explain)
+}
+
 /// Whether [`set`] has something to do.
 pub fn is_asked(plan: &SchedulingPlan) -> bool {
-    plan.personality.is_some()
-        || plan.memory_policy.is_some()
-        || plan.scheduler.is_some()
-        || plan.io_priority.is_some()
+    plan.personality.is_some() || plan.memory_policy.is_some() || plan.io_priority.is_some()
 }
 
 /// Restricts this process to these CPUs. An empty list means all that its cgroup's cpuset has: what

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use rustix::fs::{FileType, OFlags, fstatfs};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use super::devices::is_device;
 use super::paths::{self, Links};
@@ -23,6 +23,15 @@ pub struct Pty {
     pub master: OwnedFd,
     /// For the program.
     pub slave: OwnedFd,
+}
+
+impl Pty {
+    /// Newlines go to the master as the program writes them (termios(3), ONLCR).
+    pub fn leave_newlines(&self) -> Result<(), Fault> {
+        let mut settings = tcgetattr(&self.slave).fault("ioctl(TCGETS)")?;
+        settings.output_modes -= OutputModes::ONLCR;
+        tcsetattr(&self.slave, OptionalActions::Now, &settings).fault("ioctl(TCSETS)")
+    }
 }
 
 /// Makes a pty while the container is built. `tree` knows its fresh devpts.

@@ -28,7 +28,7 @@ pub use oom::OomWatch;
 use settings::Setting;
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CgroupPlan, DeviceRule, ResourcePlan, Step, StepFailure};
+use crate::protocol::{CgroupPlan, DeviceRule, ExistingCgroup, ResourcePlan, Step, StepFailure};
 use crate::sys;
 
 /// The directories of one container in every hierarchy that is used. Dropping it removes nothing.
@@ -144,6 +144,9 @@ impl Cgroup {
         for hierarchy in layout.used(&settings, rules.is_some(), plan.every_hierarchy) {
             self.add_hierarchy(hierarchy, existing)?;
         }
+        if existing == ExistingCgroup::UseEmpty {
+            self.refuse_frozen()?;
+        }
         self.write_each(&settings, best_effort, warnings)?;
         self.dirs.iter_mut().try_for_each(CgroupDir::open)?;
         match rules {
@@ -156,6 +159,19 @@ impl Cgroup {
             },
             None => Ok(()),
         }
+    }
+
+    /// In a frozen cgroup, and below one, the container's first process would stand still before it is
+    /// one, and everybody with it who waits for it.
+    fn refuse_frozen(&self) -> Result<(), Fault> {
+        let path = self.path.display();
+        if !self.is_frozen_anywhere().fault_at("read", path)? {
+            return Ok(());
+        }
+        Err(
+            Fault::refused("the container's cgroup is frozen, or one above it is: thaw it first")
+                .at(self.path.display()),
+        )
     }
 
     /// Allows the devices of the rules and no others: by the v1 controller where it is mounted,

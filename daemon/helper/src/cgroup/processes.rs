@@ -68,6 +68,13 @@ impl Cgroup {
         self.freezer().map_or(Ok(false), is_frozen)
     }
 
+    /// Whether a process could not begin in it: it is frozen, or a cgroup above it, in any hierarchy.
+    pub(super) fn is_frozen_anywhere(&self) -> io::Result<bool> {
+        let freezes = |dir: &&CgroupDir| dir.hierarchy.is_unified() || dir.hierarchy.has("freezer");
+        let mut dirs = self.dirs.iter().filter(freezes);
+        dirs.try_fold(false, |frozen, dir| Ok(frozen || is_frozen(dir)?))
+    }
+
     /// Sends a signal to every process in it and below. They are frozen meanwhile, so that no
     /// PID can be given to another process between reading it and using it.
     pub fn signal_all(&self, signal: i32) -> io::Result<()> {

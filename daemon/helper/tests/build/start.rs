@@ -186,17 +186,25 @@ fn stdin_is_a_pipe_when_it_is_wanted() {
 fn a_start_that_takes_too_long_is_undone_and_names_its_step() {
     let mut bed = Bed::new("true");
     bed.plan.start_timeout_ms = Some(1500);
-    let CgroupPlan { path, existing, .. } = &mut bed.plan.cgroup;
-    *existing = ExistingCgroup::Use;
-    let Some(unified) = littlebox_helper::cgroup::Layout::detect().unified() else {
+    let layout = littlebox_helper::cgroup::Layout::detect();
+    let Some(unified) = layout.unified() else {
         panic!("this host has no cgroup v2, whose freezer holds the child up")
     };
-    let relative = path.clone().unwrap();
-    let dir = unified.mount().join(relative.strip_prefix("/").unwrap());
+    // The cgroup above is frozen: the container's own is made for it.
+    let path = bed.plan.cgroup.path.as_mut().unwrap();
+    let own = path.file_name().unwrap().to_owned();
+    path.set_file_name("above");
+    let above = path.strip_prefix("/").unwrap().to_owned();
+    path.push(own);
+    let dir = unified.mount().join(&above);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("cgroup.freeze"), "1").unwrap();
     let begun = Instant::now();
     let failure = bed.failure();
+    for hierarchy in layout.all() {
+        let dir = hierarchy.mount().join(&above);
+        assert!(!dir.exists() || fs::remove_dir(&dir).is_ok(), "{dir:?}");
+    }
     assert!(begun.elapsed() >= Duration::from_millis(1500));
     // Born frozen, it comes to no step of its own.
     assert_eq!(

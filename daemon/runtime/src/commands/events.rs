@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use littlebox_helper::cgroup::Cgroup;
 use rustix::io::Errno;
-use serde_json::json;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::find;
 use crate::cli::Events;
@@ -12,6 +13,22 @@ use crate::error::{Doing, Error, Result};
 use crate::process::wait_for_end;
 use crate::store::{Status, Store};
 use crate::{output, stats};
+
+/// One event, its members in runc's order: some readers look at the text.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+impl Event<'_> {
+    fn print(&self) -> Result<()> {
+        output::line(&serde_json::to_string(self).expect("strings and numbers are JSON"))
+    }
+}
 
 /// Prints statistics as runc does: once with `--stats`, else every `--interval` until the container
 /// has ended, and an `oom` event whenever the OOM killer was there.
@@ -24,7 +41,12 @@ pub fn run(store: &Store, arguments: &Events) -> Result<()> {
     let cgroup = Cgroup::open(&record.cgroup).doing(|| "find the cgroup".to_owned())?;
     let id = entry.id().as_str();
     let print = || {
-        output::line(&json!({"type": "stats", "id": id, "data": stats::read(&cgroup)}).to_string())
+        let event = Event {
+            kind: "stats",
+            id,
+            data: Some(stats::read(&cgroup)),
+        };
+        event.print()
     };
     if arguments.stats {
         return print();
@@ -36,14 +58,22 @@ pub fn run(store: &Store, arguments: &Events) -> Result<()> {
         other => other.doing(|| format!("open process {}", process.pid))?,
     };
     let mut oom_kills = cgroup.oom_kills();
-    while !wait_for_end(&pidfd, interval).doing(|| "wait for the end".to_owned())? {
+    loop {
+        let ended = wait_for_end(&pidfd, interval).doing(|| "wait for the end".to_owned())?;
         if cgroup.oom_kills() > oom_kills {
             oom_kills = cgroup.oom_kills();
-            output::line(&json!({"type": "oom", "id": id}).to_string())?;
+            let event = Event {
+                kind: "oom",
+                id,
+                data: None,
+            };
+            event.print()?;
+        }
+        if ended {
+            return Ok(());
         }
         print()?;
     }
-    Ok(())
 }
 
 /// `5s`, `500ms`, `1m`, as Go writes durations.

@@ -7,7 +7,7 @@ use littlebox_helper::build::{self, Detached, Running};
 use littlebox_helper::cgroup::{Below, Cgroup};
 use littlebox_helper::protocol::{LogPlan, ProcessPlan};
 use littlebox_plan::{ExecEnvelope, capability, exec_plan, scheduling, seccomp};
-use oci_spec::runtime::{LinuxCapabilities, Process};
+use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use rustix::io::Errno;
 use std::os::fd::AsFd;
 
@@ -105,6 +105,9 @@ fn enter(
     let detached = Detached {
         gate: None,
         preserved: arguments.handed.preserve_fds,
+        leaves_newlines: !arguments.detach
+            && arguments.handed.console_socket.is_none()
+            && !foreground::is_shown(),
         own_keyring: true,
         // An exec has no hooks.
         state: &|_, _| String::new(),
@@ -131,11 +134,11 @@ fn enter_cgroup(record: &Record, below: &[String]) -> Result<Cgroup> {
 /// The process of `--process`, or the container's with what the flags say.
 fn plan(entry: &Entry, record: &Record, arguments: &Exec) -> Result<ProcessPlan> {
     let document = arguments.process.as_deref();
+    let spec = parse_spec(&entry.read_config()?)?;
     let process = match document {
         Some(path) => from_file(path)?,
-        None => from_flags(entry, arguments)?,
+        None => from_flags(&spec, arguments)?,
     };
-    let spec = parse_spec(&entry.read_config()?)?;
     let filter = seccomp::of_spec(&spec).map_err(|error| Error::document(CONFIG, error))?;
     let pid = record.process.map(|process| process.pid);
     let status = entry.status(record)?.to_string();
@@ -178,8 +181,7 @@ fn from_file(path: &Path) -> Result<Process> {
     parse_process(&json, path)
 }
 
-fn from_flags(entry: &Entry, arguments: &Exec) -> Result<Process> {
-    let spec = parse_spec(&entry.read_config()?)?;
+fn from_flags(spec: &Spec, arguments: &Exec) -> Result<Process> {
     let mut process = spec.process().clone().unwrap_or_default();
     if arguments.command.is_empty() {
         return Err(Error::Usage(
@@ -226,7 +228,8 @@ fn set_user(process: &mut Process, arguments: &Exec) -> Result<()> {
     Ok(())
 }
 
-/// Into the bounding, permitted and effective sets: an exec inherits nothing (CVE-2022-29162).
+/// Into the bounding, permitted and effective sets: an exec inherits nothing (CVE-2022-29162) but what
+/// the container's process does, and that is ambient then (capabilities(7), "Ambient").
 fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
     if names.is_empty() {
         return Ok(());
@@ -250,9 +253,13 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<()> {
         with(sets.permitted()),
         with(sets.effective()),
     );
+    let inheritable = sets.inheritable().as_ref().map_or(0, capability::to_mask);
+    let ambient = sets.ambient().as_ref().map_or(0, capability::to_mask);
+    let ambient = capability::from_mask(ambient | added & inheritable);
     sets.set_bounding(bounding)
         .set_permitted(permitted)
-        .set_effective(effective);
+        .set_effective(effective)
+        .set_ambient(Some(ambient));
     process.set_capabilities(Some(sets));
     Ok(())
 }

@@ -1,7 +1,6 @@
 //! `kill`.
 
 use littlebox_helper::cgroup::Cgroup;
-use littlebox_helper::protocol::bounds;
 use rustix::io::Errno;
 
 use super::find;
@@ -19,13 +18,32 @@ pub fn run(store: &Store, arguments: &Kill) -> Result<()> {
     if arguments.all {
         return to_all(&record, signal);
     }
+    if signal == SIGKILL && record.process.is_some() {
+        return end(&entry, &record, status);
+    }
     if status == Status::Stopped || status == Status::Creating {
         return Err(Error::NotRunning(entry.id().clone()));
     }
-    to_process(&entry, &record, signal)?;
-    if signal == SIGKILL && status == Status::Paused {
+    to_process(&entry, &record, signal)
+}
+
+/// Ends a container as a whole, whether its PID namespace ends with its process or it has none of its
+/// own. There, processes that outlive the first one are still to be ended; where none is left, there is
+/// nothing to kill.
+fn end(entry: &Entry, record: &Record, status: Status) -> Result<()> {
+    let doing = || "end the processes of the cgroup".to_owned();
+    let cgroup = Cgroup::open(&record.cgroup).doing(doing)?;
+    if status == Status::Stopped {
+        return match cgroup.processes().doing(doing)?.is_empty() {
+            true => Err(Error::NotRunning(entry.id().clone())),
+            false => cgroup.kill_all().doing(doing),
+        };
+    }
+    to_process(entry, record, SIGKILL)?;
+    cgroup.kill_all().doing(doing)?;
+    if status == Status::Paused {
         // On v1 a frozen process dies only when it is thawed.
-        thaw(&record)?;
+        cgroup.thaw().doing(|| "thaw the cgroup".to_owned())?;
     }
     Ok(())
 }
@@ -49,10 +67,4 @@ fn to_all(record: &Record, signal: i32) -> Result<()> {
         return cgroup.kill_all().doing(doing);
     }
     cgroup.signal_all(signal).doing(doing)
-}
-
-fn thaw(record: &Record) -> Result<()> {
-    let doing = || "thaw the cgroup".to_owned();
-    let cgroup = Cgroup::open(&record.cgroup).doing(doing)?;
-    cgroup.set_frozen(false, bounds::FREEZE).doing(doing)
 }

@@ -10,6 +10,7 @@ mod list;
 mod pause;
 mod ps;
 mod run;
+mod spec;
 mod start;
 mod state;
 mod update;
@@ -44,6 +45,7 @@ pub fn run(cli: &Cli) -> Result<u8> {
         Command::Update(arguments) => update::run(&store, arguments)?,
         Command::Events(arguments) => events::run(&store, arguments)?,
         Command::Features => features::run()?,
+        Command::Spec(arguments) => spec::run(arguments)?,
     }
     Ok(0)
 }

@@ -8,14 +8,12 @@ use super::find;
 use crate::cli::{ListFormat, Ps};
 use crate::error::{Doing, Error, Result};
 use crate::output;
-use crate::store::{Status, Store};
+use crate::store::Store;
 
-/// Lists the processes of a container, by their PIDs on the host.
+/// Lists the processes of a container, by their PIDs on the host; of one that has stopped, what has
+/// outlived its first process.
 pub fn run(store: &Store, arguments: &Ps) -> Result<()> {
-    let (entry, record) = find(store, &arguments.id)?;
-    if entry.status(&record)? == Status::Stopped {
-        return Err(Error::NotRunning(entry.id().clone()));
-    }
+    let (_, record) = find(store, &arguments.id)?;
     let doing = || "read the processes of the cgroup".to_owned();
     let cgroup = Cgroup::open(&record.cgroup).doing(doing)?;
     let pids = cgroup.processes().doing(doing)?;

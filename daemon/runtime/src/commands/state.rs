@@ -13,5 +13,5 @@ pub fn run(store: &Store, id: &str) -> Result<()> {
     let pid = record.process.map(|process| process.pid);
     let pid = pid.filter(|_| status != Status::Stopped);
     let name = status.to_string();
-    output::line(&State::new(entry.id(), &record, &name, pid).json())
+    output::line(&State::new(entry.id(), &record, &name, pid).indented())
 }

@@ -39,11 +39,6 @@ fn an_error_names_the_value_by_its_pointer() {
         ("/process/cwd", json!("relative"), "absolute"),
         ("/process/env", json!(["NOVALUE"]), "KEY=VALUE"),
         (
-            "/process/capabilities/bounding",
-            json!(["CAP_MADE_UP"]),
-            "CAP_MADE_UP",
-        ),
-        (
             "/process/rlimits",
             json!([{"type": "RLIMIT_NOPE", "soft": 1, "hard": 1}]),
             "RLIMIT_NOPE",

@@ -284,3 +284,11 @@ fn start_container_hooks_are_under_the_filter() {
         assert_eq!(bed.rootfs().join("tmp/made").exists(), !filtered);
     }
 }
+
+#[test]
+fn create_container_hooks_begin_in_the_containers_root() {
+    let mut bed = Bed::new("cat /left-by-hook");
+    let hook = bed.host_script("hook", "echo found >./left-by-hook");
+    bed.config["hooks"] = json!({"createContainer": [{"path": hook}]});
+    assert_eq!(bed.run_container().ok(), "found\n");
+}

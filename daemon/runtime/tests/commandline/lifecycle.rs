@@ -219,7 +219,7 @@ fn a_pid_that_was_given_to_another_process_is_never_signalled() {
     fs::write(&file, record.to_string()).unwrap();
 
     assert_eq!(bed.status(), "stopped");
-    let refused = bed.run(&["kill", &bed.id, "KILL"]).error();
+    let refused = bed.run(&["kill", &bed.id, "TERM"]).error();
     assert!(refused.contains("container not running"), "{refused}");
     let alive = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert!(!alive.contains(") Z "), "{alive}");
@@ -274,6 +274,17 @@ fn a_namespace_with_a_path_is_joined_and_one_that_is_missing_is_the_hosts() {
         second.run_container().ok(),
         format!("inside\n{net}\n{ipc}\n")
     );
+}
+
+#[test]
+fn a_namespace_with_an_empty_path_is_a_new_one() {
+    let mut bed = Bed::new("readlink /proc/self/ns/uts");
+    for namespace in namespaces(&mut bed) {
+        namespace["path"] = json!("");
+    }
+    let own = fs::read_link("/proc/self/ns/uts").unwrap();
+    let inside = bed.run_container().ok();
+    assert_ne!(inside.trim_end(), own.to_str().unwrap());
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn a_terminal_works_without_a_mount_namespace() {
     let mut bed = bed_without_mounts("busybox tty; test -c /dev/console && stty size");
     bed.config["process"]["terminal"] = json!(true);
     bed.config["process"]["consoleSize"] = json!({"height": 11, "width": 22});
-    assert_eq!(bed.run_container().ok(), "/dev/pts/0\r\n11 22\r\n");
+    assert_eq!(bed.run_container().ok(), "/dev/pts/0\n11 22\n");
 }
 
 /// A process with a mount namespace of its own, which ends with the test.
@@ -380,4 +380,21 @@ fn the_callers_null_device_is_out_of_reach() {
     );
     let meta = fs::metadata(bed.path("null")).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid()), (0o666, 0));
+}
+
+#[test]
+fn a_path_is_masked_once_however_often_it_is_listed() {
+    let mut bed = Bed::new("grep -c ' /masked ' /proc/self/mountinfo");
+    fs::create_dir(bed.rootfs().join("masked")).unwrap();
+    bed.config["linux"]["maskedPaths"] = json!(["/masked", "/proc/kcore", "/masked"]);
+    assert_eq!(bed.run_container().ok(), "1\n");
+}
+
+#[test]
+fn a_destination_with_the_roots_path_before_it_is_in_the_container() {
+    let mut bed = Bed::new("grep -c ' /inside ' /proc/self/mountinfo");
+    let destination = bed.rootfs().join("inside");
+    let mounts = bed.config["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({"destination": destination, "type": "tmpfs", "source": "tmpfs"}));
+    assert_eq!(bed.run_container().ok(), "1\n");
 }

@@ -68,6 +68,36 @@ fn flags_of_a_scheduler_have_the_specifications_names() {
 }
 
 #[test]
+fn an_exec_has_its_scheduler_whatever_that_does_to_children() {
+    let mut bed = Bed::new("");
+    bed.config["process"]["args"] = json!(["sleep", "100"]);
+    bed.create().ok();
+    bed.start().ok();
+    let process = json!({
+        "args": ["busybox", "grep", "-E", "^(policy|CapEff|CapPrm)", "/proc/self/sched", "/proc/self/status"],
+        "cwd": "/",
+        "env": ["PATH=/bin"],
+        "scheduler": {
+            "policy": "SCHED_DEADLINE",
+            "flags": ["SCHED_FLAG_RESET_ON_FORK"],
+            "runtime": 42000, "deadline": 100_000, "period": 1_000_000
+        }
+    });
+    let document = bed.path("process.json");
+    fs::write(&document, process.to_string()).unwrap();
+    let printed = bed.run(&["exec", "--process", document.to_str().unwrap(), &bed.id]);
+    let printed = printed.ok();
+    let value = |key: &str| {
+        let line = printed.lines().find(|line| line.contains(key)).unwrap();
+        line.rsplit(':').next().unwrap().trim().to_owned()
+    };
+    // SCHED_DEADLINE of <linux/sched.h>.
+    assert_eq!(value("policy"), "6");
+    assert_eq!(value("CapEff"), "0000000000000000");
+    assert_eq!(value("CapPrm"), "0000000000000000");
+}
+
+#[test]
 fn the_callers_cpus_are_not_the_containers() {
     let script = "grep Cpus_allowed_list /proc/self/status; exec sleep 100";
     let bed = Bed::new(script);
@@ -166,4 +196,46 @@ fn a_missing_interpreter_is_told_with_the_program_that_lacks_it() {
             "{ran}"
         );
     }
+}
+
+#[test]
+fn an_empty_home_is_as_good_as_none() {
+    for env in [
+        json!(["PATH=/bin", "HOME="]),
+        json!(["HOME=/a", "PATH=/bin", "HOME="]),
+    ] {
+        let mut bed = Bed::new("env");
+        fs::write(
+            bed.rootfs().join("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\n",
+        )
+        .unwrap();
+        bed.config["process"]["env"] = env;
+        bed.config["process"]["args"] = json!(["env"]);
+        let printed = bed.run_container().ok();
+        let homes = printed.lines().filter(|line| line.starts_with("HOME="));
+        assert_eq!(homes.collect::<Vec<_>>(), ["HOME=/root"]);
+    }
+}
+
+#[test]
+fn groups_are_those_that_were_asked_for() {
+    let mut bed = Bed::new("grep Groups: /proc/self/status");
+    bed.config["process"]["user"]["additionalGids"] = json!([20, 10, 20]);
+    let groups = bed.run_container().ok();
+    let groups: Vec<&str> = groups.split_whitespace().skip(1).collect();
+    assert_eq!(groups, ["10", "20", "20"]);
+}
+
+#[test]
+fn a_name_of_the_uts_namespace_is_said_in_one_way() {
+    let mut bed = Bed::new("cat /proc/sys/kernel/domainname");
+    bed.config["linux"]["sysctl"] = json!({"kernel.domainname": "inside.example"});
+    assert_eq!(bed.run_container().ok(), "inside.example\n");
+    bed.config["domainname"] = json!("other.example");
+    let twice = bed.run_container().error();
+    assert!(twice.contains("/linux/sysctl/kernel.domainname"), "{twice}");
+    bed.config["linux"]["sysctl"] = json!({"kernel.hostname": "inside"});
+    let host = bed.run_container().error();
+    assert!(host.contains("/hostname"), "{host}");
 }
