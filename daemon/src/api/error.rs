@@ -372,7 +372,7 @@ fn worker(source: &std::io::Error, detail: String) -> ApiError {
     match source.raw_os_error() {
         Some(_) => io_problem(source, detail),
         None => ApiError::new("unavailable", detail)
-            .hint("try again; the kernel's log says whether it was killed for want of memory"),
+            .hint("try again; the kernel's log says whether it was killed for lack of memory"),
     }
 }
 

@@ -197,14 +197,20 @@ impl Engine {
                 }
                 live.helper.clone()
             };
-            if let Some(helper) = helper
-                && send_signal(&helper, SIGKILL, false).await.is_ok()
-            {
-                // A frozen process on cgroup v1 dies only once it is thawed.
-                thaw(Some(&helper)).await;
-                if over_within(&mut ended, bounds::END).await {
-                    return;
+            let killed = async {
+                let Some(helper) = helper else { return false };
+                let killed = send_signal(&helper, SIGKILL, false).await.is_ok();
+                if killed {
+                    // A frozen process on cgroup v1 dies only once it is thawed.
+                    thaw(Some(&helper)).await;
                 }
+                killed
+            };
+            // Bounded, because it may wait for its turn.
+            if let Ok(true) = tokio::time::timeout(bounds::END, killed).await
+                && over_within(&mut ended, bounds::END).await
+            {
+                return;
             }
             engine.end_without_helper(&handle, run, SIGKILL, Duration::ZERO);
         });

@@ -253,7 +253,10 @@ impl EngineError {
     pub(super) fn is_no_fault_of_the_start(&self) -> bool {
         matches!(
             self,
-            EngineError::Unanswered(_) | EngineError::TooManyWait | EngineError::Cancelled { .. }
+            EngineError::Unanswered(_)
+                | EngineError::TooManyWait
+                | EngineError::Worker(_)
+                | EngineError::Cancelled { .. }
         )
     }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lbctl::types::{ContainerConfig, ContainerId, Resources};
+use lbctl::types::{ContainerConfig, ContainerId, Resources, Seccomp};
 use rustix::io::Errno;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -223,15 +223,33 @@ pub(super) fn named(config: &ContainerConfig) -> Vec<Probe> {
     // A privileged container has all.
     let all = config.privileged.then_some("/dev");
     paths.extend(devices.chain(all).map(|path| Probe::Tree(path.into())));
+    if let Some(Seccomp::Profile(profile)) = &config.seccomp {
+        let agent = profile.get("listenerPath").and_then(Value::as_str);
+        paths.extend(agent.map(path));
+    }
     if let Some(spec) = &config.spec {
-        let bundle = config.bundle.as_deref().unwrap_or("/");
+        let bundle = Path::new(config.bundle.as_deref().unwrap_or("/"));
+        let of_bundle = |path: &str| Probe::Path(bundle.join(path));
         let root = spec.pointer("/root/path").and_then(Value::as_str);
-        paths.extend(root.map(|root| Probe::Path(Path::new(bundle).join(root))));
+        paths.extend(root.map(of_bundle));
+        let mounts = spec.get("mounts").and_then(Value::as_array);
+        let binds = mounts.into_iter().flatten().filter(|mount| is_bind(mount));
+        paths.extend(binds.filter_map(|bind| Some(of_bundle(bind.get("source")?.as_str()?))));
+        let agent = spec.pointer("/linux/seccomp/listenerPath");
+        paths.extend(agent.and_then(Value::as_str).map(path));
         let namespaces = spec.pointer("/linux/namespaces").and_then(Value::as_array);
         let files = namespaces.into_iter().flatten();
         paths.extend(files.filter_map(|ns| Some(path(ns.get("path")?.as_str()?))));
     }
     paths
+}
+
+/// Whether a mount of a spec has a path as its source (OCI config.md, "Mounts").
+fn is_bind(mount: &Value) -> bool {
+    let options = mount.get("options").and_then(Value::as_array);
+    let mut options = options.into_iter().flatten().filter_map(Value::as_str);
+    mount.get("type").and_then(Value::as_str) == Some("bind")
+        || options.any(|option| matches!(option, "bind" | "rbind"))
 }
 
 /// The paths of disks in limits.

@@ -30,7 +30,7 @@ pub enum HelperError {
     #[error("cannot talk to the helper")]
     Io(#[from] io::Error),
     /// A reply of another kind than the request's.
-    #[error("the helper answered with something else than asked for")]
+    #[error("the helper's answer does not fit the question")]
     Protocol,
 }
 

@@ -5,7 +5,8 @@
 //! not count those before it, so few are sent ahead; and what ends a container must not wait behind
 //! what any number of clients have asked, so it has a way of its own.
 
-use littlebox_helper::protocol::Call;
+use littlebox_helper::protocol::{Call, Target};
+use rustix::process::Signal;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Execs under way: the helper has many at once on their way to their programs.
@@ -15,7 +16,9 @@ const EXECS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Lanes {
     execs: Semaphore,
-    /// Signals to one process, and what lets a frozen one take them.
+    /// What running execs are asked to do: a helper keeps that until the exec has started.
+    of_execs: Semaphore,
+    /// Signals to the program and the end of all, and what lets the frozen take them.
     ending: Semaphore,
     others: Semaphore,
 }
@@ -24,6 +27,7 @@ impl Default for Lanes {
     fn default() -> Self {
         Self {
             execs: Semaphore::new(EXECS),
+            of_execs: Semaphore::new(EXECS),
             ending: Semaphore::new(1),
             others: Semaphore::new(1),
         }
@@ -38,10 +42,14 @@ impl Lanes {
     }
 
     fn lane(&self, call: &Call) -> &Semaphore {
+        if let Some(Target::Exec(_)) = call.target() {
+            return &self.of_execs;
+        }
         match call {
             Call::Exec(_) => &self.execs,
             Call::Signal { all: false, .. } | Call::Freeze { frozen: false } => &self.ending,
-            Call::Signal { all: true, .. }
+            Call::Signal { signal, .. } if *signal == Signal::KILL.as_raw() => &self.ending,
+            Call::Signal { .. }
             | Call::Freeze { frozen: true }
             | Call::Status
             | Call::Resize { .. }

@@ -55,7 +55,7 @@ fn bundle(t: &Bed, script: &str) -> PathBuf {
     dir
 }
 
-const SLEEP: &str = "echo ready; touch /written; exec sleep 1000";
+const SLEEP: &str = "touch /written; echo ready; exec sleep 1000";
 
 #[test]
 fn an_inline_spec_makes_a_container_that_is_used_like_others() {

@@ -55,8 +55,9 @@ fn a_containers_layer_cannot_say_that_a_directory_of_the_root_is_elsewhere() {
     let name = "trusted.overlay.redirect";
     rustix::fs::setxattr(&planted, name, b"/etc", rustix::fs::XattrFlags::CREATE).unwrap();
     let _started = t.post(&format!("/v1/containers/{c}/start")).expect(200);
-    assert_eq!(code(&t.exit(&c)), Some(0));
-    assert_eq!(t.stdout(&c), "");
+    assert_eq!(code(&t.exit(&c)), Some(1));
+    let said = String::from_utf8(t.logs_raw(&c, "")).unwrap();
+    assert!(said.contains("/planted: Operation not permitted"), "{said}");
     t.finish();
 }
 

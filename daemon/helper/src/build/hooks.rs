@@ -35,8 +35,8 @@ pub fn run_all(name: &str, hooks: &[HookPlan], state: &str) -> Result<(), Fault>
 }
 
 /// Runs `startContainer` hooks: as all that is executed in the container they are under the filter of
-/// its process, which may leave
-/// calls to an `agent`, and one that says nothing of its environment has that one's.
+/// its process, which may leave calls to an `agent`, and one that says nothing of its environment has
+/// the process's.
 ///
 /// # Errors
 /// As [`run_all`].

@@ -141,7 +141,7 @@ impl Supervisor {
         self.flush_last_messages();
     }
 
-    /// Says what went wrong and has nobody to be told to. Not by `eprintln!`, which panics when the
+    /// Says what went wrong where nobody asks. Not by `eprintln!`, which panics when the
     /// daemon's standard error is gone; the helper outlives it.
     pub(super) fn complain(&self, what: &str, error: &io::Error) {
         let _ = writeln!(io::stderr(), "littlebox {}: {what}: {error}", self.plan.id);

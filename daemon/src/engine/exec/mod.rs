@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lbctl::types::{ContainerState, ExecConfig, ExecId, ExecState};
-use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply};
+use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply, bounds};
 use littlebox_plan::ExecEnvelope;
 
 use super::error::describe_start;
@@ -116,7 +116,8 @@ impl Engine {
             Err(HelperError::Silent) => {
                 // It may have been started: nobody knows it, and it is ended when the helper
                 // answers again.
-                self.exec_failed(exec, StartError::Silent(self.supervisor.start_limit()));
+                let waited = self.supervisor.start_limit() + bounds::ANSWER;
+                self.exec_failed(exec, StartError::Silent(waited));
                 Err(EngineError::Helper(HelperError::Silent))
             }
         }
