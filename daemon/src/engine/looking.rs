@@ -260,3 +260,61 @@ pub(super) fn disks(resources: &Resources) -> Vec<Probe> {
         .map(|device| Probe::Path(device.into()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn named_by(config: Value) -> Vec<String> {
+        let config: ContainerConfig = serde_json::from_value(config).expect("a configuration");
+        let paths = named(&config);
+        let shown = |probe: &Probe| probe.path().display().to_string();
+        paths.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn every_path_that_a_start_opens_is_named() {
+        let config = json!({
+            "rootfs": "dir:/root", "command": ["true"],
+            "mounts": [
+                {"type": "bind", "source": "/source", "destination": "/m"},
+                {"type": "tmpfs", "destination": "/tmp"},
+            ],
+            "devices": [{"path": "/dev/fuse"}],
+            "resources": {"io_limits": [{"device": "/dev/sda", "read_bps": 1}]},
+            "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent"},
+        });
+        let named = named_by(config);
+        for path in ["/root", "/source", "/dev/fuse", "/dev/sda", "/run/agent"] {
+            assert!(named.iter().any(|named| named == path), "{path}: {named:?}");
+        }
+        assert_eq!(named.len(), 5);
+    }
+
+    #[test]
+    fn every_path_of_a_spec_is_named_where_it_lies() {
+        let spec = json!({
+            "root": {"path": "rootfs"},
+            "mounts": [
+                {"destination": "/a", "type": "bind", "source": "relative"},
+                {"destination": "/b", "source": "/absolute", "options": ["rbind", "ro"]},
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+            ],
+            "linux": {
+                "namespaces": [{"type": "network", "path": "/run/ns"}, {"type": "pid"}],
+                "seccomp": {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/run/agent"},
+            },
+        });
+        let named = named_by(json!({"bundle": "/bundle", "spec": spec}));
+        let paths = [
+            "/bundle/rootfs",
+            "/bundle/relative",
+            "/absolute",
+            "/run/agent",
+            "/run/ns",
+        ];
+        assert_eq!(named, paths);
+    }
+}

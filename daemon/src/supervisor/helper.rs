@@ -230,7 +230,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use littlebox_helper::protocol::Target;
+    use littlebox_helper::protocol::{Target, TerminalSize};
 
     use super::*;
 
@@ -314,6 +314,32 @@ mod tests {
             .iter()
             .position(|call| matches!(call, Call::Signal { .. }));
         assert!(at.is_some_and(|at| at <= 1), "{calls:?}");
+    }
+
+    #[tokio::test]
+    async fn what_a_helper_keeps_for_an_exec_stands_before_no_end() {
+        let (helper, socket) = connection();
+        // The helper says nothing: to all of these the exec has not started yet.
+        let kept: Vec<_> = (0..8)
+            .map(|n| {
+                let helper = helper.clone();
+                let target = Target::Exec("starting".into());
+                let size = TerminalSize { rows: n, cols: n };
+                tokio::spawn(async move { helper.done(Call::Resize { target, size }).await })
+            })
+            .collect();
+        for _ in &kept {
+            let (request, _) = socket.recv::<Request>().await.unwrap().unwrap();
+            assert!(matches!(request.call, Call::Resize { .. }));
+        }
+        let serving = tokio::spawn(serve(socket, Duration::ZERO));
+        helper.done(kill(false)).await.unwrap();
+        helper.done(kill(true)).await.unwrap();
+        helper.shared.socket.hang_up();
+        assert_eq!(serving.await.unwrap().len(), 2);
+        for answer in kept {
+            assert!(answer.await.unwrap().is_err());
+        }
     }
 
     #[tokio::test]
