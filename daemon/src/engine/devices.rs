@@ -8,6 +8,8 @@ use crate::spec::{HostDevice, WantedDevice};
 
 /// The most nodes below one directory.
 const NODES: usize = 1024;
+/// The most names below one directory, devices or not.
+const NAMES: usize = 16 * 1024;
 /// The deepest directory below one that is asked for.
 const DEPTH: usize = 8;
 /// What a container's `/dev` has of its own.
@@ -24,12 +26,15 @@ pub(super) fn find(wanted: &WantedDevice) -> Result<Vec<HostDevice>, String> {
             .map(|found| vec![found])
             .ok_or_else(|| format!("{shown} is not a device"));
     }
-    let mut found = Vec::new();
-    walk(wanted, Path::new(""), &[], DEPTH, &mut found);
-    match found.len() {
+    let mut walk = Walk::of(wanted);
+    walk.enter(Path::new(""), &[], DEPTH);
+    match walk.found.len() {
+        _ if walk.names > NAMES => Err(format!(
+            "there are more than {NAMES} files below {shown}: name the devices that are meant"
+        )),
         0 => Err(format!("there is no device below {shown}")),
         n if n > NODES => Err(format!("there are more than {NODES} devices below {shown}")),
-        _ => Ok(found),
+        _ => Ok(walk.found),
     }
 }
 
@@ -40,38 +45,53 @@ pub(super) fn all() -> Vec<HostDevice> {
         path: "/dev".into(),
         permissions: "rwm".into(),
     };
-    let mut found = Vec::new();
-    walk(&dev, Path::new(""), &OWN, DEPTH, &mut found);
-    found
+    let mut walk = Walk::of(&dev);
+    walk.enter(Path::new(""), &OWN, DEPTH);
+    walk.found
 }
 
-/// What cannot be read, or goes away meanwhile, is passed over.
-fn walk(
-    wanted: &WantedDevice,
-    below: &Path,
-    skipped: &[&str],
-    depth: usize,
-    found: &mut Vec<HostDevice>,
-) {
-    let Ok(entries) = fs::read_dir(wanted.source.join(below)) else {
-        return;
-    };
-    let mut names: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.file_name().into()))
-        .collect();
-    names.sort();
-    for name in names {
-        if found.len() > NODES || skipped.iter().any(|s| Path::new(s) == name) {
-            continue;
+/// A walk below a directory.
+struct Walk<'a> {
+    wanted: &'a WantedDevice,
+    found: Vec<HostDevice>,
+    /// How many names it has come by.
+    names: usize,
+}
+
+impl<'a> Walk<'a> {
+    fn of(wanted: &'a WantedDevice) -> Self {
+        Self {
+            wanted,
+            found: Vec::new(),
+            names: 0,
         }
-        let path = below.join(&name);
-        let Ok(meta) = fs::symlink_metadata(wanted.source.join(&path)) else {
-            continue;
+    }
+
+    /// What cannot be read, or goes away meanwhile, is passed over.
+    fn enter(&mut self, below: &Path, skipped: &[&str], depth: usize) {
+        let Ok(entries) = fs::read_dir(self.wanted.source.join(below)) else {
+            return;
         };
-        if meta.is_dir() && depth > 0 {
-            walk(wanted, &path, &[], depth - 1, found);
-        } else {
-            found.extend(device(&meta, wanted.path.join(&path), &wanted.permissions));
+        let names = entries.filter_map(|entry| Some(PathBuf::from(entry.ok()?.file_name())));
+        let left = (NAMES + 1).saturating_sub(self.names);
+        let mut names: Vec<PathBuf> = names.take(left).collect();
+        self.names += names.len();
+        names.sort();
+        for name in names {
+            if self.found.len() > NODES || skipped.iter().any(|s| Path::new(s) == name) {
+                continue;
+            }
+            let path = below.join(&name);
+            let Ok(meta) = fs::symlink_metadata(self.wanted.source.join(&path)) else {
+                continue;
+            };
+            if meta.is_dir() && depth > 0 {
+                self.enter(&path, &[], depth - 1);
+            } else {
+                let target = self.wanted.path.join(&path);
+                let found = device(&meta, target, &self.wanted.permissions);
+                self.found.extend(found);
+            }
         }
     }
 }
@@ -133,6 +153,22 @@ mod tests {
             let error = find(&wanted(&dir.path().join(path), "/dev/x")).unwrap_err();
             assert!(error.contains(why), "{path}: {error}");
         }
+    }
+
+    #[test]
+    fn a_directory_of_many_other_files_is_refused_before_it_is_read_to_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..2 {
+            let below = dir.path().join(format!("{n}"));
+            fs::create_dir(&below).unwrap();
+            let first = below.join("first");
+            fs::write(&first, "").unwrap();
+            for more in 0..NAMES / 2 {
+                fs::hard_link(&first, below.join(format!("{more}"))).unwrap();
+            }
+        }
+        let error = find(&wanted(dir.path(), "/dev/x")).unwrap_err();
+        assert!(error.contains("name the devices"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! A server that answers the worker and hangs afterwards still holds a thread of the daemon: each look
 //! has one of its own that nobody waits for longer than a start may take.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -123,6 +124,7 @@ impl Engine {
         work: impl FnOnce(&Arc<Engine>, &Wanted) -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, EngineError> {
         let deadline = Instant::now() + self.supervisor.start_limit();
+        let paths: Vec<Probe> = BTreeSet::from_iter(paths).into_iter().collect();
         let first = turn(&self.looks.local, deadline).await?;
         let looked = self.on_thread(first, deadline, move |engine, wanted| {
             let foreign = engine.host_mounts.foreign(&paths);

@@ -53,7 +53,7 @@ pub enum Request {
 }
 
 /// A path of the host, and how far it is looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Probe {
     /// The file or directory itself.
     Path(PathBuf),
