@@ -117,6 +117,7 @@ impl Engine {
         seccomp: Compiler,
         watcher: Arc<crate::logs::Watcher>,
     ) -> Arc<Self> {
+        let workers = Workers::new(supervisor.home());
         Arc::new(Self {
             store,
             supervisor,
@@ -127,7 +128,7 @@ impl Engine {
             watcher,
             containers: RwLock::default(),
             idempotency: idempotency::Keys::default(),
-            workers: Workers::new(),
+            workers,
             host_mounts: host_mounts::HostMounts::default(),
             looks: looking::Looks::default(),
             file_turns: files::Turns::default(),

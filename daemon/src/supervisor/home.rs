@@ -3,7 +3,7 @@
 //! What a service forks is born in the service's own cgroup, and would be counted, limited and
 //! listed with it. systemd gives containers a delegated cgroup of their own
 //! (`littlebox-containers.service`, systemd.resource-control(5), `Delegate=`); helpers get a leaf
-//! in it, beside the containers and outside their limits.
+//! in it, beside the containers and outside their limits. So do workers, which may be left behind.
 
 use std::fs;
 use std::io;

@@ -71,6 +71,11 @@ struct Fresh {
 }
 
 impl Supervisor {
+    /// The cgroup directory of the helpers, where they have one of their own.
+    pub fn home(&self) -> Option<&Path> {
+        self.binary.home()
+    }
+
     /// Starts the zygote. Starts of programs may take as long as `start_limit`.
     pub async fn start(binary: HelperBinary, start_limit: Duration) -> io::Result<Self> {
         let zygote = Zygote::spawn(&binary).await?;

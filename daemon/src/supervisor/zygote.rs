@@ -73,6 +73,10 @@ impl HelperBinary {
         self.home = home;
         self
     }
+
+    pub(super) fn home(&self) -> Option<&Path> {
+        self.home.as_deref()
+    }
 }
 
 /// What the reader task and the callers share.

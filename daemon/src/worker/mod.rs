@@ -30,6 +30,7 @@ mod serve;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub use serve::{ARGUMENT, main};
 
 use crate::faults;
 use crate::files::FileError;
-use crate::supervisor::SeqPacket;
+use crate::supervisor::{self, SeqPacket};
 
 /// How many workers are kept for the next requests.
 const IDLE: usize = 1;
@@ -69,6 +70,7 @@ impl From<io::Error> for WorkerError {
 #[derive(Debug)]
 pub struct Workers {
     runtime: Handle,
+    home: Option<PathBuf>,
     idle: Mutex<Vec<Worker>>,
 }
 
@@ -79,10 +81,12 @@ struct Worker {
 }
 
 impl Workers {
-    /// None runs yet. Must be called within a tokio runtime, where killed workers are waited for.
-    pub fn new() -> Arc<Self> {
+    /// None runs yet. They will live in the cgroup of this directory, where one is given. Must be
+    /// called within a tokio runtime, where killed workers are waited for.
+    pub fn new(home: Option<&Path>) -> Arc<Self> {
         Arc::new(Self {
             runtime: Handle::current(),
+            home: home.map(Path::to_owned),
             idle: Mutex::default(),
         })
     }
@@ -103,7 +107,7 @@ impl Workers {
     pub fn take<H: Send + 'static>(self: &Arc<Self>, held: H) -> io::Result<Job<H>> {
         let worker = match self.idle_one() {
             Some(worker) => worker,
-            None => Self::spawn()?,
+            None => self.spawn()?,
         };
         Ok(Job {
             workers: self.clone(),
@@ -128,7 +132,7 @@ impl Workers {
 
     /// Executes this program again. Of the daemon's descriptors, which are all close-on-exec, it has
     /// standard error alone, and its own end of the socket as standard input.
-    fn spawn() -> io::Result<Worker> {
+    fn spawn(&self) -> io::Result<Worker> {
         let (socket, theirs) = SeqPacket::pair()?;
         // This program, also when its file has been replaced by another version's.
         let child = Command::new("/proc/self/exe")
@@ -143,6 +147,12 @@ impl Workers {
             // A Ctrl-C at the daemon's terminal is the daemon's to handle.
             .process_group(0)
             .spawn()?;
+        if let Some(home) = &self.home
+            && let Err(error) = supervisor::home::enter(home, child.id())
+        {
+            self.end(Worker { socket, child }, ());
+            return Err(error);
+        }
         Ok(Worker { socket, child })
     }
 
