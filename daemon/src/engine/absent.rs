@@ -156,6 +156,10 @@ mod tests {
         (dir, upper, lower)
     }
 
+    fn hide_secret(upper: &Path, lower: &Path, wanted: &Wanted) -> io::Result<()> {
+        make(upper, lower, &["/var/lib/secret".into()], wanted)
+    }
+
     #[test]
     fn a_path_is_whited_out_below_directories_that_look_the_same() {
         let (_dir, upper, lower) = layers();
@@ -185,12 +189,7 @@ mod tests {
     #[test]
     fn what_nobody_waits_for_any_more_is_not_made() {
         let (_dir, upper, lower) = layers();
-        let late = make(
-            &upper,
-            &lower,
-            &["/var/lib/secret".into()],
-            &Wanted::by_nobody(),
-        );
+        let late = hide_secret(&upper, &lower, &Wanted::by_nobody());
         assert_eq!(late.unwrap_err().raw_os_error(), Some(125), "ECANCELED");
         assert_eq!(fs::read_dir(upper).unwrap().count(), 0);
     }
@@ -201,13 +200,7 @@ mod tests {
         let outside = dir.path().join("outside");
         fs::create_dir_all(outside.join("lib")).unwrap();
         symlink(&outside, upper.join("var")).unwrap();
-        make(
-            &upper,
-            &lower,
-            &["/var/lib/secret".into()],
-            &Wanted::default(),
-        )
-        .unwrap();
+        hide_secret(&upper, &lower, &Wanted::default()).unwrap();
         assert_eq!(fs::read_dir(outside.join("lib")).unwrap().count(), 0);
     }
 
@@ -215,13 +208,7 @@ mod tests {
     fn a_directory_in_its_place_does_not_merge() {
         let (_dir, upper, lower) = layers();
         fs::create_dir_all(upper.join("var/lib/secret")).unwrap();
-        make(
-            &upper,
-            &lower,
-            &["/var/lib/secret".into()],
-            &Wanted::default(),
-        )
-        .unwrap();
+        hide_secret(&upper, &lower, &Wanted::default()).unwrap();
         let mut value = [0; 8];
         let own = upper.join("var/lib/secret");
         let read = rustix::fs::getxattr(&own, "trusted.overlay.opaque", &mut value).unwrap();

@@ -155,8 +155,8 @@ impl<'a> Agent<'a> {
         self.pid.set(pid);
     }
 
-    /// What the agent is told of the next filter; in the process that will load it, or is about to fork
-    /// that.
+    /// The message for the next filter. To be called in the process that will load the filter, or in
+    /// its parent just before the fork.
     pub fn introduction(&mut self) -> Result<Introduction, Fault> {
         if self.connections.is_empty() {
             return Err(lost());

@@ -67,9 +67,8 @@ pub fn bury_later(child: Child) {
     DYING.with_borrow_mut(|dying| dying.push(Dying { child, report }));
 }
 
-/// Kills a child that was on its way, and whoever went on in its place: `successor`, if its report has
-/// told of one by now, or one that it tells of with its last breath, or that it has no time to tell
-/// of. Does not wait.
+/// Kills a child that has not reached its program, and its successor: the given one, one that a last
+/// message in the report names, or one that the child died too early to report. Does not wait.
 pub fn give_up(child: Child, successor: Option<Child>, report: Report) {
     child.kill();
     if let Some(successor) = successor {

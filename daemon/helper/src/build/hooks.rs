@@ -57,7 +57,7 @@ pub fn run_in_container(
             }
             let process = process.clone();
             sys::before_exec(command, move || {
-                // What it prints is told when it fails.
+                // The output of a hook that fails becomes part of the error.
                 let tell = |fault: Fault| {
                     let _ = writeln!(std::io::stderr(), "{}", fault.sentence());
                 };

@@ -29,9 +29,9 @@ impl Cgroup {
         done
     }
 
-    /// One look at a freeze or a thaw, without waiting: it is asked for, and asked for again, because
-    /// the kernel of v1 gives up when a process forks while it is being frozen. `false`: it is not so
-    /// yet; whoever gives up on a freeze calls [`Cgroup::take_freeze_back`].
+    /// Requests a freeze or a thaw and returns whether it has taken effect, without waiting. To be
+    /// called until it has: on v1 the kernel gives up when a process forks during a freeze. A caller
+    /// that stops before then undoes the freeze by [`Cgroup::take_freeze_back`].
     ///
     /// # Errors
     /// `Unsupported` where the host has no freezer, `ResourceBusy` when the processes cannot go on

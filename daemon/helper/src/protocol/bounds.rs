@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-/// The death of a process that was killed, waited for on the spot. Later it is reaped by whoever has
-/// a loop.
+/// A blocking wait for the death of a killed process. One that takes longer is reaped later, by the
+/// event loop.
 pub const REAP: Duration = Duration::from_secs(1);
 /// A freeze that somebody waits for without a loop: for the kill or the signal of a whole cgroup.
 pub const FREEZE_ON_THE_SPOT: Duration = Duration::from_secs(2);

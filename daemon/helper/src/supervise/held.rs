@@ -16,7 +16,7 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// When it is waited for no more.
+    /// When the request is refused if the exec has still not started.
     pub(super) fn due(&self) -> Instant {
         self.until
     }

@@ -9,7 +9,7 @@
 //!                    ├───▶ starting     execs on their way; held: requests about them
 //!                    ├───▶ freezing     a pause on its way
 //!                    └───▶ program ──▶ output ──▶ log
-//!                    └───▶ settling ──▶ record      exit records, before anyone is told
+//!                    └───▶ settling ──▶ record      exit records, durable before anyone is notified
 //! ```
 
 mod calls;

@@ -1,4 +1,4 @@
-//! What has ended: its exit record is made durable, and then everybody is told.
+//! Programs that have ended: the exit record is made durable before anyone is notified.
 
 use std::io;
 use std::time::{Duration, Instant};

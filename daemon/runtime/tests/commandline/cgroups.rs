@@ -5,40 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use crate::support::frozen::Frozen;
 use crate::support::{Bed, Ran, wait_until};
 use serde_json::{Value, json};
-
-/// A cgroup that is frozen, as long as this lives.
-struct Frozen {
-    path: PathBuf,
-    file: &'static str,
-    thawed: &'static str,
-}
-
-impl Frozen {
-    /// Below the root of the hierarchy that freezes: the v1 freezer, else the v2 tree.
-    fn make(below_root: &str) -> Frozen {
-        let root = Path::new("/sys/fs/cgroup");
-        let is_v1 = root.join("freezer/cgroup.procs").exists();
-        let (mount, file, frozen, thawed) = if is_v1 {
-            (root.join("freezer"), "freezer.state", "FROZEN", "THAWED")
-        } else {
-            (root.to_owned(), "cgroup.freeze", "1", "0")
-        };
-        let path = mount.join(below_root);
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join(file), frozen).unwrap();
-        Frozen { path, file, thawed }
-    }
-}
-
-impl Drop for Frozen {
-    fn drop(&mut self) {
-        // A container that was put into it goes on, and is ended by its bed.
-        let _ = fs::write(self.path.join(self.file), self.thawed);
-        wait_until(|| fs::remove_dir(&self.path).is_ok() || !self.path.exists());
-    }
-}
 
 #[test]
 fn a_container_is_refused_in_a_frozen_cgroup_and_below_one() {
@@ -54,8 +23,9 @@ fn a_container_is_refused_in_a_frozen_cgroup_and_below_one() {
         let mut runtime = runtime.stderr(Stdio::piped()).spawn().unwrap();
         // One that is not refused stands still, until it is thawed.
         let ended = wait_until(|| runtime.try_wait().unwrap().is_some());
-        drop(frozen);
+        frozen.thaw();
         let ran = runtime.wait_with_output().unwrap();
+        drop(frozen);
         let said = String::from_utf8_lossy(&ran.stderr);
         assert!(ended && ran.status.code() == Some(1), "{said}");
         assert!(

@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::support::frozen::Frozen;
 use crate::support::{Bed, wait_until};
 use serde_json::{Value, json};
 
@@ -375,22 +376,14 @@ fn a_forced_delete_ends_the_start_that_waits_for_a_hook_in_the_container() {
 
 #[test]
 fn a_forced_delete_ends_what_somebody_else_has_frozen() {
-    let freezer = std::path::Path::new("/sys/fs/cgroup/freezer");
-    if !freezer.join("cgroup.procs").exists() {
-        // On v2 a frozen process can be killed.
-        return;
-    }
     let mut bed = Bed::new("");
     bed.config["process"]["args"] = json!(["sleep", "100"]);
     bed.create().ok();
     bed.start().ok();
-    let foreign = freezer.join(format!("{}-foreign", bed.id));
-    fs::create_dir(&foreign).unwrap();
-    fs::write(foreign.join("cgroup.procs"), bed.pid().to_string()).unwrap();
-    fs::write(foreign.join("freezer.state"), "FROZEN").unwrap();
+    let foreign = Frozen::make(&format!("{}-foreign", bed.id));
+    foreign.attach(bed.pid());
     let deleted = bed.run(&["delete", "--force", &bed.id]);
-    fs::write(foreign.join("freezer.state"), "THAWED").unwrap();
-    assert!(wait_until(|| fs::remove_dir(&foreign).is_ok()));
+    drop(foreign);
     deleted.ok();
     bed.assert_nothing_left();
 }

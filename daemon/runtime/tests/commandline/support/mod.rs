@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+pub mod frozen;
+
 #[path = "../../../../../tests/src/surroundings.rs"]
 mod surroundings;
 
