@@ -17,6 +17,7 @@ use crate::idpool::{self, IdPool};
 use crate::peers::Peers;
 use crate::store::{NewEvent, Store, Write};
 use crate::supervisor::{HelperBinary, Supervisor};
+use crate::worker::Workers;
 use crate::{procfs, reconcile, server, shutdown, supervisor, time, vital};
 
 /// What systemd handed over, taken from the environment before there are threads.
@@ -89,7 +90,7 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
         let _ = tokio::time::timeout(drain, engine.close()).await;
     }
     reconcile::remove_empty_instance(&engine).await;
-    engine.ids.close();
+    engine.ids.close().await;
     // A last write that waits for everything before it.
     if let Err(error) = engine.store.close().await {
         tracing::warn!(%error, "the last commit failed");
@@ -140,16 +141,19 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
         .await
         .with_context(|| format!("cannot open the database {}", paths.database().display()))?;
     let watcher = crate::logs::Watcher::new();
-    let ids = id_pool(config, &paths)?;
-    ids.announce(&paths.run)
-        .context("cannot write to the registry of id ranges")?;
-    let engine = Engine::new(store, supervisor, paths, ids, boot_id, seccomp, watcher);
+    let workers = Workers::new(supervisor.home());
+    let ids = id_pool(config, &paths, workers.clone())?;
+    let announced = ids.announce(&paths.run).await;
+    announced.context("cannot write to the registry of id ranges")?;
+    let engine = Engine::new(
+        store, supervisor, paths, ids, boot_id, seccomp, watcher, workers,
+    );
     let standing_by = engine.stand_by();
     standing_by.context("cannot start a worker, or read the mounts of this machine")?;
     Ok(engine)
 }
 
-fn id_pool(config: &Config, paths: &Paths) -> anyhow::Result<IdPool> {
+fn id_pool(config: &Config, paths: &Paths, workers: Arc<Workers>) -> anyhow::Result<IdPool> {
     for file in ["/etc/subuid", "/etc/subgid"] {
         let text = std::fs::read_to_string(file).unwrap_or_default();
         for line in idpool::delegated(&config.id_pool, &text) {
@@ -160,7 +164,7 @@ fn id_pool(config: &Config, paths: &Paths) -> anyhow::Result<IdPool> {
             );
         }
     }
-    IdPool::open(config.id_pool.clone(), &paths.state).with_context(|| {
+    IdPool::open(config.id_pool.clone(), &paths.state, workers).with_context(|| {
         format!(
             "cannot use the registry of id ranges {}",
             config.id_pool.registry.display()

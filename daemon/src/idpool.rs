@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lbctl::types::ContainerId;
 use rustix::fs::{
@@ -25,8 +25,10 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use neighbours::Looks;
+use neighbours::Neighbours;
+pub use neighbours::{Look, Looker};
 
 /// Ids of one claim: 16 bits, so that a container has every id that programs expect (65534 is
 /// nobody).
@@ -110,7 +112,7 @@ pub struct IdPool {
     owner: PathBuf,
     registry: OwnedFd,
     ranges: Mutex<Ranges>,
-    looks: Looks,
+    neighbours: Neighbours,
 }
 
 #[derive(Debug, Default)]
@@ -136,8 +138,13 @@ impl Ranges {
 }
 
 impl IdPool {
-    /// Opens the registry. `owner` is the daemon's state directory.
-    pub fn open(config: PoolConfig, owner: &Path) -> io::Result<Self> {
+    /// Opens the registry. `owner` is the daemon's state directory; `looker` looks into those of
+    /// others.
+    pub fn open(
+        config: PoolConfig,
+        owner: &Path,
+        looker: impl Looker + 'static,
+    ) -> io::Result<Self> {
         let registry = crate::engine::paths::make_dir(&config.registry)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let registry = open(&registry, flags, Mode::empty())?;
@@ -151,7 +158,7 @@ impl IdPool {
                 next,
                 ..Ranges::default()
             }),
-            looks: Looks::default(),
+            neighbours: Neighbours::new(looker),
         })
     }
 
@@ -180,16 +187,16 @@ impl IdPool {
     ///
     /// # Errors
     /// [`PoolError::Exhausted`], and those of the registry.
-    pub fn allocate(&self, id: ContainerId) -> Result<IdRange, PoolError> {
+    pub async fn allocate(&self, id: ContainerId) -> Result<IdRange, PoolError> {
         if let Some(range) = self.take_spare(id) {
             return Ok(range);
         }
-        if let Some(range) = self.find(id)? {
+        if let Some(range) = self.find(id).await? {
             return Ok(range);
         }
         // Some may be claimed by daemons that are gone.
-        self.remove_stale_claims()?;
-        self.find(id)?.ok_or(PoolError::Exhausted {
+        self.remove_stale_claims().await?;
+        self.find(id).await?.ok_or(PoolError::Exhausted {
             ranges: self.config.ranges(),
         })
     }
@@ -216,8 +223,8 @@ impl IdPool {
     }
 
     /// Claims a range that nobody has claimed.
-    fn find(&self, id: ContainerId) -> io::Result<Option<IdRange>> {
-        let _locked = self.lock()?;
+    async fn find(&self, id: ContainerId) -> io::Result<Option<IdRange>> {
+        let _locked = self.lock().await?;
         for _ in 0..self.config.ranges() {
             let Some(range) = self.reserve_next(id) else {
                 continue;
@@ -251,20 +258,21 @@ impl IdPool {
     ///
     /// # Errors
     /// [`PoolError::Taken`], and those of the registry.
-    pub fn ensure(&self, range: IdRange) -> Result<(), PoolError> {
-        if self.claim_alone(range)?.is_ok() {
+    pub async fn ensure(&self, range: IdRange) -> Result<(), PoolError> {
+        if self.claim_alone(range).await?.is_ok() {
             return Ok(());
         }
         // By a daemon that is gone, perhaps.
-        self.remove_stale_claims()?;
-        self.claim_alone(range)?.map_err(|owner| PoolError::Taken {
+        self.remove_stale_claims().await?;
+        let claimed = self.claim_alone(range).await?;
+        claimed.map_err(|owner| PoolError::Taken {
             first: range.first,
             owner: owner.display().to_string(),
         })
     }
 
-    fn claim_alone(&self, range: IdRange) -> io::Result<Result<(), PathBuf>> {
-        let _locked = self.lock()?;
+    async fn claim_alone(&self, range: IdRange) -> io::Result<Result<(), PathBuf>> {
+        let _locked = self.lock().await?;
         self.claim(range)
     }
 
@@ -275,27 +283,37 @@ impl IdPool {
             return;
         }
         ranges.take_back(range);
-        let of_this_pool = range.size == self.config.size
-            && self.config.overlaps(range.first, range.size)
-            && range
-                .first
-                .checked_sub(self.config.start)
-                .is_some_and(|offset| offset.is_multiple_of(self.config.size));
-        if of_this_pool && ranges.spare.len() < SPARE {
+        let can_be_spare = self.is_of_this_pool(range);
+        if can_be_spare && ranges.spare.len() < SPARE {
             ranges.spare.push_back(range.first);
             return;
         }
         drop(ranges);
-        self.unclaim(range);
+        match self.try_unclaim(range) {
+            Ok(()) => {}
+            Err(_) if can_be_spare => self.ranges().spare.push_back(range.first),
+            Err(error) => {
+                tracing::warn!(%error, "cannot give an id range back; the next start does");
+            }
+        }
+    }
+
+    /// Whether it could be given to another container; not so when it was made with another
+    /// configuration.
+    fn is_of_this_pool(&self, range: IdRange) -> bool {
+        let offset = range.first.checked_sub(self.config.start);
+        range.size == self.config.size
+            && self.config.overlaps(range.first, range.size)
+            && offset.is_some_and(|offset| offset.is_multiple_of(self.config.size))
     }
 
     /// For the daemon's start, when every container was adopted: claims their ranges again (after a
     /// reboot the registry is empty), and removes this daemon's claims that no container has (it was
     /// killed between claim and commit) and those of daemons that are gone. A range that another
     /// daemon has taken meanwhile stays with its container, whose start [`IdPool::ensure`] refuses.
-    pub fn settle(&self) -> io::Result<()> {
-        self.remove_stale_claims()?;
-        let _locked = self.lock()?;
+    pub async fn settle(&self) -> io::Result<()> {
+        self.remove_stale_claims().await?;
+        let _locked = self.lock().await?;
         let ranges = self.ranges();
         for (unit, id) in &ranges.used {
             if let Claim::Theirs(owner) = self.claim_unit(*unit)? {
@@ -318,10 +336,18 @@ impl IdPool {
     }
 
     /// Gives up what no container has: for the daemon's end.
-    pub fn close(&self) {
+    pub async fn close(&self) {
         let spare: Vec<u32> = self.ranges().spare.drain(..).collect();
-        for first in spare {
-            self.unclaim(self.range(first));
+        if spare.is_empty() {
+            return;
+        }
+        match self.lock().await {
+            Ok(_locked) => spare
+                .iter()
+                .for_each(|first| self.unclaim(self.range(*first))),
+            Err(error) => {
+                tracing::warn!(%error, "cannot give id ranges back; the next start does");
+            }
         }
     }
 
@@ -329,13 +355,29 @@ impl IdPool {
     ///
     /// # Errors
     /// `TimedOut`, when another daemon holds it for longer than any that goes on.
-    fn lock(&self) -> io::Result<OwnedFd> {
+    async fn lock(&self) -> io::Result<OwnedFd> {
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match self.try_lock() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                locked => return locked,
+            }
+            if Instant::now() > deadline {
+                let why = "another daemon does not give its lock back";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+            tokio::time::sleep(LOCK_PAUSE).await;
+        }
+    }
+
+    /// # Errors
+    /// `WouldBlock`, when another daemon holds it now.
+    fn try_lock(&self) -> io::Result<OwnedFd> {
         // A description of its own: flock(2) belongs to it, and closing it is the unlock.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.registry, c".", flags, Mode::empty())?;
-        if !try_lock(&fd)? {
-            tokio::task::block_in_place(|| lock_in_time(&fd))?;
-        }
+        let operation = FlockOperation::NonBlockingLockExclusive;
+        rustix::io::retry_on_intr(|| flock(&fd, operation))?;
         Ok(fd)
     }
 
@@ -369,14 +411,14 @@ impl IdPool {
         Ok(Claim::Theirs(owner))
     }
 
+    fn try_unclaim(&self, range: IdRange) -> io::Result<()> {
+        let _locked = self.try_lock()?;
+        self.unclaim(range);
+        Ok(())
+    }
+
+    /// Locked.
     fn unclaim(&self, range: IdRange) {
-        let _locked = match self.lock() {
-            Ok(locked) => locked,
-            Err(error) => {
-                tracing::warn!(%error, "cannot give an id range back; the next start does");
-                return;
-            }
-        };
         for unit in range.units() {
             // It may have been given to another container meanwhile.
             let used = self.ranges().used.contains_key(&unit);
@@ -415,28 +457,6 @@ enum Claim {
     Made,
     Ours,
     Theirs(PathBuf),
-}
-
-/// Takes the lock of a registry, unless somebody has it.
-fn try_lock(fd: &OwnedFd) -> io::Result<bool> {
-    let operation = FlockOperation::NonBlockingLockExclusive;
-    match rustix::io::retry_on_intr(|| flock(fd, operation)) {
-        Ok(()) => Ok(true),
-        Err(Errno::WOULDBLOCK) => Ok(false),
-        Err(errno) => Err(errno.into()),
-    }
-}
-
-fn lock_in_time(fd: &OwnedFd) -> io::Result<()> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    while !try_lock(fd)? {
-        if Instant::now() > deadline {
-            let why = "another daemon does not give its lock back";
-            return Err(io::Error::new(io::ErrorKind::TimedOut, why));
-        }
-        std::thread::sleep(LOCK_PAUSE);
-    }
-    Ok(())
 }
 
 /// FNV-1a, 32 bits.

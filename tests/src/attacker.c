@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fuse.h>
 #include <linux/nsfs.h>
 #include <mqueue.h>
 #include <signal.h>
@@ -11,6 +12,8 @@
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -287,6 +290,93 @@ static int owner(const char *path) {
     return 0;
 }
 
+enum { PAGE = 4096, THE_FILE = 2 };
+
+static struct fuse_attr attributes(uint64_t node) {
+    return (struct fuse_attr){
+        .ino = node,
+        .size = PAGE,
+        .nlink = 1,
+        .mode = node == THE_FILE ? S_IFREG | 0666 : S_IFDIR | 0777,
+    };
+}
+
+/* Answers a FUSE request; returns 0 for the one that is never answered, a write. */
+static int serve(int fuse) {
+    static char request[1 << 20], answer[sizeof(struct fuse_out_header) + PAGE];
+    if (read(fuse, request, sizeof request) < 0)
+        return errno == EINTR || errno == ENOENT;
+    struct fuse_in_header *in = (void *)request;
+    struct fuse_out_header *out = (void *)answer;
+    char *body = answer + sizeof *out;
+    memset(answer, 0, sizeof answer);
+    *out = (struct fuse_out_header){.len = sizeof *out, .unique = in->unique};
+    switch (in->opcode) {
+    case FUSE_WRITE:
+        return 0;
+    case FUSE_FORGET:
+        return 1;
+    case FUSE_INIT:
+        *(struct fuse_init_out *)body = (struct fuse_init_out){
+            .major = FUSE_KERNEL_VERSION, .minor = 31, .max_write = PAGE};
+        out->len += sizeof(struct fuse_init_out);
+        break;
+    case FUSE_LOOKUP:
+        *(struct fuse_entry_out *)body =
+            (struct fuse_entry_out){.nodeid = THE_FILE, .attr = attributes(THE_FILE)};
+        out->len += sizeof(struct fuse_entry_out);
+        break;
+    case FUSE_GETATTR:
+        *(struct fuse_attr_out *)body = (struct fuse_attr_out){.attr = attributes(in->nodeid)};
+        out->len += sizeof(struct fuse_attr_out);
+        break;
+    case FUSE_OPEN:
+        out->len += sizeof(struct fuse_open_out);
+        break;
+    case FUSE_READ:
+        out->len += PAGE;
+        break;
+    default:
+        out->error = -ENOSYS;
+    }
+    return write(fuse, answer, out->len) > 0;
+}
+
+/* Replaces the mapping of a file that must be written back first, with the memory map locked. */
+static int lock_own_map(const char *path) {
+    int fd = open(path, O_RDWR);
+    char *page = mmap(0, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        return perror(path), 1;
+    page[0] = 1;
+    mmap(page, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    return 1;
+}
+
+/* Makes so many processes whose memory maps are locked for good, and prints "done". Takes
+ * CAP_SYS_ADMIN and /dev/fuse. */
+static int lock_maps(const char *directory, long processes) {
+    char options[64], file[4096];
+    snprintf(file, sizeof file, "%s/file", directory);
+    for (; processes > 0; processes--) {
+        int fuse = open("/dev/fuse", O_RDWR);
+        snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+        if (mount("fuse", directory, "fuse", 0, options))
+            return perror(directory), 1;
+        if (!fork()) {
+            /* Or it could not even be killed: its own end would have to close this. */
+            close_range(3, ~0U, 0);
+            _exit(lock_own_map(file));
+        }
+        while (serve(fuse))
+            ;
+    }
+    puts("done");
+    fflush(stdout);
+    pause();
+    return 0;
+}
+
 int main(int argc, char **argv) {
     signal(SIGTERM, end);
     if (argc == 2 && !strcmp(argv[1], "fds"))
@@ -313,6 +403,8 @@ int main(int argc, char **argv) {
         return need(strtoul(argv[2], 0, 10), strtoul(argv[3], 0, 10));
     if (argc == 3 && !strcmp(argv[1], "owner"))
         return owner(argv[2]);
+    if (argc == 4 && !strcmp(argv[1], "lock-maps"))
+        return lock_maps(argv[2], atol(argv[3]));
     fputs("unknown command\n", stderr);
     return 2;
 }

@@ -54,10 +54,12 @@ fn running(app: &App) -> Vec<(String, u32)> {
 }
 
 async fn scan(app: &App) -> Result<Vec<NamespaceInfo>> {
-    let scan = app
+    let mut scan = app
         .engine
         .read_kernel("read the machine's namespaces", Scan::take)
         .await?;
+    let commands = app.engine.command_lines(None, scan.described());
+    scan.set_commands(commands.await);
     let relations = app
         .engine
         .supervisor

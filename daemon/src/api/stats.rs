@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use lbctl::types::{Stats, Top};
+use lbctl::types::{Stats, Top, TopProcess};
 
 use super::AppState;
 use super::error::ApiError;
@@ -45,9 +45,14 @@ pub async fn top(
     let ids = IdView::new(record.id_maps.clone());
     let read = move || procfs::top(&record.cgroups, pid);
     let op = "read the container's processes";
-    let mut processes = app.engine.read_kernel(op, read).await?;
+    let found = app.engine.read_kernel(op, read).await?;
+    let (mut processes, pids): (Vec<TopProcess>, Vec<_>) = found.into_iter().unzip();
+    let mut commands = app.engine.command_lines(Some(&handle), pids).await;
     for process in &mut processes {
         process.container_uid = ids.user_inside(process.uid);
+        if let Some(command) = commands.remove(&process.pid) {
+            process.command = command;
+        }
     }
     Ok(Json(Top { processes }))
 }

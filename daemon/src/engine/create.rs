@@ -118,7 +118,7 @@ impl Engine {
         start: bool,
         extra: Vec<Write>,
     ) -> Result<Arc<Handle>, EngineError> {
-        let range = self.reserve_ids(id, &config)?;
+        let range = self.reserve_ids(id, &config).await?;
         let prepared = self.prepare(id, range.get(), config.clone()).await?;
         let record = new_record(id, &config, &prepared, range.get());
         let handle = Handle::new(record);
@@ -143,7 +143,7 @@ impl Engine {
     }
 
     /// The host ids of a container's own user namespace, until they are kept.
-    fn reserve_ids(
+    async fn reserve_ids(
         &self,
         id: ContainerId,
         config: &ContainerConfig,
@@ -157,7 +157,7 @@ impl Engine {
             self.check_maps(&maps, pointer)?;
         }
         let range = if spec::takes_range(config)? {
-            Some(self.ids.allocate(id)?)
+            Some(self.ids.allocate(id).await?)
         } else {
             None
         };

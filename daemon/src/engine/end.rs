@@ -256,7 +256,8 @@ impl Engine {
             // Ask the table before the kernel.
             handle.live().may(transition)?;
             let helper = handle.running_helper("a pause")?;
-            match helper.done(Call::Freeze { frozen }).await {
+            let due = handle.due(&helper, Call::Freeze { frozen }).await?;
+            match due.done().await {
                 Err(HelperError::Step(failure)) => {
                     let failure = Box::new(describe_step(&failure, ""));
                     return Err(EngineError::PauseFailed(failure));

@@ -4,15 +4,17 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lbctl::types::{ContainerConfig, ContainerId, ContainerState, ExecId};
+use littlebox_helper::protocol::Call;
 use tokio::sync::watch;
 
 use super::EngineError;
 use super::files::Share;
 use super::files_root::UpperUse;
+use super::kernel::CommandLines;
 use super::operation::Operations;
 use super::record::{ExecRecord, Record};
 use crate::lifecycle::{self, Transition};
-use crate::supervisor::{Helper, HelperError};
+use crate::supervisor::{Due, Helper, HelperError};
 
 /// One container.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub struct Handle {
     pub upper_use: UpperUse,
     /// Its share of the requests that read or write files.
     pub(super) file_share: Share,
+    /// Whose turn it is to read its processes' command lines.
+    pub(super) command_lines: CommandLines,
     live: Mutex<Live>,
     changed: watch::Sender<u64>,
 }
@@ -87,6 +91,7 @@ impl Handle {
             operations: Operations::default(),
             upper_use: UpperUse::default(),
             file_share: Share::default(),
+            command_lines: CommandLines::default(),
             live: Mutex::new(Live {
                 record,
                 helper: None,
@@ -181,6 +186,19 @@ impl Handle {
             done = work => done,
             () = self.operations.is_held_up() => Err(self.cancelled()),
         }
+    }
+
+    /// Waits for the turn of a request to its helper.
+    ///
+    /// # Errors
+    /// [`EngineError::Cancelled`].
+    pub(super) async fn due<'h>(
+        &self,
+        helper: &'h Helper,
+        call: Call,
+    ) -> Result<Due<'h>, EngineError> {
+        let due = async { Ok(helper.due(call).await) };
+        self.unless_it_ends(due).await
     }
 
     /// Why an operation that was held up is given up.

@@ -1,34 +1,71 @@
 //! Reading what the kernel shows of processes and control groups.
 //!
-//! Those files are no file system's that may not answer, but a process whose memory map is locked can
-//! keep a reader of its files waiting for a while.
+//! Those files are on no file system that may not answer, with one exception: who reads a process'
+//! command line waits while its memory map is locked. A process brings that about with a FUSE mount
+//! of its own (a page that its server does not give), and so that no reader of the daemon is held up,
+//! workers read command lines, and are killed when they take too long.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Engine, EngineError};
+use super::{Engine, EngineError, Handle};
+use crate::procfs::ProcessId;
+use crate::worker::{Answer, Request, WorkerError};
 
 /// Readers at once. Each has one of the threads for blocking work (`main.rs`).
-pub(super) const READS: usize = 16;
+const READS: usize = 16;
+/// Workers at once that read command lines, one for each container and one for the whole machine.
+const COMMAND_LINES: usize = 32;
+/// How many command lines a worker is asked for at once.
+const BATCH: usize = 512;
+/// How long one process may hold up those who read command lines, and all of them together.
+const ONE: Duration = Duration::from_millis(200);
+const ALL: Duration = Duration::from_secs(1);
+
+/// The rights to read.
+#[derive(Debug)]
+pub(super) struct Reads {
+    files: Arc<Semaphore>,
+    command_lines: Semaphore,
+    of_all: CommandLines,
+}
+
+/// The right to read the command lines of one container: it may hold up one reader at a time.
+#[derive(Debug, Default)]
+pub(super) struct CommandLines(Mutex<()>);
+
+impl Default for Reads {
+    fn default() -> Self {
+        Self {
+            files: Arc::new(Semaphore::new(READS)),
+            command_lines: Semaphore::new(COMMAND_LINES),
+            of_all: CommandLines::default(),
+        }
+    }
+}
 
 impl Engine {
     /// Reads the kernel's view, for a bounded time.
     ///
     /// # Errors
-    /// [`EngineError::Kernel`] of what was read, and [`EngineError::Unreadable`] when it takes as long
-    /// as a start may, or others do.
+    /// [`EngineError::Kernel`] of what was read; [`EngineError::Unreadable`] when it takes as long as a
+    /// start may, and [`EngineError::Busy`] when others do.
     pub async fn read_kernel<T: Send + 'static>(
         &self,
         op: &'static str,
         read: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, EngineError> {
         let limit = self.supervisor.start_limit();
-        let late = || EngineError::Unreadable { op, limit };
         let deadline = Instant::now() + limit;
-        let turn = timeout_at(deadline, self.kernel_reads.clone().acquire_owned());
+        let turn = timeout_at(deadline, self.kernel_reads.files.clone().acquire_owned());
         let Ok(Ok(turn)) = turn.await else {
-            return Err(late());
+            let what = "reads of processes and control groups";
+            return Err(EngineError::Busy { limit: READS, what });
         };
         let reading = tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -37,7 +74,63 @@ impl Engine {
         match timeout_at(deadline, reading).await {
             Ok(Ok(result)) => result.map_err(|source| EngineError::Kernel { op, source }),
             Ok(Err(_)) => Err(EngineError::Task),
-            Err(_elapsed) => Err(late()),
+            Err(_elapsed) => Err(EngineError::Unreadable { op, limit }),
         }
+    }
+
+    /// The command lines of processes, by PID: of one container, or (`None`) of the whole machine. Those
+    /// without one (kernel threads, zombies, what has ended) are left out, and so are those that
+    /// cannot be read in time.
+    pub async fn command_lines(
+        &self,
+        container: Option<&Handle>,
+        processes: Vec<ProcessId>,
+    ) -> BTreeMap<u32, String> {
+        let reads = &self.kernel_reads;
+        let mut left = VecDeque::from(processes);
+        let mut found = BTreeMap::new();
+        let reading = async {
+            let _share = container
+                .map_or(&reads.of_all, |c| &c.command_lines)
+                .0
+                .lock()
+                .await;
+            let _turn = reads.command_lines.acquire().await;
+            while !left.is_empty() {
+                self.read_command_lines(&mut left, &mut found).await?;
+            }
+            Ok::<(), WorkerError>(())
+        };
+        if let Ok(Err(error)) = timeout(ALL, reading).await {
+            tracing::warn!(%error, "cannot read command lines");
+        }
+        found.retain(|_, line| !line.is_empty());
+        found
+    }
+
+    /// Reads those at the beginning, up to the first that takes too long.
+    async fn read_command_lines(
+        &self,
+        left: &mut VecDeque<ProcessId>,
+        found: &mut BTreeMap<u32, String>,
+    ) -> Result<(), WorkerError> {
+        let batch = left.iter().take(BATCH).copied().collect();
+        let job = self.workers.take(())?;
+        job.ask(&Request::CommandLines(batch), &[]).await?;
+        while let Ok(answer) = timeout(ONE, job.answer()).await {
+            match answer? {
+                Answer::CommandLine(line) => {
+                    let process = left.pop_front();
+                    found.extend(process.map(|process| (process.pid, line)));
+                }
+                _done => {
+                    job.done();
+                    return Ok(());
+                }
+            }
+        }
+        // The worker waits for this one.
+        left.pop_front();
+        Ok(())
     }
 }

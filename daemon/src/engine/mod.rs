@@ -47,7 +47,7 @@ use std::sync::{Arc, RwLock};
 
 use lbctl::types::{ContainerId, ContainerState, ExecId, Name};
 use littlebox_plan::seccomp::Compiler;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
 pub use create::{CreateOptions, Created};
@@ -87,12 +87,12 @@ pub struct Engine {
     pub watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
     idempotency: idempotency::Keys,
-    /// Enter file systems that may not answer.
+    /// Do what may take for ever.
     workers: Arc<Workers>,
     host_mounts: host_mounts::HostMounts,
     looks: looking::Looks,
     file_turns: files::Turns,
-    kernel_reads: Arc<Semaphore>,
+    kernel_reads: kernel::Reads,
     leftovers: Arc<AtomicUsize>,
     tasks: TaskTracker,
     closing: AtomicBool,
@@ -116,8 +116,8 @@ impl Engine {
         boot_id: String,
         seccomp: Compiler,
         watcher: Arc<crate::logs::Watcher>,
+        workers: Arc<Workers>,
     ) -> Arc<Self> {
-        let workers = Workers::new(supervisor.home());
         Arc::new(Self {
             store,
             supervisor,
@@ -132,7 +132,7 @@ impl Engine {
             host_mounts: host_mounts::HostMounts::default(),
             looks: looking::Looks::default(),
             file_turns: files::Turns::default(),
-            kernel_reads: Arc::new(Semaphore::new(kernel::READS)),
+            kernel_reads: kernel::Reads::default(),
             leftovers: Arc::default(),
             tasks: TaskTracker::new(),
             closing: AtomicBool::new(false),

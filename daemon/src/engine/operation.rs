@@ -1,9 +1,9 @@
 //! Whose turn it is to change a container.
 //!
-//! One operation at a time, in the order of asking, but that what ends a container goes before all
-//! others: a stop until it has its turn, a forced removal until the container is gone. Whatever
-//! clients have queued, who wants an end waits for one operation at most, and one that is held up
-//! (a start from a mount that does not answer) gives up for it.
+//! One operation at a time, and what ends a container goes before all others: a stop until it has its
+//! turn, a forced removal until the container is gone. Whatever clients have queued, who wants an end
+//! waits for one operation at most, and one that is held up (a start from a mount that does not
+//! answer) gives up for it.
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 //! recorded before, so that a daemon which dies in between leaves it to the next one.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::faults;
 use crate::lifecycle;
 use crate::spec::{self, ConfigError};
 use crate::store::{StoreError, Write};
-use crate::supervisor::{Helper, HelperError};
+use crate::supervisor::HelperError;
 
 /// How long it may take to know what became of a container whose connection was lost.
 const LOSS_PATIENCE: Duration = Duration::from_secs(15);
@@ -316,7 +317,9 @@ async fn update_over_losses(handle: &Handle, limits: &ResourcePlan) -> Result<()
             live.helper.clone()
         };
         if let Some(helper) = helper.filter(|h| !h.is_gone()) {
-            match update(&helper, limits).await {
+            let resources = Box::new(limits.clone());
+            let due = handle.due(&helper, Call::Update { resources }).await?;
+            match updated(due.call().await) {
                 Ok(cgroups) => {
                     handle.live().record.cgroups = cgroups;
                     return Ok(());
@@ -338,14 +341,10 @@ async fn update_over_losses(handle: &Handle, limits: &ResourcePlan) -> Result<()
 }
 
 /// The cgroup directories after it.
-async fn update(
-    helper: &Helper,
-    limits: &ResourcePlan,
+fn updated(
+    answer: Result<(Reply, Vec<OwnedFd>), HelperError>,
 ) -> Result<BTreeMap<String, String>, HelperError> {
-    let call = Call::Update {
-        resources: Box::new(limits.clone()),
-    };
-    match helper.call(call).await? {
+    match answer? {
         (Reply::Updated { cgroups }, _) => Ok(cgroups
             .into_iter()
             .map(|(name, path)| (name, path.to_string_lossy().into_owned()))

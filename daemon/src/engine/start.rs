@@ -80,14 +80,14 @@ impl Engine {
         config: &Arc<ContainerConfig>,
     ) -> Result<(Prepared, NoCopies), EngineError> {
         let no_copies = self.no_copies(handle).await?;
-        let range = self.range_for_start(handle, config)?;
+        let range = self.range_for_start(handle, config).await?;
         let prepared = self.prepare(handle.id, range, config.clone()).await?;
         Ok((prepared, no_copies))
     }
 
     /// The container's range of the pool, known to be its own. One that was recorded by a version
     /// without a pool gets its range now.
-    fn range_for_start(
+    async fn range_for_start(
         &self,
         handle: &Handle,
         config: &ContainerConfig,
@@ -98,10 +98,10 @@ impl Engine {
         let recorded = handle.live().record.id_range;
         let range = match recorded {
             Some(range) => {
-                self.ids.ensure(range)?;
+                self.ids.ensure(range).await?;
                 range
             }
-            None => self.ids.allocate(handle.id)?,
+            None => self.ids.allocate(handle.id).await?,
         };
         let mut live = handle.live();
         live.record.id_range = Some(range);
@@ -253,6 +253,11 @@ impl Engine {
         }
         let id = handle.id.to_string();
         match refusal {
+            // The kernel holds the helper up, at a path that answered before.
+            Refusal::Start(StartError::Silent(limit)) => EngineError::NotStarted {
+                why: Box::new(EngineError::Unanswered(limit)),
+                id,
+            },
             Refusal::Engine(why) if why.is_no_fault_of_the_start() => EngineError::NotStarted {
                 why: Box::new(why),
                 id,

@@ -2,18 +2,23 @@
 //!
 //! A claim outlives its daemon, because the files of containers have its ids: it is stale when the
 //! daemon's database is gone, and only a look into its state directory tells that. Such a directory may
-//! lie on a server that never answers. So each look has a thread of its own, nobody holds a lock while
-//! he waits for one, or waits long, and who does not answer is not known to be gone.
+//! lie on a server that never answers. So somebody else looks ([`Looker`]), nobody holds the registry's
+//! lock while he waits for that, or waits long, and who does not answer is not known to be gone.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::iter;
 use rustix::fs::{AtFlags, Mode, OFlags, mkdirat, symlinkat, unlinkat};
 use rustix::io::Errno;
+
+use tokio::time::timeout;
 
 use super::{IdPool, hash, links, target};
 
@@ -21,8 +26,12 @@ use super::{IdPool, hash, links, target};
 const DAEMONS: &str = "daemons";
 /// End of the name of the link to its run directory.
 const RUN: &str = ".run";
-/// How long a state directory has for an answer.
+/// What a daemon that could come back has in its state directory.
+const DATABASE: &str = "littlebox.db";
+/// How long state directories have for an answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How many are looked into at once.
+const AT_ONCE: usize = 8;
 
 impl IdPool {
     /// Tells the other daemons of this machine of this one and its run directory, which their
@@ -30,7 +39,7 @@ impl IdPool {
     ///
     /// # Errors
     /// Those of the registry.
-    pub fn announce(&self, run: &Path) -> io::Result<()> {
+    pub async fn announce(&self, run: &Path) -> io::Result<()> {
         match mkdirat(&self.registry, DAEMONS, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno.into()),
@@ -39,8 +48,9 @@ impl IdPool {
         let mut states = links(&daemons)?;
         states.retain(|(name, _)| !name.to_bytes().ends_with(RUN.as_bytes()));
         let others = states.iter().map(|(_, state)| state.clone());
-        let gone = self.gone(others.filter(|state| *state != self.owner));
-        let _locked = self.lock()?;
+        let others = others.filter(|state| *state != self.owner).collect();
+        let gone = self.neighbours.gone(others).await;
+        let _locked = self.lock().await?;
         for (name, state) in states {
             // It may be another one's by now.
             let same = target(&daemons, &name).is_ok_and(|now| now == state);
@@ -81,14 +91,17 @@ impl IdPool {
     }
 
     /// Removes the claims of daemons that are gone. To be called without any lock.
-    pub(super) fn remove_stale_claims(&self) -> io::Result<()> {
+    pub(super) async fn remove_stale_claims(&self) -> io::Result<()> {
+        // Whoever comes second finds removed what the first one has found out.
+        let _first = self.neighbours.turn.lock().await;
         let claims = links(&self.registry)?;
         let owners = claims.iter().map(|(_, owner)| owner.clone());
-        let gone = self.gone(owners.filter(|owner| *owner != self.owner));
+        let others = owners.filter(|owner| *owner != self.owner).collect();
+        let gone = self.neighbours.gone(others).await;
         if gone.is_empty() {
             return Ok(());
         }
-        let _locked = self.lock()?;
+        let _locked = self.lock().await?;
         for (name, owner) in claims.into_iter().filter(|(_, o)| gone.contains(o)) {
             // Another daemon may have claimed it meanwhile.
             if target(&self.registry, &name).is_ok_and(|now| now == owner) {
@@ -97,72 +110,72 @@ impl IdPool {
         }
         Ok(())
     }
+}
 
-    fn gone(&self, owners: impl Iterator<Item = PathBuf>) -> BTreeSet<PathBuf> {
-        let owners: BTreeSet<PathBuf> = owners.collect();
-        if owners.is_empty() {
-            return owners;
-        }
-        tokio::task::block_in_place(|| self.looks.gone(owners))
+/// Looks for files where nobody may answer.
+pub trait Looker: std::fmt::Debug + Send + Sync {
+    /// Whether it is known that there is no such file. Comes late or never where nobody answers; then
+    /// it is dropped, and `look` is kept for as long as the look itself goes on.
+    fn is_missing(&self, file: PathBuf, look: Look) -> BoxFuture<'_, bool>;
+}
+
+/// A look at a state directory, until it is dropped.
+#[derive(Debug)]
+pub struct Look {
+    state: PathBuf,
+    under_way: UnderWay,
+}
+
+/// The state directories that are looked into.
+type UnderWay = Arc<Mutex<BTreeSet<PathBuf>>>;
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        lock(&self.under_way).remove(&self.state);
     }
 }
 
-/// Looks into other daemons' state directories.
-#[derive(Debug, Default)]
-pub(super) struct Looks {
-    /// Those that were asked and have not answered: they are not asked twice.
-    under_way: Arc<Mutex<BTreeSet<PathBuf>>>,
+/// The other daemons, as far as one looks for them.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    looker: Box<dyn Looker>,
+    /// Those that have not answered are not asked again meanwhile.
+    under_way: UnderWay,
+    turn: tokio::sync::Mutex<()>,
 }
 
-impl Looks {
-    /// Those of the daemons with these state directories that could not come back.
-    fn gone(&self, owners: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        let (tell, told) = mpsc::channel();
-        for owner in owners {
-            self.look(owner, tell.clone());
+impl Neighbours {
+    pub(super) fn new(looker: impl Looker + 'static) -> Self {
+        Self {
+            looker: Box::new(looker),
+            under_way: UnderWay::default(),
+            turn: tokio::sync::Mutex::default(),
         }
-        // Disconnected, when all have answered.
-        drop(tell);
-        let deadline = Instant::now() + PATIENCE;
-        let mut gone = BTreeSet::new();
-        let rest = || deadline.saturating_duration_since(Instant::now());
-        while let Ok((owner, is_gone)) = told.recv_timeout(rest()) {
-            if is_gone {
-                gone.insert(owner);
-            }
-        }
-        gone
     }
 
-    fn look(&self, owner: PathBuf, tell: mpsc::Sender<(PathBuf, bool)>) {
-        if !self.under_way().insert(owner.clone()) {
-            return;
-        }
-        let (looks, asked) = (self.under_way.clone(), owner.clone());
-        let thread = std::thread::Builder::new().name("neighbour".into());
-        let looking = thread.spawn(move || {
-            let gone = is_gone(&asked);
-            lock(&looks).remove(&asked);
-            // Whoever asked may have given up.
-            let _heard = tell.send((asked, gone));
+    /// Those of the daemons with these state directories that could not come back: their database is
+    /// not there.
+    async fn gone(&self, states: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        let looks = iter(states.into_iter().filter_map(|state| self.look(state)));
+        let answers = looks.map(|look| async {
+            let state = look.state.clone();
+            let missing = self.looker.is_missing(state.join(DATABASE), look);
+            let gone = timeout(PATIENCE, missing).await.unwrap_or(false);
+            gone.then_some(state)
         });
-        if let Err(error) = looking {
-            tracing::warn!(%error, owner = %owner.display(), "cannot look for a daemon");
-            self.under_way().remove(&owner);
-        }
+        let answers = answers.buffer_unordered(AT_ONCE);
+        answers.filter_map(|gone| async { gone }).collect().await
     }
 
-    fn under_way(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-        lock(&self.under_way)
+    fn look(&self, state: PathBuf) -> Option<Look> {
+        let first = lock(&self.under_way).insert(state.clone());
+        first.then(|| Look {
+            state,
+            under_way: self.under_way.clone(),
+        })
     }
 }
 
-fn lock(owners: &Mutex<BTreeSet<PathBuf>>) -> MutexGuard<'_, BTreeSet<PathBuf>> {
-    owners.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether a daemon cannot come back and want its ranges: its database is not there.
-fn is_gone(owner: &Path) -> bool {
-    // What cannot be looked at is not known to be gone.
-    matches!(owner.join("littlebox.db").try_exists(), Ok(false))
+fn lock(states: &Mutex<BTreeSet<PathBuf>>) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+    states.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,9 +2,37 @@
 
 use std::collections::HashMap;
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
 
 use super::*;
+
+/// Looks itself, and does not come back from where nobody answers.
+#[derive(Debug)]
+struct Looks;
+
+impl Looker for Looks {
+    fn is_missing(&self, file: PathBuf, look: Look) -> BoxFuture<'_, bool> {
+        if file.starts_with("/dead") {
+            return async move {
+                let _kept = look;
+                std::future::pending().await
+            }
+            .boxed();
+        }
+        std::future::ready(matches!(file.try_exists(), Ok(false))).boxed()
+    }
+}
+
+fn open(config: PoolConfig, state: &Path) -> IdPool {
+    IdPool::open(config, state, Looks).unwrap()
+}
+
+fn now<T>(work: impl Future<Output = T>) -> T {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().build().unwrap().block_on(work)
+}
 
 fn config(registry: &Path, ranges: u32) -> PoolConfig {
     PoolConfig {
@@ -57,14 +85,14 @@ proptest! {
         let dir = tempfile::tempdir().unwrap();
         let registry = dir.path().join("registry");
         let states: Vec<_> = (0..3).map(|i| state(dir.path(), &format!("d{i}"))).collect();
-        let open = |who: usize| IdPool::open(config(&registry, 12), &states[who]).unwrap();
+        let open = |who: usize| open(config(&registry, 12), &states[who]);
         let mut pools: Vec<_> = (0..3).map(open).collect();
         let mut held: Vec<Vec<(ContainerId, IdRange)>> = vec![Vec::new(); 3];
         for step in steps {
             match step {
                 Do::Allocate(who) => {
                     let id = ContainerId::generate();
-                    match pools[who].allocate(id) {
+                    match now(pools[who].allocate(id)) {
                         Ok(range) => held[who].push((id, range)),
                         // Spare ranges of the others count as used.
                         Err(PoolError::Exhausted { ranges }) => prop_assert_eq!(ranges, 12),
@@ -85,7 +113,7 @@ proptest! {
                     for (id, range) in &held[who] {
                         pools[who].adopt(*id, *range);
                     }
-                    pools[who].settle().unwrap();
+                    now(pools[who].settle()).unwrap();
                 }
             }
             let mut owners: HashMap<u32, ContainerId> = HashMap::new();
@@ -99,7 +127,7 @@ proptest! {
             for (id, range) in held[who].drain(..) {
                 pool.release(id, range);
             }
-            pool.close();
+            now(pool.close());
         }
         prop_assert!(claims(&registry).is_empty());
     }
@@ -109,14 +137,14 @@ proptest! {
 fn an_exhausted_pool_says_so_and_a_freed_range_is_given_again() {
     let dir = tempfile::tempdir().unwrap();
     let registry = dir.path().join("registry");
-    let pool = IdPool::open(config(&registry, 2), &state(dir.path(), "a")).unwrap();
+    let pool = open(config(&registry, 2), &state(dir.path(), "a"));
     let (a, b) = (ContainerId::generate(), ContainerId::generate());
-    let first = pool.allocate(a).unwrap();
-    pool.allocate(b).unwrap();
-    let full = pool.allocate(ContainerId::generate());
+    let first = now(pool.allocate(a)).unwrap();
+    now(pool.allocate(b)).unwrap();
+    let full = now(pool.allocate(ContainerId::generate()));
     assert!(matches!(full, Err(PoolError::Exhausted { ranges: 2 })));
     pool.release(a, first);
-    assert_eq!(pool.allocate(ContainerId::generate()).unwrap(), first);
+    assert_eq!(now(pool.allocate(ContainerId::generate())).unwrap(), first);
 }
 
 #[test]
@@ -125,18 +153,18 @@ fn a_range_that_another_daemon_took_is_not_used() {
     let registry = dir.path().join("registry");
     let (a, b) = (state(dir.path(), "a"), state(dir.path(), "b"));
     let id = ContainerId::generate();
-    let theirs = IdPool::open(config(&registry, 1), &a).unwrap();
-    let range = theirs.allocate(id).unwrap();
-    let ours = IdPool::open(config(&registry, 1), &b).unwrap();
+    let theirs = open(config(&registry, 1), &a);
+    let range = now(theirs.allocate(id)).unwrap();
+    let ours = open(config(&registry, 1), &b);
     ours.adopt(ContainerId::generate(), range);
-    ours.settle().unwrap();
-    match ours.ensure(range) {
+    now(ours.settle()).unwrap();
+    match now(ours.ensure(range)) {
         Err(PoolError::Taken { owner, .. }) => assert_eq!(owner, a.display().to_string()),
         other => panic!("{other:?}"),
     }
     // Its state directory is gone: nobody can want the range any more.
     std::fs::remove_dir_all(&a).unwrap();
-    ours.ensure(range).unwrap();
+    now(ours.ensure(range)).unwrap();
 }
 
 #[test]
@@ -147,15 +175,15 @@ fn ranges_of_several_units_do_not_overlap_with_those_of_one() {
         size: 4 * UNIT,
         ..config(&registry, 8)
     };
-    let large = IdPool::open(large, &state(dir.path(), "large")).unwrap();
-    let small = IdPool::open(config(&registry, 8), &state(dir.path(), "small")).unwrap();
-    let block = large.allocate(ContainerId::generate()).unwrap();
+    let large = open(large, &state(dir.path(), "large"));
+    let small = open(config(&registry, 8), &state(dir.path(), "small"));
+    let block = now(large.allocate(ContainerId::generate())).unwrap();
     for _ in 0..4 {
-        let one = small.allocate(ContainerId::generate()).unwrap();
+        let one = now(small.allocate(ContainerId::generate())).unwrap();
         assert!(one.first + one.size <= block.first || block.first + block.size <= one.first);
     }
-    assert!(small.allocate(ContainerId::generate()).is_err());
-    assert!(large.allocate(ContainerId::generate()).is_err());
+    assert!(now(small.allocate(ContainerId::generate())).is_err());
+    assert!(now(large.allocate(ContainerId::generate())).is_err());
     assert_eq!(claims(&registry).len(), 8);
 }
 
@@ -174,11 +202,13 @@ fn daemons_know_each_other_as_long_as_they_could_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let registry = dir.path().join("registry");
     let (a, b) = (state(dir.path(), "a"), state(dir.path(), "b"));
-    let open = |who: &Path| IdPool::open(config(&registry, 2), who).unwrap();
-    let (first, second) = (open(&a), open(&b));
+    let (first, second) = (
+        open(config(&registry, 2), &a),
+        open(config(&registry, 2), &b),
+    );
     for _again in 0..2 {
-        first.announce(Path::new("/run/a")).unwrap();
-        second.announce(Path::new("/run/b")).unwrap();
+        now(first.announce(Path::new("/run/a"))).unwrap();
+        now(second.announce(Path::new("/run/b"))).unwrap();
     }
     let known = |pool: &IdPool| {
         let mut known = pool.neighbours();
@@ -188,11 +218,11 @@ fn daemons_know_each_other_as_long_as_they_could_come_back() {
     let mut both = vec!["/run/a".into(), "/run/b".into(), a.clone(), b.clone()];
     both.sort();
     assert_eq!(known(&first), both);
-    second.settle().unwrap();
-    second.close();
+    now(second.settle()).unwrap();
+    now(second.close());
     assert_eq!(known(&second), both);
     std::fs::remove_dir_all(&a).unwrap();
-    second.announce(Path::new("/run/b")).unwrap();
+    now(second.announce(Path::new("/run/b"))).unwrap();
     let mut left = vec!["/run/b".into(), b];
     left.sort();
     assert_eq!(known(&second), left);
@@ -202,12 +232,38 @@ fn daemons_know_each_other_as_long_as_they_could_come_back() {
 fn a_daemon_that_does_not_give_the_lock_back_is_an_error_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let registry = dir.path().join("registry");
-    let pool = IdPool::open(config(&registry, 2), &state(dir.path(), "a")).unwrap();
-    let held = pool.lock().unwrap();
-    match pool.allocate(ContainerId::generate()) {
+    let pool = open(config(&registry, 2), &state(dir.path(), "a"));
+    let held = now(pool.lock()).unwrap();
+    match now(pool.allocate(ContainerId::generate())) {
         Err(PoolError::Registry(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
         other => panic!("{other:?}"),
     }
     drop(held);
-    pool.allocate(ContainerId::generate()).unwrap();
+    now(pool.allocate(ContainerId::generate())).unwrap();
+}
+
+#[test]
+fn daemons_that_do_not_answer_hold_nobody_up_for_long_and_keep_their_ranges() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let dead = open(config(&registry, 3), Path::new("/dead/a"));
+    let gone = open(config(&registry, 3), &dir.path().join("gone"));
+    let range = now(dead.allocate(ContainerId::generate())).unwrap();
+    let stale = now(gone.allocate(ContainerId::generate())).unwrap();
+    let ours = open(config(&registry, 3), &state(dir.path(), "ours"));
+    now(async {
+        let begun = Instant::now();
+        // As many as there is room for, at the same time.
+        let (a, b) = tokio::join!(
+            ours.allocate(ContainerId::generate()),
+            ours.allocate(ContainerId::generate())
+        );
+        let mut found = [a.unwrap().first, b.unwrap().first];
+        found.sort_unstable();
+        assert!(found.contains(&stale.first) && !found.contains(&range.first));
+        let full = ours.allocate(ContainerId::generate()).await;
+        assert!(matches!(full, Err(PoolError::Exhausted { .. })));
+        // Longer than two looks.
+        assert!(begun.elapsed() < LOCK_PATIENCE, "{:?}", begun.elapsed());
+    });
 }

@@ -6,7 +6,7 @@ use std::io;
 use lbctl::types::{ContainerNamespace, NamespaceInfo};
 use littlebox_helper::protocol::{NamespaceKind, NamespaceRef, NamespaceRelation};
 
-use crate::procfs::{ProcDir, parse_status, pids};
+use crate::procfs::{ProcDir, ProcessId, parse_status, pids};
 
 /// One namespace of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +110,15 @@ struct Found {
 struct Process {
     namespaces: BTreeMap<NamespaceKind, Ns>,
     /// Of those alone that are the lowest in a namespace.
-    description: Option<(String, u32)>,
+    description: Option<Description>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Description {
+    uid: u32,
+    start_time: u64,
+    /// Its command line, or the kernel's short name in brackets.
+    command: String,
 }
 
 impl Scan {
@@ -158,6 +166,28 @@ impl Scan {
         Ok(())
     }
 
+    /// The processes whose command lines the list shows.
+    pub fn described(&self) -> Vec<ProcessId> {
+        let described = |(pid, process): (&u32, &Process)| {
+            let start_time = process.description.as_ref()?.start_time;
+            Some(ProcessId {
+                pid: *pid,
+                start_time,
+            })
+        };
+        self.processes.iter().filter_map(described).collect()
+    }
+
+    /// Takes command lines, by PID. Without one the list shows the kernel's short name.
+    pub fn set_commands(&mut self, commands: BTreeMap<u32, String>) {
+        for (pid, command) in commands {
+            let process = self.processes.get_mut(&pid);
+            if let Some(description) = process.and_then(|p| p.description.as_mut()) {
+                description.command = command;
+            }
+        }
+    }
+
     /// What to ask a helper: every namespace once.
     pub fn refs(&self) -> Vec<NamespaceRef> {
         self.found
@@ -199,7 +229,7 @@ impl Scan {
             .iter()
             .map(|(key, found)| {
                 let relation = relations.get(key);
-                let (command, uid) = self.description(found.pid);
+                let Description { command, uid, .. } = self.description(found.pid);
                 NamespaceInfo {
                     kind: key.0.name().to_owned(),
                     inode: key.1,
@@ -215,7 +245,7 @@ impl Scan {
             .collect()
     }
 
-    fn description(&self, pid: u32) -> (String, u32) {
+    fn description(&self, pid: u32) -> Description {
         let process = self.processes.get(&pid);
         process
             .and_then(|process| process.description.clone())
@@ -223,9 +253,13 @@ impl Scan {
     }
 }
 
-/// Command line and user id.
-fn describe(process: &ProcDir) -> io::Result<(String, u32)> {
+fn describe(process: &ProcDir) -> io::Result<Description> {
     let status = parse_status(&process.read("status")?)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok((process.command()?, status.uid))
+    let stat = process.stat()?;
+    Ok(Description {
+        uid: status.uid,
+        start_time: stat.start_time,
+        command: format!("[{}]", stat.comm),
+    })
 }

@@ -1,6 +1,7 @@
 //! Against this machine's own namespaces and made-up ones.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};
 
@@ -10,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::procfs::ProcessId;
 
 /// A process in namespaces of its own (needs root), ended when it is dropped.
 struct Other(Child);
@@ -70,7 +72,10 @@ fn inodes_are_those_that_ls_prints() {
 #[test]
 fn the_list_names_containers_and_counts_processes() {
     let other = Other::start(&["--uts", "--net"]);
-    let scan = Scan::take().unwrap();
+    let mut scan = Scan::take().unwrap();
+    let described = |process: &ProcessId| process.pid == other.0.id();
+    assert_eq!(scan.described().iter().filter(|p| described(p)).count(), 1);
+    scan.set_commands(BTreeMap::from([(other.0.id(), "sleep 60".into())]));
     let inode = of_process(other.0.id()).unwrap()[&NamespaceKind::Net].inode;
     let relation = NamespaceRelation {
         kind: NamespaceKind::Net,
@@ -91,6 +96,12 @@ fn the_list_names_containers_and_counts_processes() {
     assert_eq!(
         (net.containers.as_slice(), net.owner_user_inode),
         (&["web".into()][..], Some(7))
+    );
+    // Nobody has told its command line.
+    let own = list.iter().find(|one| one.pid == 1 && one.kind == "pid");
+    assert!(
+        own.is_some_and(|one| one.command.starts_with('[')),
+        "{own:?}"
     );
     let mnt = list
         .iter()

@@ -12,7 +12,7 @@ pub use parse::{
     parse_io_stat, parse_limit, parse_net_dev, parse_pressure, parse_stat, parse_status,
 };
 pub(crate) use process::{ProcDir, pids};
-pub use process::{boot_id, start_time};
+pub use process::{ProcessId, boot_id, start_time};
 pub use stats::{cpu_percent, stats};
 pub use top::top;
 

@@ -7,11 +7,21 @@ use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::parse::{ProcessStat, parse_stat};
 
 /// The most bytes read of any file in `/proc` (a mount table may be long).
 const LIMIT: u64 = 16 * 1024 * 1024;
+
+/// A process, also when its PID has become another one's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Its PID.
+    pub pid: u32,
+    /// When it was started, clock ticks since boot (`/proc/PID/stat` field 22, proc(5)).
+    pub start_time: u64,
+}
 
 /// `/proc/PID` held open: everything read through it is of the same process, and `ESRCH` once
 /// that is gone, whoever has its PID by then.
@@ -66,20 +76,12 @@ impl ProcDir {
         }
     }
 
-    /// argv joined by spaces, at most 4 KiB of it; empty for kernel threads and zombies.
+    /// argv joined by spaces, at most 4 KiB of it; empty for kernel threads and zombies. Waits while
+    /// the process' memory map is locked, which the process can bring about and make last.
     pub(crate) fn command_line(&self) -> io::Result<String> {
         const SHOWN: u64 = 4096;
         let text = self.read_at_most("cmdline", SHOWN)?;
         Ok(text.trim_end_matches('\0').replace('\0', " "))
-    }
-
-    /// [`ProcDir::command_line`], or the kernel's short name in brackets.
-    pub(crate) fn command(&self) -> io::Result<String> {
-        let command = self.command_line()?;
-        if command.is_empty() {
-            return Ok(format!("[{}]", self.read("comm")?.trim_end()));
-        }
-        Ok(command)
     }
 }
 

@@ -72,11 +72,15 @@ fn without_cgroups_a_process_tree_is_measured() {
         std::thread::yield_now();
     }
     let processes = top(&BTreeMap::new(), std::process::id()).unwrap();
-    let sleep = processes
+    let (sleep, id) = processes
         .iter()
-        .find(|process| process.pid == child.id())
+        .find(|(process, _)| process.pid == child.id())
         .unwrap();
-    assert_eq!(sleep.command, "sleep 30");
+    assert_eq!(sleep.command, "[sleep]");
+    assert_eq!(
+        (id.pid, id.start_time),
+        (child.id(), start_time(child.id()).unwrap())
+    );
     assert_eq!((sleep.ppid, sleep.threads), (std::process::id(), 1));
     assert!(sleep.rss > 0);
     assert!(sleep.started_at.starts_with("20"), "{}", sleep.started_at);
@@ -192,7 +196,7 @@ fn processes_of_nested_cgroups_count() {
     let pids: Vec<u32> = top(&cgroups, me)
         .unwrap()
         .iter()
-        .map(|process| process.pid)
+        .map(|(process, _)| process.pid)
         .collect();
     child.kill().unwrap();
     child.wait().unwrap();

@@ -8,15 +8,19 @@ use lbctl::types::TopProcess;
 use rustix::time::ClockId;
 
 use super::parse::parse_status;
-use super::process::{ProcDir, pids, read_text};
+use super::process::{ProcDir, ProcessId, pids, read_text};
 use crate::time;
 
 /// The processes of the container whose PID 1 is `pid`, by PID: those in its cgroup (and below),
-/// without one those in its PID namespace, and where that is the host's, PID 1's descendants.
+/// without one those in its PID namespace, and where that is the host's, PID 1's descendants. Each with
+/// the kernel's short name in brackets instead of its command line.
 ///
 /// # Errors
 /// `ENOENT`/`ESRCH` when the container has ended.
-pub fn top(cgroups: &BTreeMap<String, String>, pid: u32) -> io::Result<Vec<TopProcess>> {
+pub fn top(
+    cgroups: &BTreeMap<String, String>,
+    pid: u32,
+) -> io::Result<Vec<(TopProcess, ProcessId)>> {
     let init = parse_status(&ProcDir::open(pid)?.read("status")?);
     // How many PID namespaces lie between ours and the container's.
     let level = init.map_or(0, |init| init.ns_pids.len().saturating_sub(1));
@@ -29,17 +33,13 @@ pub fn top(cgroups: &BTreeMap<String, String>, pid: u32) -> io::Result<Vec<TopPr
         .collect())
 }
 
-fn describe(pid: u32, level: usize, boot_ns: i64) -> io::Result<TopProcess> {
+fn describe(pid: u32, level: usize, boot_ns: i64) -> io::Result<(TopProcess, ProcessId)> {
     let process = ProcDir::open(pid)?;
     let stat = process.stat()?;
     let status = parse_status(&process.read("status")?)
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
     let started = i64::try_from(stat.start_time.saturating_mul(tick_ns())).unwrap_or(i64::MAX);
-    let command = match process.command_line()? {
-        empty if empty.is_empty() => format!("[{}]", stat.comm),
-        command => command,
-    };
-    Ok(TopProcess {
+    let process = TopProcess {
         pid,
         // A process outside the container's PID namespace has no PID there.
         container_pid: status.ns_pids.get(level).copied().unwrap_or(0),
@@ -51,8 +51,10 @@ fn describe(pid: u32, level: usize, boot_ns: i64) -> io::Result<TopProcess> {
         cpu_ms: (stat.utime.saturating_add(stat.stime)).saturating_mul(tick_ns()) / 1_000_000,
         rss: stat.rss_pages.saturating_mul(page_size()),
         started_at: time::rfc3339(boot_ns.saturating_add(started)),
-        command,
-    })
+        command: format!("[{}]", stat.comm),
+    };
+    let start_time = stat.start_time;
+    Ok((process, ProcessId { pid, start_time }))
 }
 
 /// Nanoseconds of one clock tick.

@@ -115,6 +115,7 @@ async fn load(engine: &Arc<Engine>) -> anyhow::Result<Vec<Arc<Handle>>> {
     engine
         .ids
         .settle()
+        .await
         .context("cannot read the registry of id ranges")?;
     Ok(handles)
 }

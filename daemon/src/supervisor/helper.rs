@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure, bounds};
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 
 use super::is_hang_up;
 use super::lanes::Lanes;
@@ -60,6 +60,14 @@ pub struct Incoming {
     shared: Arc<Shared>,
 }
 
+/// A request whose turn has come.
+#[derive(Debug)]
+pub struct Due<'a> {
+    helper: &'a Helper,
+    call: Call,
+    _turn: Option<SemaphorePermit<'a>>,
+}
+
 /// Who is told what happens in a container.
 pub trait Listener: Send + Sync + 'static {
     /// Something happened. Events come in the helper's order.
@@ -101,23 +109,23 @@ impl Helper {
         self.shared.gone.load(Ordering::Acquire)
     }
 
-    /// Sends a request when its turn has come, and waits for its answer, for a bounded time. A
-    /// helper answers one after the other: the time that others take is not counted against it.
-    ///
-    /// # Errors
-    /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
-    /// listener is told as a loss. What was asked for may have been done.
-    pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
-        self.call_within(call, self.shared.patience).await
+    /// Waits for a request's turn. A helper answers one after the other, so the time that others take
+    /// is not counted against any.
+    pub async fn due(&self, call: Call) -> Due<'_> {
+        let turn = self.shared.lanes.turn(&call).await;
+        Due {
+            helper: self,
+            call,
+            _turn: turn,
+        }
     }
 
-    /// [`Helper::call`] of what may take so much longer than other calls.
-    pub async fn slow_call(&self, call: Call, longer: Duration) -> Result<Answer, HelperError> {
-        self.call_within(call, self.shared.patience + longer).await
+    /// Sends a request when its turn has come, and waits for its answer: [`Due::call`].
+    pub async fn call(&self, call: Call) -> Result<Answer, HelperError> {
+        self.due(call).await.call().await
     }
 
     async fn call_within(&self, call: Call, patience: Duration) -> Result<Answer, HelperError> {
-        let _turn = self.shared.lanes.turn(&call).await;
         let seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
         let (tell, answer) = oneshot::channel();
         self.shared.pending().insert(seq, tell);
@@ -166,10 +174,7 @@ impl Helper {
 
     /// [`Helper::call`] for requests that are answered by [`Reply::Done`].
     pub async fn done(&self, call: Call) -> Result<Vec<OwnedFd>, HelperError> {
-        match self.call(call).await? {
-            (Reply::Done, fds) => Ok(fds),
-            _ => Err(HelperError::Protocol),
-        }
+        self.due(call).await.done().await
     }
 
     /// [`Helper::done`] for requests that hand over one descriptor. One that does not come had no
@@ -180,6 +185,31 @@ impl Helper {
             .into_iter()
             .next()
             .ok_or_else(|| HelperError::Io(rustix::io::Errno::MFILE.into()))
+    }
+}
+
+impl Due<'_> {
+    /// Sends the request, and waits for its answer for a bounded time.
+    ///
+    /// # Errors
+    /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
+    /// listener is told as a loss. What was asked for may have been done.
+    pub async fn call(self) -> Result<Answer, HelperError> {
+        self.slow_call(Duration::ZERO).await
+    }
+
+    /// [`Due::call`] of what may take so much longer than other calls.
+    pub async fn slow_call(self, longer: Duration) -> Result<Answer, HelperError> {
+        let patience = self.helper.shared.patience + longer;
+        self.helper.call_within(self.call, patience).await
+    }
+
+    /// [`Due::call`] for requests that are answered by [`Reply::Done`].
+    pub async fn done(self) -> Result<Vec<OwnedFd>, HelperError> {
+        match self.call().await? {
+            (Reply::Done, fds) => Ok(fds),
+            _ => Err(HelperError::Protocol),
+        }
     }
 }
 

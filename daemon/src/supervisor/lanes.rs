@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Execs under way: the helper has many at once on their way to their programs.
-const EXECS: usize = 32;
+pub const EXECS: usize = 32;
 
 /// The ways to a helper.
 #[derive(Debug)]

@@ -21,7 +21,8 @@ use littlebox_helper::protocol::{
     NamespaceRelation, Reply, Request, RootfsPlan, StepFailure, Target, bounds,
 };
 
-pub use helper::{Helper, HelperError, Incoming, Listener};
+pub use helper::{Due, Helper, HelperError, Incoming, Listener};
+pub use lanes::EXECS as EXECS_UNDER_WAY;
 pub use seqpacket::SeqPacket;
 pub use zygote::{HelperBinary, Zygote};
 

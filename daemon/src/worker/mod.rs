@@ -23,6 +23,7 @@
 //! - this module: the asynchronous side, which starts, asks, kills and reaps workers.
 //! - `serve`: the synchronous side, what a worker does.
 
+mod missing;
 mod probe;
 mod protocol;
 mod serve;
@@ -58,6 +59,13 @@ pub enum WorkerError {
     /// It ended, or could not be started or asked.
     #[error("a worker process failed: {0}")]
     Lost(io::Error),
+}
+
+impl WorkerError {
+    /// It has answered another question.
+    fn unexpected(answer: &Answer) -> Self {
+        Self::Lost(io::Error::other(format!("unexpected answer {answer:?}")))
+    }
 }
 
 impl From<io::Error> for WorkerError {

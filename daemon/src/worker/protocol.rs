@@ -7,6 +7,7 @@ use lbctl::types::FileStat;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, IdView};
+use crate::procfs::ProcessId;
 
 /// What a worker is to do. Descriptors behind those that a request names are only kept until it is
 /// done.
@@ -50,6 +51,12 @@ pub enum Request {
     },
     /// Look at paths of the host. Answered with [`Answer::Done`], whatever is found.
     Probe(Vec<Probe>),
+    /// Say whether there is no such file. Answered with [`Answer::IsMissing`], which is true only when
+    /// that is known.
+    IsMissing(PathBuf),
+    /// Say with which arguments processes were executed. Answered with one [`Answer::CommandLine`] for
+    /// each, in this order, and with [`Answer::Done`].
+    CommandLines(Vec<ProcessId>),
 }
 
 /// A path of the host, and how far it is looked at.
@@ -81,6 +88,11 @@ pub enum Answer {
     Done,
     /// What lies at a path.
     Stat(FileStat),
+    /// Whether it is known that there is no such file.
+    IsMissing(bool),
+    /// The arguments of a process, joined by spaces; empty for a kernel thread, and for a process that
+    /// has ended.
+    CommandLine(String),
     /// It could not be done.
     Failed(FileError),
 }

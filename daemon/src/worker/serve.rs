@@ -14,6 +14,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use super::probe;
 use super::protocol::{Answer, Request};
 use crate::files::{self, Bounds, FileError};
+use crate::procfs::{ProcDir, ProcessId};
 
 /// The argument that makes a worker of the daemon's program. No user gives it.
 pub const ARGUMENT: &str = "worker";
@@ -110,6 +111,15 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileErr
             paths.iter().for_each(probe::look);
             Ok(Answer::Done)
         }
+        Request::IsMissing(file) => Ok(Answer::IsMissing(matches!(file.try_exists(), Ok(false)))),
+        Request::CommandLines(processes) => {
+            for process in &processes {
+                say(&Answer::CommandLine(
+                    command_line(process).unwrap_or_default(),
+                ));
+            }
+            Ok(Answer::Done)
+        }
     }
 }
 
@@ -135,6 +145,14 @@ impl Read for Input {
             say(&Answer::Ready);
         }
         self.pipe.read(buffer)
+    }
+}
+
+fn command_line(process: &ProcessId) -> io::Result<String> {
+    let directory = ProcDir::open(process.pid)?;
+    match directory.stat()?.start_time == process.start_time {
+        true => directory.command_line(),
+        false => Ok(String::new()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use littlebox_tests::dead_mount::DeadMount;
+use littlebox_tests::dead_mount::{DeadMount, SharedDirectory};
 use littlebox_tests::prelude::*;
 
 /// Clients that ask for something and go away.
@@ -128,6 +128,42 @@ fn input_that_no_program_reads_takes_no_threads() {
 }
 
 #[test]
+fn an_exec_that_waits_for_its_turn_is_not_there_yet_and_gives_up_in_time() {
+    let t = Bed::builder().config("start_timeout_s = 3").build();
+    let shared = SharedDirectory::new(t.dirs.base_path.join("shared"));
+    let mounts = json!([{
+        "type": "bind", "source": shared.path, "destination": "/m", "propagation": "rslave",
+    }]);
+    let c = id(&t.sleeper_with(json!({ "mounts": mounts })));
+    let dead = DeadMount::new(shared.path.join("dead"));
+    let exec = json!({"command": ["/m/dead/program"]});
+    let path = format!("/v1/containers/{c}/execs");
+    let most = std::thread::scope(|scope| {
+        let asked: Vec<_> = (0..80)
+            .map(|_| scope.spawn(|| t.post_json(&path, &exec)))
+            .collect();
+        let mut most = 0;
+        while asked.iter().any(|asked| !asked.is_finished()) {
+            let execs = t.inspect(&c).execs.into_iter();
+            let starts = |e: &ExecId| t.get(&format!("/v1/execs/{e}")).text().contains("starting");
+            most = most.max(execs.filter(starts).count());
+        }
+        let answers: Vec<_> = asked.into_iter().map(|a| a.join().unwrap()).collect();
+        let of = |status: u16| answers.iter().filter(|a| a.status() == status).count();
+        assert_eq!(of(422) + of(503), 80, "{answers:?}");
+        // Two rounds of 32 fit in: one that begins at once, and one behind it.
+        assert!(of(503) >= 16, "{}", of(503));
+        let busy = answers.into_iter().find(|a| a.status() == 503);
+        busy.unwrap().problem(503, "resources_exhausted");
+        most
+    });
+    assert!((1..=32).contains(&most), "{most}");
+    assert_eq!(t.exec(&c, &["echo", "on"]), "on\n");
+    drop((dead, shared));
+    t.finish();
+}
+
+#[test]
 fn a_signal_to_all_of_a_container_that_ends_is_no_fault() {
     let t = Bed::new();
     for _ in 0..40 {
@@ -150,7 +186,7 @@ fn a_signal_to_all_of_a_container_that_ends_is_no_fault() {
 fn a_neighbour_on_a_dead_server_holds_no_daemon_up() {
     let dirs = tempfile::tempdir().unwrap();
     let registry = dirs.path().join("ids");
-    let dead = DeadMount::new(dirs.path().join("dead"));
+    let dead = DeadMount::unkillable(dirs.path().join("dead"));
     let state = dead.path.join("state");
     let link = |name: &Path| std::os::unix::fs::symlink(&state, registry.join(name)).unwrap();
     std::fs::create_dir_all(registry.join("daemons")).unwrap();
@@ -170,11 +206,16 @@ fn a_neighbour_on_a_dead_server_holds_no_daemon_up() {
     // Whoever does not answer is not known to be gone.
     t.post_json("/v1/containers", &sleeper_config())
         .problem(503, "resources_exhausted");
+    assert!(dead.taken() > 0, "it was looked for");
     t.kill9();
     t.start_again();
     assert_eq!(t.exec(&c, &["echo", "on"]), "on\n");
     drop(dead);
-    // Now it is.
-    let _more = t.create(&sleeper_config());
+    // Now it is, once whoever has looked is back.
+    proc::until("the range of a daemon that is gone is free", || {
+        let answer = t.post_json("/v1/containers", &sleeper_config());
+        assert!(matches!(answer.status(), 201 | 503), "{answer:?}");
+        answer.status() == 201
+    });
     t.finish();
 }

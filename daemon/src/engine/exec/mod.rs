@@ -18,7 +18,7 @@ use super::{Engine, EngineError, ExecHandle, Handle};
 use crate::faults;
 use crate::spec::{self, ConfigError};
 use crate::store::{StoreError, Write};
-use crate::supervisor::{Helper, HelperError, StartError};
+use crate::supervisor::{Due, EXECS_UNDER_WAY, Helper, HelperError, StartError};
 use crate::time::now_ns;
 use changes::Recorded;
 
@@ -75,14 +75,14 @@ impl Engine {
     ) -> Result<Arc<ExecHandle>, EngineError> {
         let (run, helper) = runnable(handle)?;
         let plan = self.exec_plan(id, handle, &config).await?;
+        // Before anybody can know of it: what it were asked meanwhile, the helper could not answer.
+        let due = self.exec_due(&helper, plan).await?;
         let exec = ExecHandle::new(id, handle.clone(), new_record(handle, &config));
         handle.live().begin_exec(run, &exec)?;
         self.insert_exec(&exec);
         faults::point("exec.before");
         self.change_exec(&exec, |_| Some(Vec::new()), writes);
-        let call = Call::Exec(Box::new(plan));
-        let limit = self.supervisor.start_limit();
-        let answer = helper.slow_call(call, limit).await;
+        let answer = due.slow_call(self.supervisor.start_limit()).await;
         faults::point("exec.after");
         let started = self.exec_answered(&exec, answer).await;
         self.drop_old_execs(handle);
@@ -91,6 +91,20 @@ impl Engine {
             tokio::spawn(input::feed(helper, exec.clone(), input));
         }
         Ok(exec)
+    }
+
+    /// Waits until an exec may be under way.
+    async fn exec_due<'a>(
+        &self,
+        helper: &'a Helper,
+        plan: ExecPlan,
+    ) -> Result<Due<'a>, EngineError> {
+        let due = helper.due(Call::Exec(Box::new(plan)));
+        let due = tokio::time::timeout(self.supervisor.start_limit(), due).await;
+        due.map_err(|_elapsed| EngineError::Busy {
+            limit: EXECS_UNDER_WAY,
+            what: "starts of processes in this container",
+        })
     }
 
     async fn exec_answered(

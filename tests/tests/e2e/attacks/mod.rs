@@ -19,6 +19,7 @@ mod archives;
 mod descriptors;
 mod engine;
 mod mounts;
+mod processes;
 mod rights;
 mod users;
 
