@@ -293,9 +293,9 @@ static int owner(const char *path) {
 static int hold_terminal(const char *path) {
     int file = open(path, O_RDONLY);
     char *memory = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+    signal(SIGHUP, SIG_IGN);
     if (file < 0 || memory == MAP_FAILED || ioctl(0, TIOCNOTTY))
         return told(-1);
-    signal(SIGHUP, SIG_IGN);
     if (!fork())
         _exit(write(1, memory, 1) != 1);
     sleep(1);
