@@ -66,6 +66,9 @@ stage generated-client as_root tests/generated_client/run.sh
 stage schemathesis as_root tests/schemathesis/run.sh
 stage rust rust_tests
 stage inject as_root env RUST_BACKTRACE=0 target/ci/littlebox-inject campaign --sample "${LITTLEBOX_INJECT_POINTS:-250}"
+# Of all points few are theirs.
+stage inject-workers as_root env RUST_BACKTRACE=0 target/ci/littlebox-inject campaign \
+  --role worker --sample "${LITTLEBOX_INJECT_WORKER_POINTS:-60}" copy-in copy-out stat changes
 
 printf '\n=== totals\n'
 printf '%s\n' "${report[@]}"

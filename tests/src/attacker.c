@@ -377,6 +377,20 @@ static int lock_maps(const char *directory, long processes) {
     return 0;
 }
 
+/* Leaves a child that is stuck in a write to the terminal: from memory on a file that cannot be read.
+   The terminal is given up first: the end of its session would wait for the same. */
+static int hold_terminal(const char *path) {
+    int file = open(path, O_RDONLY);
+    char *memory = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+    signal(SIGHUP, SIG_IGN);
+    if (file < 0 || memory == MAP_FAILED || ioctl(0, TIOCNOTTY))
+        return told(-1);
+    if (!fork())
+        _exit(write(1, memory, 1) != 1);
+    sleep(1);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     signal(SIGTERM, end);
     if (argc == 2 && !strcmp(argv[1], "fds"))
@@ -397,6 +411,8 @@ int main(int argc, char **argv) {
         return fill(argv[2], atol(argv[3]));
     if (argc == 3 && !strcmp(argv[1], "hunt"))
         return hunt(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "hold-terminal"))
+        return hold_terminal(argv[2]);
     if (argc == 3 && !strcmp(argv[1], "hoard"))
         return hoard(strtoul(argv[2], 0, 10));
     if (argc == 4 && !strcmp(argv[1], "need"))

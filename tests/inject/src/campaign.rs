@@ -22,6 +22,8 @@ pub struct Selection {
     pub operations: Vec<String>,
     /// This point alone.
     pub point: Option<Point>,
+    /// Points of these kinds of processes alone; empty: of all.
+    pub roles: Vec<Role>,
     /// At most so many points, spread over all; `None`: all.
     pub sample: Option<usize>,
     /// Another seed is another sample.
@@ -57,7 +59,16 @@ pub fn run(selection: &Selection) -> anyhow::Result<Totals> {
     anyhow::ensure!(!operations.is_empty(), "no operation is called so");
     let jobs = match selection.point {
         Some(point) => operations.iter().map(|o| (*o, point)).collect(),
-        None => sampled(discover(&operations)?, selection),
+        None => {
+            let mut jobs = discover(&operations)?;
+            let roles = &selection.roles;
+            jobs.retain(|(_, point)| roles.is_empty() || roles.contains(&point.role));
+            anyhow::ensure!(
+                !jobs.is_empty(),
+                "these processes make no call that is noticed"
+            );
+            sampled(jobs, selection)
+        }
     };
     println!("inject: {} points, seed {}", jobs.len(), selection.seed);
     carry_out(jobs, selection.jobs.max(1))

@@ -1,5 +1,5 @@
-//! Fault injection by system call: one call of the daemon, the zygote, a helper or its child fails,
-//! or its process is killed there, at every point of every operation. See `docs/testing.md`.
+//! Fault injection by system call: one call of the daemon, the zygote, a helper, its child or a worker
+//! fails, or its process is killed there, at every point of every operation. See `docs/testing.md`.
 
 mod campaign;
 mod filter;
@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 use campaign::Selection;
 use point::Point;
+use role::Role;
 
 #[derive(Debug, Parser)]
 #[command(about = "Make single system calls of littlebox fail, and see what comes of it")]
@@ -35,6 +36,9 @@ enum Command {
         /// Try this point alone: ROLE/CALL/NTH/EFFECT, as in helper/openat/3/EMFILE
         #[arg(long)]
         point: Option<Point>,
+        /// Try the points of these processes alone: daemon, zygote, helper, child, worker (default: all)
+        #[arg(long, value_parser = role_of_name)]
+        role: Vec<Role>,
         /// Try at most this many points, spread over all
         #[arg(long)]
         sample: Option<usize>,
@@ -55,6 +59,10 @@ enum Command {
     },
 }
 
+fn role_of_name(name: &str) -> Result<Role, String> {
+    Role::of_name(name).ok_or_else(|| format!("unknown role {name}"))
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Under { injector, command } => {
@@ -64,6 +72,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Campaign {
             operations,
             point,
+            role,
             sample,
             seed,
             jobs,
@@ -71,6 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
             let totals = campaign::run(&Selection {
                 operations,
                 point,
+                roles: role,
                 sample,
                 seed,
                 jobs,

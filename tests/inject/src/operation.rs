@@ -141,13 +141,23 @@ pub const ALL: &[Operation] = &[
         name: "copy-out",
         prepare: running,
         act: Act::Request(|c| get(&format!("/v1/containers/{c}/files?path=/etc"))),
-        holds: |_, _, _| Ok(()),
+        holds: |_, _, answer| is_whole(answer),
+    },
+    Operation {
+        name: "stat",
+        prepare: running,
+        act: Act::Request(|c| get(&format!("/v1/containers/{c}/files?path=/etc&stat=true"))),
+        holds: |_, _, answer| said(answer, "\"directory\""),
     },
     Operation {
         name: "changes",
-        prepare: running,
+        prepare: |t| {
+            let c = running(t);
+            t.exec(&c, &["touch", "/etc/new"]);
+            c
+        },
         act: Act::Request(|c| get(&format!("/v1/containers/{c}/changes"))),
-        holds: |_, _, _| Ok(()),
+        holds: |_, _, answer| said(answer, "/etc/new"),
     },
     Operation {
         name: "logs",
@@ -271,6 +281,16 @@ fn said(answer: &Response, wanted: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("no {wanted:?} in {}", answer.text()))
+}
+
+/// An archive that is taken for a whole one ends as one does (tar(5)).
+fn is_whole(answer: &Response) -> Result<(), String> {
+    let archive = &answer.body;
+    let ends = archive.len() >= 1024 && archive.ends_with(&[0; 1024]);
+    ends.then_some(()).ok_or(format!(
+        "an archive of {} bytes without an end",
+        archive.len()
+    ))
 }
 
 fn has_limit(t: &Bed, c: &str) -> Result<(), String> {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::path::PathBuf;
 
 use littlebox_tests::proc;
 
@@ -16,6 +17,8 @@ pub enum Role {
     Helper,
     /// A process of a helper's on its way into a container.
     Child,
+    /// A process of the daemon's that enters file systems in its stead.
+    Worker,
     /// Everything else: programs of containers.
     Program,
 }
@@ -28,13 +31,20 @@ impl Role {
             Role::Zygote => "zygote",
             Role::Helper => "helper",
             Role::Child => "child",
+            Role::Worker => "worker",
             Role::Program => "program",
         }
     }
 
     /// The role of that name.
     pub fn of_name(name: &str) -> Option<Role> {
-        let all = [Role::Daemon, Role::Zygote, Role::Helper, Role::Child];
+        let all = [
+            Role::Daemon,
+            Role::Zygote,
+            Role::Helper,
+            Role::Child,
+            Role::Worker,
+        ];
         all.into_iter().find(|role| role.name() == name)
     }
 }
@@ -80,15 +90,25 @@ impl Roles {
                 Role::Program
             }
             Some(role) => *role,
+            // A child of the daemon's, which is about to execute what it is for.
+            None if self.has_daemons_program(process) && !is_worker(process) => Role::Program,
             None => {
-                let role = self.role_by_parent(process);
+                let role = self.role_by_program(process);
                 self.of_process.insert(process, role);
                 role
             }
         }
     }
 
-    fn role_by_parent(&mut self, process: u32) -> Role {
+    fn has_daemons_program(&self, process: u32) -> bool {
+        let program = program_of(process);
+        program.is_some() && program == program_of(self.daemon)
+    }
+
+    fn role_by_program(&mut self, process: u32) -> Role {
+        if self.has_daemons_program(process) {
+            return Role::Worker;
+        }
         if !is_helper_program(process) {
             return Role::Program;
         }
@@ -99,7 +119,7 @@ impl Roles {
         match self.of_process.get(&parent) {
             Some(Role::Helper | Role::Child) => Role::Child,
             // A zygote that was killed leaves its helpers to another parent.
-            Some(Role::Daemon | Role::Zygote | Role::Program) | None => {
+            Some(Role::Daemon | Role::Zygote | Role::Worker | Role::Program) | None => {
                 if self.is_helper(parent) {
                     Role::Child
                 } else {
@@ -125,6 +145,52 @@ fn process_of(thread: u32) -> u32 {
 }
 
 fn is_helper_program(process: u32) -> bool {
-    fs::read_link(format!("/proc/{process}/exe"))
-        .is_ok_and(|exe| exe.to_string_lossy().contains("littlebox-helper"))
+    program_of(process).is_some_and(|exe| exe.to_string_lossy().contains("littlebox-helper"))
+}
+
+/// Whether it was executed as `littleboxd worker`.
+fn is_worker(process: u32) -> bool {
+    let line = fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0)
+        .skip(1)
+        .eq([&b"worker"[..], b""])
+}
+
+fn program_of(process: u32) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/{process}/exe")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+
+    use super::*;
+
+    /// busybox stands for the daemon's program.
+    fn shell(dir: &Path, arguments: &[&str]) -> Child {
+        let mut command = Command::new("busybox");
+        command.arg0("sh").args(arguments).current_dir(dir);
+        let process = command.stdin(Stdio::piped()).spawn();
+        process.expect("busybox is installed")
+    }
+
+    #[test]
+    fn a_worker_is_told_from_a_process_that_is_about_to_be_one() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("worker"), "read line").unwrap();
+        let mut daemon = shell(dir.path(), &["-c", "read line"]);
+        let mut forked = shell(dir.path(), &["-c", "read line"]);
+        let mut worker = shell(dir.path(), &["worker"]);
+        let mut roles = Roles::new(daemon.id());
+        assert_eq!(roles.of(daemon.id()).1, Role::Daemon);
+        assert_eq!(roles.of(forked.id()).1, Role::Program);
+        assert_eq!(roles.of(worker.id()).1, Role::Worker);
+        assert_eq!(roles.of(std::process::id()).1, Role::Program);
+        for process in [&mut daemon, &mut forked, &mut worker] {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! File systems whose servers take a request and never answer: whoever asked cannot even be killed.
 //! The daemon must not be the one who asks, and must remain killable and replaceable.
 
+use littlebox_tests::attacker;
 use littlebox_tests::dead_mount::{DeadMount, SharedDirectory};
 use littlebox_tests::prelude::*;
 use littlebox_tests::proc::eventually_within;
@@ -256,4 +257,24 @@ fn workers(t: &Bed) -> usize {
 
 fn read_to_end(mut stream: impl std::io::Read) -> std::io::Result<usize> {
     stream.read_to_end(&mut Vec::new())
+}
+
+#[test]
+fn a_terminal_that_cannot_be_hung_up_holds_its_helper_up_for_nobody() {
+    let t = hasty();
+    let shared = SharedDirectory::new(t.dirs.base_path.join("shared"));
+    let mounts = json!([
+        {"type": "bind", "source": shared.path, "destination": "/m", "propagation": "rslave"},
+        attacker::mount(),
+    ]);
+    let container = id(&t.sleeper_with(json!({ "mounts": mounts })));
+    let dead = DeadMount::with_files(shared.path.join("dead"));
+    let command = ["/attacker", "hold-terminal", "/m/dead/file"];
+    let holds = json!({"command": command, "terminal": true});
+    let exec = t.exec_with(&container, &holds);
+    assert_eq!(exec_code(&exec), Some(0), "{exec:?}");
+    assert_eq!(dead.taken(), 1, "a process of it is stuck");
+    assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
+    drop(dead);
+    t.remove(&container);
 }

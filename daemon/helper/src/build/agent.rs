@@ -33,6 +33,7 @@ use rustix::net::{
 };
 use serde_json::json;
 
+use super::deadline::Deadline;
 use super::detached::Status;
 use super::report::Report;
 use crate::fault::{Fault, OrFault};
@@ -126,10 +127,11 @@ impl<'a> Agent<'a> {
         })
     }
 
-    /// Connects for so many filters; on the host.
-    pub fn connect(&mut self, filters: usize, limit: Option<Duration>) -> Result<(), Fault> {
+    /// Connects for so many filters, all of them before the deadline; on the host.
+    pub fn connect(&mut self, filters: usize, deadline: Deadline) -> Result<(), Fault> {
         for _ in 0..filters {
-            self.connections.push(connect(&self.listener.path, limit)?);
+            let connection = connect(&self.listener.path, deadline.left())?;
+            self.connections.push(connection);
         }
         Ok(())
     }
@@ -310,5 +312,45 @@ impl Handover {
         }
         // The listener is closed by execve(2), or with this process: close(2) may be the agent's.
         std::mem::forget(self);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::{bind, listen};
+
+    use super::*;
+
+    #[test]
+    fn the_limit_is_for_all_connections_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent");
+        let (family, kind) = (AddressFamily::UNIX, SocketType::STREAM);
+        let agent = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+        bind(&agent, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+        // One may wait to be accepted.
+        listen(&agent, 0).unwrap();
+        let _waiting = connect(&path, None).unwrap();
+        let limit = Duration::from_millis(800);
+        let accepts = std::thread::spawn(move || {
+            std::thread::sleep(limit * 3 / 4);
+            let accepted = rustix::net::accept(&agent).unwrap();
+            std::thread::sleep(limit * 2);
+            drop((agent, accepted));
+        });
+        let plan = ListenerPlan {
+            path,
+            metadata: None,
+            calls: Vec::new(),
+            others: false,
+            state: serde_json::Map::new(),
+        };
+        let begun = Instant::now();
+        let mut agent = Agent::new(&plan, Status::Creating, None).unwrap();
+        let fault = agent.connect(2, Deadline::after(limit)).unwrap_err();
+        assert!(fault.is(Errno::TIMEDOUT), "{fault:?}");
+        assert_eq!(agent.connections.len(), 1);
+        assert!(begun.elapsed() < limit * 3 / 2, "{:?}", begun.elapsed());
+        accepts.join().unwrap();
     }
 }

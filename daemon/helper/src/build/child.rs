@@ -13,6 +13,7 @@ use rustix::thread::ThreadNameSpaceType;
 
 use super::agent::Agent;
 use super::clocks;
+use super::deadline::Deadline;
 use super::detached::{Start, Status};
 use super::exec::Running;
 use super::mounts::{self, Context, Source};
@@ -352,7 +353,7 @@ impl Exec<'_> {
             // Here its path is the host's, and nobody else waits for it.
             let subject = Some("agent".to_owned());
             steps.run_on(Step::Seccomp, subject, |_| {
-                agent.connect(tie.filters(), None)
+                agent.connect(tie.filters(), Deadline::after_ms(None))
             })?;
         }
         if let Some(score) = process.oom_score_adj {

@@ -132,12 +132,17 @@ impl Tie<'_> {
         }
     }
 
+    /// The hooks that run in the container just before its program.
+    pub fn start_hooks(&self) -> &[HookPlan] {
+        match self {
+            Tie::DiesWithHelper | Tie::Reaped => &[],
+            Tie::None { hooks, .. } => hooks,
+        }
+    }
+
     /// How many filters are loaded: each of its `startContainer` hooks has one, and the program.
     pub fn filters(&self) -> usize {
-        match self {
-            Tie::DiesWithHelper | Tie::Reaped => 1,
-            Tie::None { hooks, .. } => hooks.len() + 1,
-        }
+        self.start_hooks().len() + 1
     }
 
     /// How many descriptors from 3 on are the program's.

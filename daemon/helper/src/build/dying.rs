@@ -2,9 +2,9 @@
 //!
 //! A process in an uninterruptible wait (a dead NFS server, a FUSE file system that does not
 //! answer) or in a frozen v1 cgroup dies when its kernel lets it. Nothing waits for that longer than
-//! [`bounds::REAP`]: the supervisor's loop reaps it whenever it comes.
+//! [`bounds::REAP`], and a supervisor hardly at all: its loop reaps the process whenever that comes.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,20 @@ use crate::protocol::bounds;
 thread_local! {
     /// Only the thread that made a child waits for it, and a helper has one.
     static DYING: RefCell<Vec<Dying>> = const { RefCell::new(Vec::new()) };
+    static PATIENCE: Cell<Duration> = const { Cell::new(bounds::REAP) };
+}
+
+/// How long a loop waits for a process that is about to end: nearly all have ended by then.
+const PATIENCE_OF_LOOP: Duration = Duration::from_millis(20);
+
+/// From now on a loop reaps what is given by [`take`].
+pub fn leave_to_loop() {
+    PATIENCE.set(PATIENCE_OF_LOOP);
+}
+
+/// As long as is waited for a process that is about to end.
+pub fn patience() -> Duration {
+    PATIENCE.get()
 }
 
 /// A child that was killed.
@@ -56,7 +70,7 @@ impl Dying {
 
 /// Reaps a child that was killed or is about to end, now or later.
 pub fn bury(child: Child) {
-    if !ends_within(child.pidfd(), bounds::REAP) || !reap(child.pidfd()) {
+    if !ends_within(child.pidfd(), patience()) || !reap(child.pidfd()) {
         bury_later(child);
     }
 }
@@ -109,5 +123,35 @@ pub fn reap(pidfd: BorrowedFd<'_>) -> bool {
         Ok(ended) => ended.is_some(),
         // ECHILD: somebody has reaped it, or it is not ours.
         Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Instant;
+
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+    use super::*;
+
+    #[test]
+    fn a_loop_does_not_wait_for_children_that_do_not_die() {
+        leave_to_loop();
+        let mut living = Vec::new();
+        let begun = Instant::now();
+        for _ in 0..8 {
+            let child = Command::new("sleep").arg("100").spawn().unwrap();
+            let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+            let pid = child.id();
+            bury(Child { pid, pidfd });
+            living.push(child);
+        }
+        assert!(begun.elapsed() < bounds::REAP);
+        assert_eq!(take().len(), living.len());
+        for mut child in living {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
     }
 }

@@ -7,7 +7,6 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 use super::{dying, view};
 use crate::cgroup::Cgroup;
-use crate::protocol::bounds;
 use crate::sys;
 
 /// A cgroup that is ended and removed with everything in it.
@@ -93,7 +92,7 @@ impl Child {
     /// How it ended, in words; waits a little for the end and leaves the reaping to
     /// [`Child::or_end`].
     pub fn how_it_ended(&self) -> String {
-        dying::ends_within(self.pidfd(), bounds::REAP);
+        dying::ends_within(self.pidfd(), dying::patience());
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         let status = retry_on_intr(|| waitid(WaitId::PidFd(self.pidfd()), options));
         let status = status.ok().flatten();

@@ -13,7 +13,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::agent::Agent;
+use super::agent::{Agent, Handover};
 use super::seccomp;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{HookPlan, ProcessPlan, bounds};
@@ -61,7 +61,9 @@ pub fn run_in_container(
                 let tell = |fault: Fault| {
                     let _ = writeln!(std::io::stderr(), "{}", fault.sentence());
                 };
-                let loaded = seccomp::load(&process, introduction.take().map(|i| (i, tell)));
+                let handover = introduction.take().map(|i| Handover::begin(i, tell));
+                let handover = handover.transpose();
+                let loaded = handover.and_then(|handover| seccomp::load(&process, handover));
                 loaded.map_err(|fault| std::io::Error::from_raw_os_error(fault.errno))
             });
         })

@@ -34,6 +34,7 @@ mod keyring;
 mod labels;
 mod limits;
 mod masks;
+mod master;
 mod mounts;
 pub mod namespaces;
 mod overlay;
@@ -84,9 +85,10 @@ use watch::Watch;
 pub(crate) use steps::Warnings;
 
 pub use detached::{Detached, Status};
-pub(crate) use dying::{Dying, bury_later, ends_within, reap, take as take_dying};
+pub(crate) use dying::{Dying, bury_later, ends_within, leave_to_loop, reap, take as take_dying};
 pub use exec::{ExecBuilt, PendingExec, Running, begin as begin_exec, exec, exec_detached};
 pub(crate) use guard::Child;
+pub use master::Master;
 pub use namespaces::Membership;
 pub(crate) use view::{children, parent};
 pub use view::{container_hostname, container_root, start_time};
@@ -125,7 +127,7 @@ pub enum Stdio {
     /// A pseudo terminal of the container's own devpts.
     Terminal {
         /// The master.
-        master: OwnedFd,
+        master: Master,
     },
 }
 
@@ -256,16 +258,13 @@ fn connect_agent<'p>(
     let Some(listener) = filter.and_then(|filter| filter.listener.as_ref()) else {
         return Ok(None);
     };
-    steps.run_on(Step::Checks, Some("seccomp agent".to_owned()), |_| {
-        let connected = || {
-            let mut agent = Agent::new(listener, Status::Creating, None)?;
-            if !start.is_gated() {
-                let filters = start.tie_of_container(&plan.hooks).filters();
-                agent.connect(filters, deadline.left())?;
-            }
-            Ok(Some(agent))
-        };
-        connected().map_err(|fault: Fault| fault.of_step(Step::Seccomp))
+    steps.run_on(Step::Seccomp, Some("agent".to_owned()), |_| {
+        let mut agent = Agent::new(listener, Status::Creating, None)?;
+        if !start.is_gated() {
+            let filters = start.tie_of_container(&plan.hooks).filters();
+            agent.connect(filters, deadline)?;
+        }
+        Ok::<_, Fault>(Some(agent))
     })
 }
 
@@ -468,7 +467,7 @@ fn exec_timing(steps: &Steps) -> StepTiming {
     }
 }
 
-fn choose_stdio(pipes: Option<Stdio>, terminal: Option<OwnedFd>) -> Option<Stdio> {
+fn choose_stdio(pipes: Option<Stdio>, terminal: Option<Master>) -> Option<Stdio> {
     pipes.or(terminal.map(|master| Stdio::Terminal { master }))
 }
 

@@ -13,7 +13,7 @@ use rustix::process::{
 };
 use rustix::thread::CapabilitySet;
 
-use super::agent::{Agent, Introduction};
+use super::agent::{Agent, Handover, Introduction};
 use super::detached::{Detached, Status, Tie};
 use super::execute::{self, Execution};
 use super::identity;
@@ -54,6 +54,33 @@ pub enum LastFork {
     PidNamespace,
 }
 
+/// When the program gets its CPU scheduler.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheduled {
+    /// There is none to set.
+    Never,
+    /// While this process has every capability.
+    Now,
+    /// When the child is there that becomes the program: it need not have its parent's scheduler.
+    AfterFork,
+    /// When this process has forked for the last time and has its last thread.
+    Last,
+}
+
+impl Scheduled {
+    /// Whether CAP_SYS_NICE is kept for it.
+    fn is_later(self) -> bool {
+        matches!(self, Scheduled::AfterFork | Scheduled::Last)
+    }
+}
+
+/// What [`Program::execute`] needs to know of what was done before.
+struct Last {
+    /// The user's home directory.
+    home: Option<String>,
+    scheduled: Scheduled,
+}
+
 impl Program<'_> {
     /// Becomes the program. Returns only on failure.
     pub fn start(mut self, steps: &mut Steps, report: &Report) -> Result<Infallible, StepFailure> {
@@ -64,14 +91,12 @@ impl Program<'_> {
         steps.run(Step::Session, |_| {
             self.new_session(self.fork == LastFork::None)
         })?;
-        let scheduled = scheduling::is_asked(&process.scheduling);
-        steps.run_if(scheduled, Step::Scheduling, |_| {
+        let asked = scheduling::is_asked(&process.scheduling);
+        steps.run_if(asked, Step::Scheduling, |_| {
             scheduling::set(&process.scheduling)
         })?;
-        // Of the program alone: where that is a child, it gets its scheduler when it is there.
-        let scheduled_later = self.is_scheduled_later();
-        let now = process.scheduling.scheduler.is_some() && !scheduled_later;
-        steps.run_if(now, Step::Scheduling, |_| {
+        let scheduled = self.scheduled(agent.is_some());
+        steps.run_if(scheduled == Scheduled::Now, Step::Scheduling, |_| {
             scheduling::set_scheduler(&process.scheduling)
         })?;
         // Root of the container may enter what the program's user may not, and the other way round (a
@@ -101,7 +126,7 @@ impl Program<'_> {
             if seccomp::needs_privilege(process) {
                 besides |= CapabilitySet::SYS_ADMIN;
             }
-            if scheduled_later {
+            if scheduled.is_later() {
                 besides |= CapabilitySet::SYS_NICE;
             }
             identity::restrict(&process.capabilities, besides, warnings)
@@ -112,35 +137,50 @@ impl Program<'_> {
         steps.run_if(false, Step::Seccomp, |_| Ok::<_, Fault>(()))?;
         match self.fork {
             LastFork::None => {}
-            LastFork::Init => self.split_off_init(steps)?,
+            LastFork::Init => self.split_off_init(scheduled, steps)?,
             LastFork::PidNamespace => self.enter_pid_namespace(steps, report, agent.as_ref())?,
         }
-        steps.run_if(scheduled_later, Step::Scheduling, |_| {
-            scheduling::set_scheduler(&process.scheduling)?;
-            self.give_back_scheduling()
+        steps.run_if(scheduled == Scheduled::AfterFork, Step::Scheduling, |_| {
+            self.set_scheduler_later(scheduled)
         })?;
+        let last = Last { home, scheduled };
         let Err(failure) = match self.tie {
             Tie::None {
                 detached: Detached {
                     gate: Some(gate), ..
                 },
                 ..
-            } => self.execute_when_asked(*gate, home, agent, steps, report),
+            } => self.execute_when_asked(*gate, last, agent, steps, report),
             Tie::None { .. } | Tie::DiesWithHelper | Tie::Reaped => {
-                self.execute(home, agent, steps, report)
+                self.execute(last, agent, steps, report)
             }
         };
         give_up(failure, report)
     }
 
-    /// Whether the program is a child of this process, and it is the child that gets the scheduler.
-    fn is_scheduled_later(&self) -> bool {
-        self.process.scheduling.scheduler.is_some() && self.fork != LastFork::None
+    /// When the program gets its scheduler. `agent`: whether a thread hands its filter's listener over.
+    fn scheduled(&self, agent: bool) -> Scheduled {
+        let scheduling = &self.process.scheduling;
+        let forks = agent || !self.tie.start_hooks().is_empty();
+        if scheduling.scheduler.is_none() {
+            Scheduled::Never
+        } else if forks && scheduling::forbids_forks(scheduling) {
+            Scheduled::Last
+        } else if self.fork == LastFork::None {
+            Scheduled::Now
+        } else {
+            Scheduled::AfterFork
+        }
+    }
+
+    fn set_scheduler_later(&self, scheduled: Scheduled) -> Result<(), Fault> {
+        scheduling::set_scheduler(&self.process.scheduling)?;
+        self.give_back_scheduling(scheduled)
     }
 
     /// Gives CAP_SYS_NICE back; where the filter takes a capability, both are given back with that.
-    fn give_back_scheduling(&self) -> Result<(), Fault> {
-        if !self.is_scheduled_later() || seccomp::needs_privilege(self.process) {
+    fn give_back_scheduling(&self, scheduled: Scheduled) -> Result<(), Fault> {
+        if !scheduled.is_later() || seccomp::needs_privilege(self.process) {
             return Ok(());
         }
         identity::give_back(&self.process.capabilities).fault("capset")
@@ -150,7 +190,7 @@ impl Program<'_> {
     fn execute_when_asked(
         &self,
         gate: BorrowedFd<'_>,
-        home: Option<String>,
+        last: Last,
         mut agent: Option<Agent<'_>>,
         steps: &mut Steps,
         report: &Report,
@@ -172,7 +212,7 @@ impl Program<'_> {
         {
             give_up(fault.of_step(Step::Seccomp), &asked);
         }
-        let Err(failure) = self.execute(home, agent, steps, &asked);
+        let Err(failure) = self.execute(last, agent, steps, &asked);
         give_up(failure, &asked)
     }
 
@@ -180,7 +220,7 @@ impl Program<'_> {
     /// the caller must end the process, without running destructors.
     fn execute(
         &self,
-        home: Option<String>,
+        Last { home, scheduled }: Last,
         mut agent: Option<Agent<'_>>,
         steps: &mut Steps,
         report: &Report,
@@ -206,7 +246,14 @@ impl Program<'_> {
             execution
                 .look()
                 .map_err(|fault| fault.of_step(Step::Exec))?;
-            seccomp::load(self.process, agent).map_err(|fault| fault.of_step(Step::Seccomp))?;
+            let handover = agent.map(|(introduction, tell)| Handover::begin(introduction, tell));
+            let handover = handover.transpose();
+            let handover = handover.map_err(|fault| fault.of_step(Step::Seccomp))?;
+            if scheduled == Scheduled::Last {
+                self.set_scheduler_later(scheduled)
+                    .map_err(|fault| fault.of_step(Step::Scheduling))?;
+            }
+            seccomp::load(self.process, handover).map_err(|fault| fault.of_step(Step::Seccomp))?;
             Err(execution.execute().of_step(Step::Exec))
         })
     }
@@ -219,7 +266,8 @@ impl Program<'_> {
         agent: &mut Option<Agent<'_>>,
         steps: &mut Steps,
     ) -> Result<(), StepFailure> {
-        let Tie::None { detached, hooks } = self.tie else {
+        let hooks = self.tie.start_hooks();
+        let Tie::None { detached, .. } = self.tie else {
             return Ok(());
         };
         if hooks.is_empty() {
@@ -254,14 +302,14 @@ impl Program<'_> {
     }
 
     /// This process stays behind as init; its child goes on to be the program.
-    fn split_off_init(&self, steps: &mut Steps) -> Result<(), StepFailure> {
+    fn split_off_init(&self, scheduled: Scheduled, steps: &mut Steps) -> Result<(), StepFailure> {
         steps.run_on(Step::Session, Some("init".to_owned()), |_| {
             if matches!(self.tie, Tie::DiesWithHelper) {
                 set_parent_process_death_signal(Some(Signal::KILL))
                     .fault("prctl(PR_SET_PDEATHSIG)")?;
             }
             init::split_off(|| {
-                self.give_back_scheduling()?;
+                self.give_back_scheduling(scheduled)?;
                 seccomp::load_in_init(self.process)
             })?;
             // Only the program comes here.

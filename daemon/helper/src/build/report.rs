@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
 use super::guard::Child;
+use super::master::Master;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{StepFailure, StepTiming};
@@ -75,7 +76,7 @@ pub enum First {
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The pty's master.
-    pub terminal: Option<OwnedFd>,
+    pub terminal: Option<Master>,
     /// Who went on in its place.
     pub forked: Option<Child>,
     /// It came to `execve`.
@@ -214,7 +215,7 @@ impl Report {
             };
             match parse(&buffer[..len])? {
                 FromChild::BeforePivot => {}
-                FromChild::Terminal => heard.terminal = fd,
+                FromChild::Terminal => heard.terminal = fd.map(Master::from),
                 FromChild::Forked { pid } => heard.forked = fd.map(|pidfd| Child { pid, pidfd }),
                 FromChild::Ready { timings, warnings } => {
                     heard.ready = true;

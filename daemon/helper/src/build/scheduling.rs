@@ -7,6 +7,9 @@ use crate::fault::{Fault, OrFault};
 use crate::protocol::SchedulingPlan;
 use crate::sys;
 
+/// `SCHED_FLAG_RESET_ON_FORK` of `linux/sched.h`.
+const RESET_ON_FORK: u64 = 1;
+
 /// Sets all but the CPUs and the scheduler. Done while the process still has every capability: real-time
 /// classes take CAP_SYS_NICE.
 pub fn set(plan: &SchedulingPlan) -> Result<(), Fault> {
@@ -51,6 +54,15 @@ pub fn set_scheduler(plan: &SchedulingPlan) -> Result<(), Fault> {
     })
     .fault("sched_setattr")
     .map_err(explain)
+}
+
+/// Whether the program's process may fork no more and have no second thread once it has its scheduler
+/// (sched(7), "SCHED_DEADLINE": EAGAIN).
+pub fn forbids_forks(plan: &SchedulingPlan) -> bool {
+    plan.scheduler.as_ref().is_some_and(|scheduler| {
+        scheduler.policy.cast_signed() == libc::SCHED_DEADLINE
+            && scheduler.flags & RESET_ON_FORK == 0
+    })
 }
 
 /// Whether [`set`] has something to do.

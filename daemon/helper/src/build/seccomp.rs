@@ -8,9 +8,11 @@
 //!
 //! [`identity::restrict`]: super::identity::restrict
 
+use std::sync::Arc;
+
 use rustix::io::Errno;
 
-use super::agent::{Handover, Introduction};
+use super::agent::Handover;
 use super::identity;
 use crate::fault::{Fault, OrFault};
 use crate::protocol::{BpfInstruction, ProcessPlan, SchedulingPlan};
@@ -26,20 +28,15 @@ pub fn needs_privilege(process: &ProcessPlan) -> bool {
     process.seccomp.is_some() && !process.no_new_privileges
 }
 
-/// Loads the filter of a plan, if it has one, and leaves what it took. With an introduction the agent has
-/// the filter's listener when this returns; what stands beside it is called by another thread, before that
-/// ends the process, when it cannot be given to it.
-pub fn load(
-    process: &ProcessPlan,
-    agent: Option<(Introduction, impl FnOnce(Fault) + Send + 'static)>,
-) -> Result<(), Fault> {
+/// Loads the filter of a plan, if it has one, and leaves what it took. With a handover the agent has the
+/// filter's listener when this returns.
+pub fn load(process: &ProcessPlan, handover: Option<Arc<Handover>>) -> Result<(), Fault> {
     let Some(plan) = &process.seccomp else {
         return Ok(());
     };
     let (program, flags) = (&plan.program.0, plan.flags);
-    match agent {
-        Some((introduction, tell)) => {
-            let handover = Handover::begin(introduction, tell)?;
+    match handover {
+        Some(handover) => {
             let listener = sys::load_seccomp_filter_with_listener(program, flags & !TSYNC);
             let listener = listener.map_err(|errno| explain(errno, flags))?;
             handover.give(listener, is_realtime(&process.scheduling));

@@ -32,6 +32,7 @@ impl Cgroup {
             hierarchy: above.hierarchy.clone(),
             path: above.path.join(name),
             fd: None,
+            is_new: true,
         };
         mkdir(&dir.path, Mode::from_raw_mode(0o755)).fault_at("mkdir", dir.path.display())?;
         let opened = dir.open();

@@ -20,12 +20,13 @@ impl Cgroup {
     ) -> Result<(), Fault> {
         let path = self.path.clone();
         let dir = of(hierarchy, &path);
-        make_directory(hierarchy, &path, &dir, existing)?;
+        let is_new = make_directory(hierarchy, &path, &dir, existing)?;
         // Known from now on, so that a failure below removes it.
         self.dirs.push(CgroupDir {
             hierarchy: hierarchy.clone(),
             path: dir,
             fd: None,
+            is_new,
         });
         if !hierarchy.is_unified() && hierarchy.has("cpuset") {
             inherit_cpuset(hierarchy, &path)?;
@@ -84,24 +85,27 @@ fn make_all(hierarchy: &Hierarchy, path: &Path) -> rustix::io::Result<()> {
     made
 }
 
-/// Makes the container's directory, and those above it when they are missing.
+/// Makes the container's directory, and those above it when they are missing. `false`: it was there.
 fn make_directory(
     hierarchy: &Hierarchy,
     path: &Path,
     dir: &Path,
     existing: ExistingCgroup,
-) -> Result<(), Fault> {
+) -> Result<bool, Fault> {
     match make(dir) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return Ok(true),
         Err(Errno::NOENT) => {}
-        Err(Errno::EXIST) if existing == ExistingCgroup::Use => return Ok(()),
-        Err(Errno::EXIST) if existing == ExistingCgroup::UseEmpty => return check_empty(dir),
+        Err(Errno::EXIST) if existing == ExistingCgroup::Use => return Ok(false),
+        Err(Errno::EXIST) if existing == ExistingCgroup::UseEmpty => {
+            return check_empty(dir).map(|()| false);
+        }
         Err(Errno::EXIST) => {
             // Left by a helper that died: whatever still runs in it is nobody's.
             let left = CgroupDir {
                 hierarchy: hierarchy.clone(),
                 path: dir.to_owned(),
                 fd: None,
+                is_new: false,
             };
             let left = Cgroup {
                 path: path.to_owned(),
@@ -110,7 +114,9 @@ fn make_directory(
             left.kill_all()
                 .and_then(|()| left.remove())
                 .fault_at("rmdir", dir.display())?;
-            return make(dir).map_err(|errno| unmade(errno, hierarchy, dir));
+            return make(dir)
+                .map(|()| true)
+                .map_err(|errno| unmade(errno, hierarchy, dir));
         }
         Err(errno) => return Err(unmade(errno, hierarchy, dir)),
     }
@@ -126,7 +132,7 @@ fn make_directory(
             let _ = enable_above(hierarchy, path, controller);
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A limit or a kill of the new container must not meet a process of somebody else.

@@ -9,6 +9,7 @@ mod device_filter;
 mod device_rules;
 mod directories;
 mod file;
+mod killing;
 mod layout;
 mod oom;
 mod processes;
@@ -23,8 +24,11 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
+pub use killing::Kill;
 pub use layout::{DEFAULT_V2, Hierarchy, Layout};
 pub use oom::OomWatch;
+#[cfg(test)]
+pub(crate) use processes::tests::unwilling;
 use settings::Setting;
 
 use crate::fault::{Fault, OrFault};
@@ -55,6 +59,8 @@ struct CgroupDir {
     path: PathBuf,
     /// v2: the directory. v1: its `tasks`, opened for writing.
     fd: Option<OwnedFd>,
+    /// It was made for the container.
+    is_new: bool,
 }
 
 impl Cgroup {
@@ -63,7 +69,7 @@ impl Cgroup {
     /// # Errors
     ///
     /// A limit whose controller the host does not have, or that the kernel refuses. What was
-    /// made is removed again. With `best_effort` that is a warning instead.
+    /// made is removed again; what was there before stays. With `best_effort` that is a warning instead.
     pub fn create(plan: &CgroupPlan, warnings: &mut Vec<String>) -> Result<Cgroup, StepFailure> {
         Self::create_in(plan, Layout::detect(), warnings)
             .map_err(|fault| fault.of_step(Step::Cgroup))
@@ -90,7 +96,7 @@ impl Cgroup {
             Ok(()) => Ok(cgroup),
             Err(fault) => {
                 // The first error is the one to tell.
-                let _ = cgroup.remove_empty();
+                let _ = cgroup.remove_new();
                 if plan.best_effort && directories::is_out_of_reach(&fault) {
                     warnings.push(format!(
                         "the container has no control group, so no limits, no device filter, no \
@@ -215,6 +221,7 @@ impl Cgroup {
                 hierarchy,
                 path,
                 fd: None,
+                is_new: false,
             })
         };
         Ok(Cgroup {

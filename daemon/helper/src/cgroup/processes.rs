@@ -1,4 +1,4 @@
-//! What is done to all processes of a cgroup: freeze, signal, kill, and the end of it.
+//! What is done to all processes of a cgroup: freeze, signal, and the end of it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -86,51 +86,7 @@ impl Cgroup {
         if thaw {
             self.thaw()?;
         }
-        sent
-    }
-
-    /// Kills everything in it and below (`cgroup.kill`; v1: freeze, kill, thaw). It is thawed
-    /// afterwards. Does not wait until the processes are gone; [`Cgroup::remove`] does.
-    pub fn kill_all(&self) -> io::Result<()> {
-        if let Some(dir) = self.unified() {
-            match write_file(&dir.path.join("cgroup.kill"), "1") {
-                Ok(()) => return Ok(()),
-                // Before 5.14 there is no such file.
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        if self.any().is_none_or(|dir| !dir.path.exists()) {
-            return Ok(());
-        }
-        let until = Instant::now() + bounds::KILL;
-        if self.freezer().is_none() {
-            return self.kill_until_empty(until);
-        }
-        // Frozen, nothing forks past the list. When something in it cannot be frozen (a process in
-        // an uninterruptible wait, vfork(2)), killing again and again catches up with most.
-        let frozen = self.set_frozen(true, bounds::FREEZE_ON_THE_SPOT);
-        let killed = self.signal_each(libc::SIGKILL);
-        // A process in a frozen cgroup must thaw to die.
-        self.thaw()?;
-        if frozen.is_err() {
-            return self.kill_until_empty(until);
-        }
-        killed
-    }
-
-    /// Kills what is there until nothing is, or the time is up.
-    fn kill_until_empty(&self, until: Instant) -> io::Result<()> {
-        let Some(dir) = self.any() else { return Ok(()) };
-        wait_until(until, |_| {
-            self.signal_each(libc::SIGKILL)?;
-            let mut empty = true;
-            for_each_process(&dir.path, &mut |_| {
-                empty = false;
-                Ok(())
-            })?;
-            Ok(empty)
-        })
+        sent.map(drop)
     }
 
     /// Removes the directories and everything below them, with bounded retries while the processes,
@@ -147,8 +103,9 @@ impl Cgroup {
         let_out.and(removed)
     }
 
-    /// As [`Cgroup::remove`], of directories in which nothing was ever put.
-    pub(super) fn remove_empty(&self) -> io::Result<()> {
+    /// As [`Cgroup::remove`], of the directories that were made for it, in which nothing was put yet.
+    pub(super) fn remove_new(mut self) -> io::Result<()> {
+        self.dirs.retain(|dir| dir.is_new);
         self.remove_until(Instant::now() + bounds::REMOVE)
     }
 
@@ -156,7 +113,7 @@ impl Cgroup {
         let mut result = Ok(());
         for dir in &self.dirs {
             // One that stays does not keep the others.
-            result = result.and(wait_until(until, |_| remove_tree(&dir.path)));
+            result = result.and(wait_until(until, |_| remove_tree(&dir.path, until)));
         }
         result
     }
@@ -194,9 +151,8 @@ impl Cgroup {
     pub fn processes(&self) -> io::Result<Vec<u32>> {
         let mut pids = Vec::new();
         if let Some(dir) = self.any() {
-            for_each_directory(&dir.path, &mut |path| {
-                let procs = fs::read_to_string(path.join("cgroup.procs"))?;
-                pids.extend(procs.lines().filter_map(|line| line.parse::<u32>().ok()));
+            for_each_process(&dir.path, &mut |pid| {
+                pids.push(pid);
                 Ok(())
             })?;
         }
@@ -204,14 +160,16 @@ impl Cgroup {
         Ok(pids)
     }
 
-    fn any(&self) -> Option<&CgroupDir> {
+    pub(super) fn any(&self) -> Option<&CgroupDir> {
         self.freezer().or(self.dirs.first())
     }
 
-    fn signal_each(&self, signal: i32) -> io::Result<()> {
-        let Some(dir) = self.any() else { return Ok(()) };
-        let mut result = Ok(());
+    /// Sends a signal to each process that is listed, and returns how many are.
+    pub(super) fn signal_each(&self, signal: i32) -> io::Result<usize> {
+        let Some(dir) = self.any() else { return Ok(0) };
+        let (mut listed, mut result) = (0, Ok(()));
         for_each_process(&dir.path, &mut |pid| {
+            listed += 1;
             match sys::kill(pid, signal) {
                 Ok(()) | Err(Errno::SRCH) => {}
                 // The others still get it.
@@ -219,7 +177,7 @@ impl Cgroup {
             }
             Ok(())
         })?;
-        result
+        result.map(|()| listed)
     }
 }
 
@@ -229,7 +187,13 @@ pub(super) fn for_each_process(
     work: &mut dyn FnMut(u32) -> io::Result<()>,
 ) -> io::Result<()> {
     for_each_directory(path, &mut |dir| {
-        let procs = fs::read_to_string(dir.join("cgroup.procs"))?;
+        let procs = match fs::read_to_string(dir.join("cgroup.procs")) {
+            // One below, which the container has removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound && dir != path => return Ok(()),
+            // A threaded one: its processes are listed in the one above (cgroups(7)).
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => return Ok(()),
+            procs => procs?,
+        };
         let mut pids = procs.lines().filter_map(|line| line.parse().ok());
         pids.try_for_each(&mut *work)
     })
@@ -292,8 +256,8 @@ fn is_in_frozen(pid: u32, freezer: &Hierarchy) -> io::Result<bool> {
     Ok(fs::read_to_string(state)?.trim() != "THAWED")
 }
 
-/// Children first. `false`: something is still in it.
-fn remove_tree(path: &Path) -> io::Result<bool> {
+/// Children first. `false`: something is still in it, or the time is up: a container may have made many.
+fn remove_tree(path: &Path, until: Instant) -> io::Result<bool> {
     match fs::remove_dir(path) {
         Ok(()) => return Ok(true),
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
@@ -302,7 +266,10 @@ fn remove_tree(path: &Path) -> io::Result<bool> {
         Err(error) => return Err(error),
     }
     for child in children(path)? {
-        remove_tree(&child)?;
+        if Instant::now() > until {
+            break;
+        }
+        remove_tree(&child, until)?;
     }
     Ok(false)
 }
@@ -333,7 +300,7 @@ fn children(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Asks until it is so, at growing intervals, and is told how long the last pause was.
-fn wait_until(
+pub(super) fn wait_until(
     until: Instant,
     mut done: impl FnMut(Duration) -> io::Result<bool>,
 ) -> io::Result<()> {
@@ -349,13 +316,15 @@ fn wait_until(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use crate::protocol::CgroupPlan;
 
-    /// A cgroup of v2 that never says that it is frozen.
-    fn unwilling(mount: &Path) -> Cgroup {
+    /// A cgroup of v2, of a kernel without `cgroup.kill`, that never says that it is frozen.
+    pub(crate) fn unwilling(mount: &Path) -> Cgroup {
         let path = mount.join("container");
         fs::create_dir(&path).unwrap();
+        fs::write(path.join("cgroup.procs"), "").unwrap();
         fs::write(path.join("cgroup.freeze"), "0").unwrap();
         fs::write(path.join("cgroup.events"), "populated 1\nfrozen 0\n").unwrap();
         let line = format!("31 23 0:28 / {} rw - cgroup2 cgroup2 rw", mount.display());
@@ -366,8 +335,27 @@ mod tests {
                 hierarchy,
                 path,
                 fd: None,
+                is_new: true,
             }],
         }
+    }
+
+    #[test]
+    fn a_removal_ends_in_time_however_many_cgroups_the_container_has_made() {
+        let plan = CgroupPlan {
+            path: Some(format!("/littlebox-unit-{}", std::process::id()).into()),
+            ..CgroupPlan::default()
+        };
+        let cgroup = Cgroup::create(&plan, &mut Vec::new()).unwrap();
+        let dir = cgroup.dirs[0].path.clone();
+        for n in 0..50 {
+            fs::create_dir(dir.join(n.to_string())).unwrap();
+        }
+        let error = cgroup.remove_until(Instant::now()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(children(&dir).unwrap().len() > 40, "the walk went on");
+        cgroup.remove().unwrap();
+        assert!(!dir.exists());
     }
 
     #[test]

@@ -207,6 +207,7 @@ mod tests {
             hierarchy: layout.with("pids").unwrap().clone(),
             path: dir.path().to_owned(),
             fd: None,
+            is_new: true,
         };
         let setting = |file: &str| Setting {
             controller: "pids".into(),

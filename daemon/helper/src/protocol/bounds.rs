@@ -6,12 +6,13 @@
 
 use std::time::Duration;
 
-/// A blocking wait for the death of a killed process. One that takes longer is reaped later, by the
-/// event loop.
+/// A blocking wait for the death of a killed process, where there is no event loop that reaps it
+/// later.
 pub const REAP: Duration = Duration::from_secs(1);
 /// A freeze that somebody waits for without a loop: for the kill or the signal of a whole cgroup.
 pub const FREEZE_ON_THE_SPOT: Duration = Duration::from_secs(2);
-/// The kill of everything in a cgroup, with the freeze before it where the kernel needs one.
+/// The kill of everything in a cgroup, with the freeze before it where the kernel needs one. The
+/// supervisor waits for that of the container's; those of execs are sources of its loop.
 pub const KILL: Duration = Duration::from_secs(4);
 /// The removal of a cgroup whose processes were killed.
 pub const REMOVE: Duration = Duration::from_secs(5);
@@ -23,6 +24,8 @@ pub const DRAIN: Duration = Duration::from_secs(2);
 pub const DYING_EXEC: Duration = Duration::from_secs(5);
 /// A pause or a resumption.
 pub const FREEZE: Duration = Duration::from_secs(5);
+/// How long a pause waits for execs on their way: frozen, they could not finish their start.
+pub const EXECS_BEFORE_FREEZE: Duration = Duration::from_secs(2);
 /// A request that concerns an exec on its way, until that has started.
 pub const EXEC_ON_ITS_WAY: Duration = Duration::from_secs(5);
 /// A process that goes somewhere in the helper's stead: it may meet a file system that does not
@@ -57,8 +60,11 @@ const fn within(parts: &[Duration], whole: Duration) -> bool {
 const _: () = assert!(within(&[FREEZE_ON_THE_SPOT], KILL));
 // A request waits behind the end of the container: the kill of its cgroup, and its removal.
 const _: () = assert!(within(&[KILL, REMOVE], ANSWER));
+// One exec whose time is up is ended in a round of the loop.
 const _: () = assert!(within(&[DESCENDANTS, KILL, REAP], ANSWER));
 const _: () = assert!(within(&[FREEZE], ANSWER) && within(&[EXEC_ON_ITS_WAY], ANSWER));
+// Whatever the execs do, there is time left to freeze.
+const _: () = assert!(within(&[EXECS_BEFORE_FREEZE, FREEZE_ON_THE_SPOT], FREEZE));
 // A start that failed waits for its child, for the one in its place, for how that ended, and for its
 // reaping.
 const _: () = assert!(within(&[REAP, REAP, REAP, REAP, KILL, REMOVE], UNDO));

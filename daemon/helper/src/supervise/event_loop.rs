@@ -1,7 +1,7 @@
 //! The supervisor: what it holds, what it waits for, what it does when something ends.
 
-use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -9,9 +9,11 @@ use rustix::io::Errno;
 
 use super::calls::refused;
 use super::clock;
+use super::complaint;
 use super::connection::{Connection, Incoming};
 use super::freezing::Freezing;
 use super::held::Held;
+use super::killing::Killings;
 use super::oom::OomLedger;
 use super::output::Buffers;
 use super::pace::Pace;
@@ -63,6 +65,8 @@ pub(super) struct Supervisor {
     tidy_at: Option<Instant>,
     /// Cgroups of execs that have ended.
     pub(super) released: Released,
+    /// Those of execs that are being ended with everything in them.
+    pub(super) killings: Killings,
     pub(super) pace: Pace,
     /// When output is read again; `None`: now.
     pub(super) read_at: Option<Instant>,
@@ -114,6 +118,7 @@ impl Supervisor {
             pace,
             read_at: None,
             released: Released::default(),
+            killings: Killings::default(),
             tidy_at: Some(Instant::now() + TIDY_AFTER),
         };
         if let Some(error) = error {
@@ -124,6 +129,7 @@ impl Supervisor {
 
     /// Supervises until the container has ended, its record is safe and everybody was told.
     pub(super) fn run(mut self) {
+        build::leave_to_loop();
         while self.exit.is_none() || !self.unsettled.is_empty() {
             let ready = self.wait(self.timeout());
             let now = Instant::now();
@@ -141,10 +147,10 @@ impl Supervisor {
         self.flush_last_messages();
     }
 
-    /// Says what went wrong where nobody asks. Not by `eprintln!`, which panics when the
-    /// daemon's standard error is gone; the helper outlives it.
+    /// Says what went wrong where nobody asks.
     pub(super) fn complain(&self, what: &str, error: &io::Error) {
-        let _ = writeln!(io::stderr(), "littlebox {}: {what}: {error}", self.plan.id);
+        let line = format!("littlebox {}: {what}: {error}\n", self.plan.id);
+        complaint::write(io::stderr().as_fd(), &line);
     }
 
     /// Whether the container's PID 1 runs.
@@ -164,6 +170,7 @@ impl Supervisor {
             self.tidy_at,
             self.undead_at,
             self.released.due(),
+            self.killings.due(),
             self.read_at,
             self.oom.due(),
         ];
@@ -331,6 +338,7 @@ impl Supervisor {
         if let Err(error) = self.built.cgroup.kill_all() {
             self.complain("kill of the cgroup", &error);
         }
+        self.killings.give_up();
         for exec in self.programs.iter_mut().skip(1) {
             exec.die_with_container();
         }
@@ -360,10 +368,9 @@ impl Supervisor {
     }
 
     fn on_time(&mut self, now: Instant) {
-        for program in &mut self.programs {
-            program.on_time(now);
-        }
+        self.end_timed_out(now);
         self.end_late_execs(now);
+        self.look_at_kills(now);
         self.refuse_held(now);
         self.look_at_freeze(now);
         let kills = self.oom.on_time(now, &self.built.cgroup);
@@ -380,6 +387,17 @@ impl Supervisor {
             self.buffers.release();
             crate::sys::trim_heap();
         }
+    }
+
+    /// Ends an exec whose time is up. One in a round: the search for its descendants takes time, and
+    /// what others ask is answered before the next.
+    fn end_timed_out(&mut self, now: Instant) {
+        let timed_out = self.programs.iter_mut().find_map(|program| {
+            let is_up = program.on_time(now);
+            is_up.then_some(program)
+        });
+        let own = timed_out.and_then(Program::kill_all);
+        self.end_cgroup(own);
     }
 
     /// Tells that the OOM killer has struck, before anybody is told who ended by it.

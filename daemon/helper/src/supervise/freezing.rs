@@ -18,6 +18,8 @@ pub(super) struct Freezing {
     frozen: bool,
     /// Who waits for the answer: connection and request.
     asked: Vec<(u64, u64)>,
+    /// Until then a freeze lets execs on their way finish their start. No other begins meanwhile.
+    execs_until: Instant,
     until: Instant,
     look_at: Instant,
     pause: Duration,
@@ -27,6 +29,10 @@ impl Freezing {
     /// When to look again.
     pub(super) fn due(&self) -> Instant {
         self.look_at
+    }
+
+    fn waits_for_execs(&self, now: Instant) -> bool {
+        self.frozen && now < self.execs_until
     }
 
     /// Whether it is a freeze.
@@ -45,6 +51,7 @@ impl Supervisor {
         let freezing = self.freezing.get_or_insert_with(|| Freezing {
             frozen,
             asked: Vec::new(),
+            execs_until: now + bounds::EXECS_BEFORE_FREEZE,
             until: now + bounds::FREEZE,
             look_at: now,
             pause: FIRST_PAUSE,
@@ -59,7 +66,11 @@ impl Supervisor {
         let Some(mut freezing) = self.freezing.take_if(due) else {
             return;
         };
-        let looked = self.built.cgroup.freeze_step(freezing.frozen);
+        let looked = if freezing.waits_for_execs(now) && !self.starting.is_empty() {
+            Ok(false)
+        } else {
+            self.built.cgroup.freeze_step(freezing.frozen)
+        };
         let result = match looked {
             Ok(false) if now < freezing.until => {
                 freezing.look_at = now + freezing.pause;

@@ -14,10 +14,12 @@
 
 mod calls;
 mod clock;
+mod complaint;
 mod connection;
 mod event_loop;
 mod freezing;
 mod held;
+mod killing;
 pub mod log;
 mod oom;
 mod output;

@@ -4,11 +4,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, retry_on_intr};
-use rustix::termios::{SpecialCodeIndex, Winsize};
+use rustix::termios::Winsize;
 
 use super::clock;
 use super::log::LogWriter;
-use crate::build::Stdio;
+use crate::build::{Master, Stdio};
 use crate::protocol::{LogStream, TerminalSize};
 
 /// Bytes of output that are read before they are written to the log: what a pipe holds.
@@ -54,7 +54,7 @@ pub enum Streams {
     /// A pseudo terminal's master; all its output is stdout.
     Terminal {
         /// The master.
-        master: OwnedFd,
+        master: Master,
         /// Whether clients may type.
         typing: bool,
         /// Whether output may still come.
@@ -95,11 +95,14 @@ impl Streams {
     /// The streams from which output may still come.
     pub fn outputs(&self) -> impl Iterator<Item = (LogStream, BorrowedFd<'_>)> {
         let (out, err) = match self {
-            Self::Pipes { stdout, stderr, .. } => (stdout.as_ref(), stderr.as_ref()),
-            Self::Terminal { master, open, .. } => (open.then_some(master), None),
+            Self::Pipes { stdout, stderr, .. } => (
+                stdout.as_ref().map(AsFd::as_fd),
+                stderr.as_ref().map(AsFd::as_fd),
+            ),
+            Self::Terminal { master, open, .. } => (open.then(|| master.as_fd()), None),
         };
-        let out = out.map(|fd| (LogStream::Stdout, fd.as_fd()));
-        let err = err.map(|fd| (LogStream::Stderr, fd.as_fd()));
+        let out = out.map(|fd| (LogStream::Stdout, fd));
+        let err = err.map(|fd| (LogStream::Stderr, fd));
         out.into_iter().chain(err)
     }
 
@@ -148,15 +151,17 @@ impl Streams {
     /// [`StreamError::Refused`] where stdin is not open to clients.
     pub fn open_stdin(&self) -> Result<OwnedFd, StreamError> {
         let fd = match self {
-            Self::Pipes { stdin, .. } => stdin.as_ref().ok_or(StreamError::Refused(
-                "stdin is not open: it was not asked for at the start, or it was closed",
-            ))?,
+            Self::Pipes { stdin, .. } => {
+                stdin.as_ref().map(AsFd::as_fd).ok_or(StreamError::Refused(
+                    "stdin is not open: it was not asked for at the start, or it was closed",
+                ))?
+            }
             Self::Terminal { typing: false, .. } => {
                 return Err(StreamError::Refused(
                     "the terminal takes no input: stdin was not asked for at the start",
                 ));
             }
-            Self::Terminal { master, .. } => master,
+            Self::Terminal { master, .. } => master.as_fd(),
         };
         rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| StreamError::Io("fcntl", errno))
     }
@@ -174,13 +179,9 @@ impl Streams {
                     "the terminal takes no input: stdin was not asked for at the start",
                 ));
             }
-            Self::Terminal { master, .. } => {
-                let settings = rustix::termios::tcgetattr(&*master)
-                    .map_err(|errno| StreamError::Io("tcgetattr", errno))?;
-                let eof = settings.special_codes[SpecialCodeIndex::VEOF];
-                rustix::io::write(&*master, &[eof])
-                    .map_err(|errno| StreamError::Io("write", errno))?;
-            }
+            Self::Terminal { master, .. } => master
+                .type_end_of_file()
+                .map_err(|errno| StreamError::Io("write", errno))?,
         }
         Ok(())
     }

@@ -280,21 +280,23 @@ impl Program {
         }
     }
 
-    /// Does what is due: kills an exec whose time is up, gives up on output that does not end.
-    pub fn on_time(&mut self, now: Instant) {
+    /// Does what is due, such as to give up on output that does not end. `true`: its time is up, and
+    /// the caller ends it by [`Program::kill_all`].
+    pub fn on_time(&mut self, now: Instant) -> bool {
         if self.next_deadline().is_none_or(|deadline| now < deadline) {
-            return;
+            return false;
         }
         match &self.phase {
             Phase::Running if self.abandoned_at.is_some_and(|at| at <= now) => self.abandon(),
             Phase::Running => {
                 self.deadline = None;
                 self.timed_out = true;
-                self.kill_all();
+                return true;
             }
             Phase::Draining(drain) => self.cut_off(drain.end),
             Phase::Drained(_) => {}
         }
+        false
     }
 
     /// What still comes of its output is not read any more.
@@ -327,13 +329,15 @@ impl Program {
         });
     }
 
-    /// Kills its process and all that came of it.
-    fn kill_all(&self) {
-        let killed = self.own.as_ref().map(Cgroup::kill_all);
-        if !matches!(killed, Some(Ok(()))) {
+    /// Kills its process and all that came of it; what is in its cgroup, where it has one, is the
+    /// caller's to kill.
+    pub fn kill_all(&mut self) -> Option<Cgroup> {
+        let own = self.own.take();
+        if own.is_none() {
             time_limit::kill_descendants(self.pid, bounds::DESCENDANTS);
         }
         self.kill();
+        own
     }
 
     /// Its cgroup, once it has ended.

@@ -92,7 +92,7 @@ impl Supervisor {
                 warning,
             }),
             Err(failure) => {
-                self.discard(own);
+                self.end_cgroup(own);
                 Err(failure)
             }
         }
@@ -123,7 +123,7 @@ impl Supervisor {
         let given_up: Vec<Starting> = self.starting.extract_if(.., |s| which(s)).collect();
         for starting in given_up {
             let failure = starting.exec.give_up(refused(why));
-            self.discard(starting.own);
+            self.end_cgroup(starting.own);
             self.reply(starting.connection, starting.seq, Err(failure));
         }
         self.serve_held();
@@ -133,14 +133,6 @@ impl Supervisor {
     pub(super) fn end_starting_of(&mut self, connection: u64) {
         let why = "the connection that asked for it is gone";
         self.give_up_execs(|starting| starting.connection == connection, why);
-    }
-
-    /// The cgroup of an exec that has not started, with whatever is in it.
-    fn discard(&mut self, own: Option<Cgroup>) {
-        if let Some(Err(error)) = own.as_ref().map(Cgroup::kill_all) {
-            self.complain("kill of the cgroup of an exec", &error);
-        }
-        self.released.extend(own);
     }
 
     fn finish_execs(&mut self, which: impl Fn(&Starting) -> bool) {
@@ -167,7 +159,7 @@ impl Supervisor {
         let built = match exec.finish(&self.built.cgroup) {
             Ok(built) => built,
             Err(failure) => {
-                self.discard(own);
+                self.end_cgroup(own);
                 return Err(failure);
             }
         };

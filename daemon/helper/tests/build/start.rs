@@ -217,3 +217,50 @@ fn a_start_that_takes_too_long_is_undone_and_names_its_step() {
     );
     assert!(!dir.exists(), "its cgroup is left");
 }
+
+/// A filter that leaves every call of `mkdir` to an agent at a path.
+fn with_agent(bed: &mut Bed) -> std::path::PathBuf {
+    let path = bed.path("agent");
+    let allow = BpfInstruction {
+        code: 0x06,
+        jt: 0,
+        jf: 0,
+        k: libc::SECCOMP_RET_ALLOW,
+    };
+    bed.plan.process.seccomp = Some(SeccompPlan {
+        program: BpfProgram(vec![allow]),
+        flags: 0,
+        profile: String::new(),
+        unknown: Vec::new(),
+        listener: Some(ListenerPlan {
+            path: path.clone(),
+            metadata: None,
+            calls: vec!["mkdir".to_owned()],
+            others: false,
+            state: serde_json::Map::new(),
+        }),
+    });
+    path
+}
+
+#[test]
+fn the_connection_to_a_seccomp_agent_is_timed_and_fails_as_one_step() {
+    let mut bed = Bed::new("true");
+    let path = with_agent(&mut bed);
+    assert_eq!(bed.failure().step, Step::Seccomp);
+    let agent = std::os::unix::net::UnixListener::bind(path).unwrap();
+    let reads = std::thread::spawn(move || {
+        let (mut connection, _) = agent.accept().unwrap();
+        std::io::copy(&mut connection, &mut std::io::sink()).unwrap();
+    });
+    let container = bed.launch().unwrap();
+    let timings = &container.built.launched.timings;
+    let of_agent = timings.iter().filter(|timing| {
+        let subject = timing.subject.as_deref();
+        subject.is_some_and(|subject| subject.contains("agent"))
+    });
+    let steps: Vec<Step> = of_agent.map(|timing| timing.step).collect();
+    assert_eq!(steps, [Step::Seccomp]);
+    drop(container);
+    reads.join().unwrap();
+}

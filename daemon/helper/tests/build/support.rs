@@ -220,8 +220,8 @@ fn read_all(stdio: &Stdio) -> String {
     }
 }
 
-pub fn read_fd(fd: &OwnedFd) -> String {
-    let mut file = fs::File::from(fd.try_clone().unwrap());
+pub fn read_fd(fd: impl AsFd) -> String {
+    let mut file = fs::File::from(fd.as_fd().try_clone_to_owned().unwrap());
     let mut bytes = Vec::new();
     let start = Instant::now();
     loop {
@@ -240,7 +240,7 @@ pub fn read_fd(fd: &OwnedFd) -> String {
                     tv_sec: 1,
                     tv_nsec: 0,
                 };
-                let mut fds = [PollFd::new(fd, PollFlags::IN)];
+                let mut fds = [PollFd::new(&fd, PollFlags::IN)];
                 let _ = poll(&mut fds, Some(&tick));
             }
             Err(error) => panic!("{error}"),

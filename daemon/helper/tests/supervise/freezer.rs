@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use crate::starting::{STOPPER, ask_held_up, holding, stuck_exec};
 use crate::support::bed::Bed;
-use crate::support::hierarchies::{ForeignFreezer, Hierarchies};
+use crate::support::hierarchies::{ForeignFreezer, Hierarchies, thaw_v1};
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::signals::{libc_signal, signal};
 use littlebox_helper::protocol::{Call, ProcessExit, Reply, Step, Target};
@@ -136,5 +137,38 @@ fn a_thaw_overtakes_a_freeze_on_its_way() {
     assert!(failure.detail.unwrap().contains("the opposite"));
     freezer.thaw();
     assert!(!other.status().frozen);
+    helper.end();
+}
+
+#[test]
+fn an_exec_on_its_way_starts_before_the_container_is_frozen() {
+    let hierarchies = Hierarchies::ensure();
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, _, dir) = holding(&hierarchies, &bed, &zygote);
+    let (exec, _) = ask_held_up(&bed, &mut helper, "echo started; exec sleep 1000");
+    let mut other = Helper::connect(&bed.run_dir());
+    let freeze = other.ask(Call::Freeze { frozen: true });
+    // No other exec begins meanwhile, and everybody else is served.
+    let mut third = Helper::connect(&bed.run_dir());
+    let failure = third.refused(Call::Exec(Box::new(bed.exec_plan("late", "true"))));
+    assert_eq!(failure.detail.as_deref(), Some("the container is paused"));
+    assert!(other.is_silent_for(Duration::ZERO), "it is answered first");
+    thaw_v1(&dir);
+    assert!(matches!(helper.reply(exec).0, Reply::ExecStarted { .. }));
+    assert_eq!(other.reply(freeze).0, Reply::Done);
+    assert!(third.status().frozen);
+    third.done(Call::Freeze { frozen: false });
+    eventually("it goes on", || bed.exec_output("held") == b"started\n");
+    helper.end();
+}
+
+#[test]
+fn an_exec_that_does_not_start_holds_no_freeze_up_for_long() {
+    let (bed, zygote) = (Bed::new(), Zygote::start());
+    let (mut helper, _) = zygote.launch(&bed.plan(STOPPER));
+    stuck_exec(&bed, &mut helper, 600_000);
+    let mut other = Helper::connect(&bed.run_dir());
+    other.done(Call::Freeze { frozen: true });
+    assert!(other.status().frozen);
     helper.end();
 }

@@ -43,6 +43,9 @@ fn an_exit_record_is_there_before_the_cgroup_goes() {
     eventually("PID 1 has left", || {
         std::fs::read_to_string(&procs).unwrap().is_empty()
     });
+    // Who comes into the cgroup before the helper has killed what is in it is killed too.
+    eventually("it is reaped", || helper.children().is_empty());
+    helper.status();
     let stays = Sleeper::start();
     std::fs::write(&procs, stays.0.id().to_string()).unwrap();
     drop(output);

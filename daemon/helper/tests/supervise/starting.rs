@@ -13,7 +13,7 @@ use littlebox_helper::protocol::{Call, Launched, ProcessExit, Reply, Target};
 
 /// The exec is asked for again until the container has caught its process before the program ran; then
 /// the request is still open.
-fn stuck_exec(bed: &Bed, helper: &mut Helper, start_timeout_ms: u64) -> u64 {
+pub fn stuck_exec(bed: &Bed, helper: &mut Helper, start_timeout_ms: u64) -> u64 {
     for n in 0..100 {
         let mut plan = bed.exec_plan(&format!("stuck{n}"), "exec sleep 1000");
         plan.start_timeout_ms = Some(start_timeout_ms);
@@ -27,7 +27,7 @@ fn stuck_exec(bed: &Bed, helper: &mut Helper, start_timeout_ms: u64) -> u64 {
 }
 
 /// PID 1 stops everything that comes into its PID namespace.
-const STOPPER: &str = "while :; do kill -STOP -1; done 2>/dev/null";
+pub const STOPPER: &str = "while :; do kill -STOP -1; done 2>/dev/null";
 
 #[test]
 fn a_container_that_stops_an_exec_on_its_way_holds_nobody_up() {
@@ -104,7 +104,11 @@ fn an_exec_that_does_not_die_holds_nobody_up_and_is_reaped_later() {
 
 /// A container whose execs get stuck before they have joined it, and the directory of the freezer that
 /// holds them: of v1, where the helper does not look when it has v2.
-fn holding(hierarchies: &Hierarchies, bed: &Bed, zygote: &Zygote) -> (Helper, Launched, PathBuf) {
+pub fn holding(
+    hierarchies: &Hierarchies,
+    bed: &Bed,
+    zygote: &Zygote,
+) -> (Helper, Launched, PathBuf) {
     let mut plan = bed.plan("exec sleep 1000");
     plan.stdin = true;
     plan.cgroup.every_hierarchy = true;
@@ -115,7 +119,7 @@ fn holding(hierarchies: &Hierarchies, bed: &Bed, zygote: &Zygote) -> (Helper, La
 }
 
 /// Asks for an exec, and waits until its process is there and stuck.
-fn ask_held_up(bed: &Bed, helper: &mut Helper, script: &str) -> (u64, u32) {
+pub fn ask_held_up(bed: &Bed, helper: &mut Helper, script: &str) -> (u64, u32) {
     let before = helper.children();
     let plan = bed.exec_plan("held", script);
     let seq = helper.ask(Call::Exec(Box::new(plan)));

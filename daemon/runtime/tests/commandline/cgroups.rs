@@ -10,7 +10,7 @@ use crate::support::{Bed, Ran, wait_until};
 use serde_json::{Value, json};
 
 #[test]
-fn a_container_is_refused_in_a_frozen_cgroup_and_below_one() {
+fn a_container_is_refused_in_a_frozen_cgroup_and_below_one_and_leaves_it_as_it_was() {
     for below in ["", "/below"] {
         let mut bed = Bed::new("true");
         let above = format!("littlebox-runtime-test/{}-frozen", bed.id);
@@ -25,13 +25,20 @@ fn a_container_is_refused_in_a_frozen_cgroup_and_below_one() {
         let ended = wait_until(|| runtime.try_wait().unwrap().is_some());
         frozen.thaw();
         let ran = runtime.wait_with_output().unwrap();
-        drop(frozen);
         let said = String::from_utf8_lossy(&ran.stderr);
         assert!(ended && ran.status.code() == Some(1), "{said}");
         assert!(
             said.contains("is frozen") && said.contains("thaw it"),
             "{said}"
         );
+        // What was there before stays, and nothing else.
+        let left = frozen.everywhere(below.trim_start_matches('/'));
+        let expected = if below.is_empty() {
+            vec![frozen.path()]
+        } else {
+            vec![]
+        };
+        assert_eq!(left, expected);
     }
 }
 

@@ -102,6 +102,8 @@ fn without_metadata_none_is_sent() {
     let bed = bed("true", json!(["mkdir"]));
     let agent = maker(&bed);
     bed.run_container().ok();
+    // Nothing was left to the agent, so nobody has waited for it.
+    assert!(wait_until(|| !agent.introduced().is_empty()));
     let told = agent.introduced().remove(0);
     assert_eq!(told.get("metadata"), None);
     assert_eq!(told["state"]["status"], "creating");
@@ -328,6 +330,71 @@ fn a_limit_of_processes_leaves_room_for_the_handover() {
         refused.contains("raise the limit of processes"),
         "{refused}"
     );
+}
+
+/// A scheduler under which nothing may fork, and one that is not inherited.
+fn deadline(flags: &[&str]) -> Value {
+    json!({
+        "policy": "SCHED_DEADLINE", "flags": flags,
+        "runtime": 1_000_000, "deadline": 10_000_000, "period": 100_000_000
+    })
+}
+
+/// Prints the number of the shell's own policy and its capabilities, and forks nothing.
+const SCHEDULED: &str = "while read key colon value; do case $key in policy) echo $value; esac; done \
+    </proc/self/sched; \
+    while read key value; do case $key in CapEff:) echo $value; esac; done </proc/self/status";
+
+/// SCHED_DEADLINE of `linux/sched.h`, and what of the test's capabilities an exec has.
+const DEADLINE: &str = "6\n0000000000000000\n";
+
+#[test]
+fn a_program_that_may_not_fork_has_an_agent_all_the_same() {
+    for flags in [&[][..], &["SCHED_FLAG_RESET_ON_FORK"]] {
+        for no_new_privileges in [true, false] {
+            let mut bed = bed(SCHEDULED, json!(["mkdir"]));
+            bed.config["process"]["scheduler"] = deadline(flags);
+            bed.config["process"]["noNewPrivileges"] = no_new_privileges.into();
+            bed.config["process"]["capabilities"] = json!({});
+            let agent = admitter(&bed);
+            assert_eq!(bed.run_container().ok(), DEADLINE);
+            assert!(wait_until(|| agent.introduced().len() == 1));
+        }
+    }
+}
+
+#[test]
+fn an_exec_that_may_not_fork_has_an_agent_and_no_capability_more() {
+    let bed = bed("exec sleep 1000", json!(["mkdir"]));
+    let agent = admitter(&bed);
+    bed.create().ok();
+    bed.start().ok();
+    for no_new_privileges in [true, false] {
+        let process = json!({
+            "args": ["/bin/sh", "-c", SCHEDULED], "cwd": "/", "env": ["PATH=/bin"],
+            "noNewPrivileges": no_new_privileges, "scheduler": deadline(&[])
+        });
+        let document = bed.path("process.json");
+        fs::write(&document, process.to_string()).unwrap();
+        let ran = bed.run(&["exec", "--process", document.to_str().unwrap(), &bed.id]);
+        assert_eq!(ran.ok(), DEADLINE);
+    }
+    assert!(wait_until(|| agent.introduced().len() == 3));
+}
+
+#[test]
+fn hooks_run_before_a_program_that_may_not_fork() {
+    let mut bed = bed(SCHEDULED, json!(["mkdir"]));
+    bed.config["process"]["scheduler"] = deadline(&[]);
+    bed.config["process"]["capabilities"] = json!({});
+    bed.container_script("/bin/hook", "mkdir /tmp/hook");
+    bed.config["hooks"] = json!({"startContainer": [{"path": "/bin/hook", "env": ["PATH=/bin"]}]});
+    let _agent = admitter(&bed);
+    bed.create().ok();
+    bed.start().ok();
+    bed.wait_for("stopped");
+    assert_eq!(bed.output(), DEADLINE);
+    assert!(bed.rootfs().join("tmp/hook").is_dir());
 }
 
 #[test]

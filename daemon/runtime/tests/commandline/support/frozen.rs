@@ -43,14 +43,26 @@ impl Frozen {
     }
 
     pub fn thaw(&self) {
-        // A runtime that has given up may have removed it.
-        let _ = fs::write(self.path.join(self.file), self.thawed);
+        fs::write(self.path.join(self.file), self.thawed).unwrap();
+    }
+
+    /// The directories of this name in all hierarchies, and in each of them one below.
+    pub fn everywhere(&self, below: &str) -> Vec<PathBuf> {
+        let mounts = fs::read_dir(ROOT).unwrap();
+        let mounts = mounts.map(|entry| entry.unwrap().path());
+        let paths = mounts.chain([PathBuf::from(ROOT)]);
+        let paths = paths.map(|mount| mount.join(&self.name).join(below));
+        paths.filter(|path| path.exists()).collect()
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        self.thaw();
+        let _ = fs::write(self.path.join(self.file), self.thawed);
         let mut paths = vec![self.path.clone()];
         // The runtime makes a path in every hierarchy, and leaves all but its last part.
         for hierarchy in fs::read_dir(ROOT).unwrap() {

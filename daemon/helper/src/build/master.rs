@@ -1,0 +1,119 @@
+//! The helper's end of a terminal, and what cannot be done to it without waiting for the container.
+//!
+//! A process that reads or writes the other end may be stuck in that: with memory on a file system
+//! that does not answer. Until it goes on the kernel holds up whoever changes the terminal's settings,
+//! reads them behind such a change, or closes the master, which hangs the terminal up
+//! (`tty_ldisc_hangup`). Not even SIGKILL ends that wait. So a process of its own waits.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use rustix::termios::{SpecialCodeIndex, tcgetattr};
+
+use super::deadline::Deadline;
+use super::dying::{self, bury_later, ends_within};
+use super::guard::Child;
+use super::report::Report;
+use super::spawn;
+use crate::fault::Fault;
+use crate::protocol::bounds;
+use crate::sys::{self, Forked};
+
+/// A terminal's master.
+#[derive(Debug)]
+pub struct Master(Option<OwnedFd>);
+
+impl Master {
+    /// For who may wait when it is closed.
+    pub fn into_fd(mut self) -> OwnedFd {
+        self.0.take().expect("it is there until it is dropped")
+    }
+
+    /// Types the end-of-file character (termios(3), VEOF).
+    ///
+    /// # Errors
+    /// `TIMEDOUT` where the terminal's settings cannot be read now; `AGAIN` where nobody reads it.
+    pub fn type_end_of_file(&self) -> rustix::io::Result<()> {
+        let master = self.as_fd();
+        in_stead(master, || {
+            let settings = tcgetattr(master)?;
+            let eof = settings.special_codes[SpecialCodeIndex::VEOF];
+            rustix::io::write(master, &[eof]).map(drop)
+        })
+    }
+}
+
+impl From<OwnedFd> for Master {
+    fn from(master: OwnedFd) -> Master {
+        Master(Some(master))
+    }
+}
+
+impl AsFd for Master {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0
+            .as_ref()
+            .expect("it is there until it is dropped")
+            .as_fd()
+    }
+}
+
+impl Drop for Master {
+    fn drop(&mut self) {
+        if let Some(master) = self.0.take() {
+            // Without a process for it there is nothing left but to wait.
+            let _ = close_elsewhere(master);
+        }
+    }
+}
+
+/// Closes this process' descriptor while another process has one too, which closes the last.
+fn close_elsewhere(master: OwnedFd) -> Result<(), Fault> {
+    let (ours, theirs) = Report::pair()?;
+    let child = match spawn::fork(0, None)? {
+        Forked::Child => {
+            // All but this is the helper's too, which waits meanwhile: none of these is the last.
+            let kept = [master.as_fd(), theirs.as_fd()];
+            if sys::close_all_but(kept, 3).is_ok() {
+                let _ = theirs.go(None);
+                let _ = theirs.wait_for_go();
+            }
+            sys::exit_now(0)
+        }
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+    };
+    drop(theirs);
+    let ready = Deadline::after(dying::patience()).wait(ours.as_fd(), PollFlags::IN);
+    // The other process goes on when this end is closed.
+    drop((master, ours));
+    bury_later(child);
+    ready.map(drop)
+}
+
+/// Does something to a terminal in another process, which may wait for it longer than this one does.
+fn in_stead(
+    master: BorrowedFd<'_>,
+    work: impl FnOnce() -> rustix::io::Result<()>,
+) -> rustix::io::Result<()> {
+    let child = match spawn::fork(0, None).map_err(|fault| Errno::from_raw_os_error(fault.errno))? {
+        Forked::Child => {
+            let done = sys::close_all_but([master], 3).and_then(|()| work());
+            // An errno is below 134 (errno(3)).
+            sys::exit_now(done.map_or_else(Errno::raw_os_error, |()| 0))
+        }
+        Forked::Parent { pid, pidfd } => Child { pid, pidfd },
+    };
+    if !ends_within(child.pidfd(), bounds::REAP) {
+        child.kill();
+        bury_later(child);
+        return Err(Errno::TIMEDOUT);
+    }
+    let status = waitid(WaitId::PidFd(child.pidfd()), WaitIdOptions::EXITED)?;
+    match status.and_then(|status| status.exit_status()) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw_os_error(errno)),
+        None => Err(Errno::CHILD),
+    }
+}

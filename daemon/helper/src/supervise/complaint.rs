@@ -1,0 +1,44 @@
+//! What went wrong where nobody asks, on standard error. That is the daemon's, and outlives it: a pipe
+//! or a terminal that nobody may read.
+
+use std::os::fd::BorrowedFd;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// What a pipe takes that has room for anything (pipe(7), `PIPE_BUF`).
+const LIMIT: usize = 4096;
+
+/// Writes a line, unless that would have to wait for a reader. Not by `eprintln!`, which panics when
+/// there is none.
+pub fn write(stderr: BorrowedFd<'_>, line: &str) {
+    let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+    let now = Timespec::default();
+    if matches!(poll(&mut fds, Some(&now)), Ok(1..)) {
+        let line = line.as_bytes();
+        let _ = rustix::io::write(stderr, &line[..line.len().min(LIMIT)]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::io::Errno;
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::*;
+
+    #[test]
+    fn a_complaint_does_not_wait_for_a_reader() {
+        let (read, full) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).unwrap();
+        write(full.as_fd(), "heard\n");
+        let mut heard = [0; 64];
+        assert_eq!(rustix::io::read(&read, &mut heard).unwrap(), 6);
+        while rustix::io::write(&full, &[0; LIMIT]) != Err(Errno::AGAIN) {}
+        // From here on a write would wait.
+        rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty()).unwrap();
+        write(full.as_fd(), "not heard\n");
+        drop(read);
+        write(full.as_fd(), "nobody is there\n");
+    }
+}
