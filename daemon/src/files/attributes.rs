@@ -130,7 +130,7 @@ fn refused_attribute(name: &[u8], path: &[u8], errno: Errno) -> FileError {
         Errno::NOSPC | Errno::DQUOT => FileError::Refused {
             op: "fsetxattr".into(),
             path: shown(path),
-            source: Errno::TOOBIG.into(),
+            source: errno.into(),
         },
         errno => failed("fsetxattr", path, errno),
     }

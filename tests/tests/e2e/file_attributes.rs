@@ -47,6 +47,9 @@ impl<'a> Entry<'a> {
         header.set_gid(0);
         header.set_mtime(1_000_000_000);
         header.set_entry_type(self.kind);
+        if self.kind == tar::EntryType::Symlink {
+            header.set_link_name("target").unwrap();
+        }
         builder
             .append_data(&mut header, self.name, self.content)
             .unwrap();
