@@ -1,5 +1,4 @@
-//! Copies beside what else happens to a container: its removal, its end, the end of the daemon, and
-//! workers that fail.
+//! Copies beside what else happens to a container, its removal and its end, and workers that fail.
 
 use std::path::Path;
 
@@ -101,38 +100,6 @@ fn a_container_that_has_ended_is_not_mounted_while_a_copy_has_the_root_of_its_ru
         drop(slow);
         let _found = waits.join().unwrap().expect(200);
     });
-    t.finish();
-}
-
-fn workers(daemon: u32) -> Vec<u32> {
-    let mut children = proc::children(daemon);
-    children.retain(|pid| proc::comm(*pid) == "littlebox-work");
-    children
-}
-
-#[test]
-fn a_container_is_not_mounted_while_a_worker_of_an_earlier_daemon_has_its_root() {
-    // With faults its workers bear its mark, and the oracle finds those that are left.
-    let mut t = Bed::builder().faults().build();
-    let c = id(&t.sleeper());
-    fill(&t, &c);
-    stop(&t, &c);
-    let slow = t.stream(&format!("/v1/containers/{c}/files?path=/large"));
-    let left = workers(t.pid());
-    for pid in &left {
-        proc::kill(*pid, Signal::STOP);
-    }
-    t.kill9();
-    drop(slow);
-    t.start_again();
-    let stat = files(&c, "/large&stat=true");
-    t.send(&stat).problem(409, "invalid_state");
-    for pid in left {
-        proc::kill(pid, Signal::CONT);
-    }
-    let _found = t.send(&stat).expect(200);
-    let start = t.post(&format!("/v1/containers/{c}/start"));
-    let _started = start.expect(200);
     t.finish();
 }
 
