@@ -64,7 +64,7 @@ pub enum FileError {
         #[serde(with = "io_error")]
         io::Error,
     ),
-    /// The filesystem does not let it be done: read-only, somebody else's, busy.
+    /// The filesystem does not let it be done: read-only, somebody else's, busy, broken.
     #[error("{op} {path}")]
     Refused {
         /// The system call.
@@ -76,7 +76,7 @@ pub enum FileError {
         #[serde(with = "io_error")]
         source: io::Error,
     },
-    /// Any other failure of a system call.
+    /// This process or the host has no more descriptors or memory, or failed by itself.
     #[error("{op} {path}")]
     Io {
         /// The system call.

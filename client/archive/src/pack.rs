@@ -466,9 +466,13 @@ impl<O: Owners, W: Write> Packer<'_, O, W> {
     }
 }
 
-/// Whether an extended attribute goes into and comes out of archives (xattr(7)).
+/// Whether an extended attribute goes into and comes out of archives (xattr(7)). `user.overlay.*`
+/// does not: to an overlay that is mounted with `userxattr` it says what to hide and where to look
+/// (overlayfs.rst).
 pub fn is_portable(name: &[u8]) -> bool {
-    name == b"security.capability" || (name.starts_with(b"user.") && name.len() > 5)
+    let user = name.strip_prefix(b"user.");
+    name == b"security.capability"
+        || user.is_some_and(|rest| !rest.is_empty() && !rest.starts_with(b"overlay."))
 }
 
 fn status(fd: &OwnedFd, path: &[u8]) -> Result<Statx, FileError> {

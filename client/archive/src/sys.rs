@@ -42,23 +42,15 @@ pub fn failed(op: &'static str, path: &[u8], errno: Errno) -> FileError {
             limit: 4095,
         },
         Errno::NOSPC => FileError::NoSpace { path },
-        Errno::ROFS
-        | Errno::ACCESS
-        | Errno::PERM
-        | Errno::TXTBSY
-        | Errno::BUSY
-        | Errno::FBIG
-        | Errno::MLINK
-        // Of the container, or of the user.
-        | Errno::DQUOT
-        | Errno::OVERFLOW
-        // A lease of somebody else (fcntl(2)), where the open was not to wait.
-        | Errno::WOULDBLOCK => FileError::Refused {
+        // Those of this process and of the host.
+        Errno::MFILE | Errno::NFILE | Errno::NOMEM => FileError::Io {
             op: op.into(),
             path,
             source: errno.into(),
         },
-        _ => FileError::Io {
+        // A container decides which filesystems are mounted in it, and the server of a FUSE mount
+        // answers with any number it likes.
+        _ => FileError::Refused {
             op: op.into(),
             path,
             source: errno.into(),

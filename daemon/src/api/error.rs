@@ -7,8 +7,8 @@ use axum::response::{IntoResponse, Response};
 use lbctl::types::{ContainerState, Problem};
 use rustix::io::Errno;
 
+use super::file_error;
 use crate::engine::{EngineError, describe_step};
-use crate::files::FileError;
 use crate::idpool::PoolError;
 use crate::spec::errno_name;
 use crate::store::StoreError;
@@ -90,9 +90,9 @@ pub const CODES: [&str; PROBLEMS.len()] = {
     codes
 };
 
-/// An error on its way to the client.
+/// An error on its way to the client, and for the log what it is based on.
 #[derive(Debug)]
-pub struct ApiError(Box<Problem>);
+pub struct ApiError(Box<Problem>, Option<String>);
 
 impl ApiError {
     /// A problem of a known code.
@@ -102,14 +102,15 @@ impl ApiError {
         let (code, status, title) = found
             .copied()
             .unwrap_or(("internal", 500, "Internal error"));
-        Self(Box::new(Problem {
+        let problem = Problem {
             kind: format!("urn:littlebox:problem:{code}"),
             title: title.to_owned(),
             status,
             detail: detail.into(),
             code: code.to_owned(),
             ..Problem::default()
-        }))
+        };
+        Self(Box::new(problem), None)
     }
 
     /// A malformed request.
@@ -134,6 +135,10 @@ impl ApiError {
         self
     }
 
+    pub(super) fn set_path(&mut self, path: Option<String>) {
+        self.0.path = path;
+    }
+
     /// The document.
     pub fn problem(&self) -> &Problem {
         &self.0
@@ -154,17 +159,48 @@ impl IntoResponse for ApiError {
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
-        response.extensions_mut().insert(Failed(self.0));
+        response.extensions_mut().insert(Failed {
+            problem: self.0,
+            cause: self.1,
+        });
         response
     }
 }
 
 /// The problem behind a response, for the log and for the request id.
 #[derive(Debug, Clone)]
-pub struct Failed(pub Box<Problem>);
+pub struct Failed {
+    /// As the client gets it.
+    pub problem: Box<Problem>,
+    /// The error with all that it is based on; `None` where the problem is all that there is.
+    pub cause: Option<String>,
+}
 
 impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
+        let cause = with_sources(&error);
+        let mut problem = Self::of(error);
+        problem.1 = problem.1.or(Some(cause));
+        problem
+    }
+}
+
+/// An error's text and those of its sources, without what an outer one repeats.
+fn with_sources(error: &EngineError) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl ApiError {
+    fn of(error: EngineError) -> Self {
         let detail = error.to_string();
         match error {
             EngineError::Config(e) => {
@@ -257,7 +293,7 @@ impl From<EngineError> for ApiError {
             EngineError::Io { source, .. } | EngineError::Kernel { source, .. } => {
                 io_problem(&source, detail)
             }
-            EngineError::Files(e) => files(e, detail),
+            EngineError::Files(e) => file_error::problem(e, detail),
             EngineError::Ids(e) => ids(e, detail),
         }
     }
@@ -351,7 +387,7 @@ fn helper(error: HelperError) -> ApiError {
 }
 
 /// A failed system call of the daemon's own.
-fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
+pub(super) fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
     let errno = source.raw_os_error().unwrap_or(0);
     let code = match Errno::from_io_error(source) {
         Some(Errno::NOSPC | Errno::DQUOT) => "no_space",
@@ -392,50 +428,19 @@ fn ids(error: PoolError, detail: String) -> ApiError {
     }
 }
 
-/// The container's own filesystem, or what is mounted there, does not let it be done.
-fn refused(source: &std::io::Error, detail: String) -> ApiError {
-    let hint = match Errno::from_io_error(source) {
-        Some(Errno::ROFS) => "it is mounted read-only there; choose a path that can be written to",
-        Some(Errno::ACCESS | Errno::PERM) => {
-            "the filesystem that is mounted there refuses it, to root as well"
-        }
-        Some(Errno::TXTBSY) => "a program is running from that file; stop it first",
-        Some(Errno::BUSY) => "something is mounted there; unmount it, or choose another path",
-        Some(Errno::FBIG | Errno::OVERFLOW) => "it is too large for the filesystem there",
-        Some(Errno::NOSPC | Errno::DQUOT) => {
-            "the filesystem there, or the quota on it, is full; make room in the container"
-        }
-        Some(Errno::MLINK) => "the filesystem there takes no more links to it",
-        _ => "a program holds a lease on that file; try again when it has let go",
-    };
-    ApiError::new("file_refused", detail)
-        .hint(hint)
-        .errno(source.raw_os_error().unwrap_or(0))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn files(error: FileError, detail: String) -> ApiError {
-    let mut out = match &error {
-        FileError::NotFound { .. } => ApiError::new("path_not_found", detail),
-        FileError::NotADirectory { .. }
-        | FileError::IsADirectory { .. }
-        | FileError::Escape { .. } => ApiError::invalid(detail),
-        FileError::Limit { .. } => ApiError::new("body_too_large", detail),
-        FileError::BadArchive { .. } => ApiError::new("bad_archive", detail),
-        FileError::NoSpace { .. } => ApiError::new("no_space", detail),
-        FileError::Stream(source) => ApiError::invalid(format!("{detail}: {source}")),
-        FileError::Refused { source, .. } => refused(source, format!("{detail}: {source}")),
-        FileError::Io { source, .. } => io_problem(source, format!("{detail}: {source}")),
-    };
-    out.0.path = match error {
-        FileError::NotFound { path }
-        | FileError::NotADirectory { path }
-        | FileError::IsADirectory { path, .. }
-        | FileError::Escape { path }
-        | FileError::Limit { path, .. }
-        | FileError::NoSpace { path }
-        | FileError::Refused { path, .. }
-        | FileError::Io { path, .. } => Some(path),
-        FileError::BadArchive { .. } | FileError::Stream(_) => None,
-    };
-    out
+    #[test]
+    fn what_an_error_is_based_on_is_kept_for_the_log() {
+        let denied = || std::io::Error::from(Errno::NOTSOCK);
+        let error = ApiError::from(EngineError::Helper(HelperError::Io(denied())));
+        assert_eq!(
+            error.1.as_deref(),
+            Some(&*format!("cannot talk to the helper: {}", denied()))
+        );
+        let error = ApiError::from(EngineError::io("read", "/x")(denied()));
+        assert_eq!(error.1, Some(format!("read /x: {}", denied())));
+    }
 }

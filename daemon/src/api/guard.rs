@@ -115,7 +115,9 @@ pub async fn finish(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let id = request.headers().get("x-request-id").cloned();
     let mut response = next.run(request).await;
-    if let Some(Failed(problem)) = response.extensions_mut().remove::<Failed>() {
+    let mut error = None;
+    if let Some(Failed { problem, cause }) = response.extensions_mut().remove::<Failed>() {
+        error = Some(cause.unwrap_or_else(|| problem.detail.clone()));
         response = with_instance(response, *problem, id.as_ref());
     }
     let status = response.status().as_u16();
@@ -126,7 +128,7 @@ pub async fn finish(request: Request, next: Next) -> Response {
     let (pid, uid, gid) = peer.map_or((-1, u32::MAX, u32::MAX), |p| (p.pid, p.uid, p.gid));
     let ms = began.elapsed().as_secs_f64() * 1000.0;
     if status >= 500 {
-        tracing::warn!(%method, path, status, ms, id, pid, uid, gid, "request failed");
+        tracing::warn!(%method, path, status, ms, id, pid, uid, gid, error, "request failed");
     } else {
         tracing::info!(%method, path, status, ms, id, pid, uid, gid, "request");
     }

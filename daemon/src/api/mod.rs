@@ -6,6 +6,7 @@ mod error;
 mod events;
 mod execs;
 mod extract;
+mod file_error;
 mod files;
 mod guard;
 mod logs;

@@ -179,7 +179,7 @@ pub async fn metrics(State(app): AppState, params: Params) -> Result<Response> {
          # HELP littlebox_helpers_unreachable Containers whose helper cannot be asked.\n\
          # TYPE littlebox_helpers_unreachable gauge\n\
          littlebox_helpers_unreachable {unreachable}\n\
-         # HELP littlebox_leftovers Containers that are gone and have left what cannot be removed yet.\n\
+         # HELP littlebox_leftovers Containers that are gone or have ended and have left what cannot be removed yet.\n\
          # TYPE littlebox_leftovers gauge\n\
          littlebox_leftovers {leftovers}\n\
          # HELP littlebox_build_info The daemon's version.\n\

@@ -183,7 +183,7 @@ pub enum EngineError {
     Store(#[from] StoreError),
     /// A helper.
     #[error("{0}")]
-    Helper(HelperError),
+    Helper(#[source] HelperError),
     /// A file of the daemon's own.
     #[error("{op} {}: {source}", path.display())]
     Io {

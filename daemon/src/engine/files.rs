@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use lbctl::types::FileStat;
+use lbctl::types::{ContainerState, FileStat};
 use littlebox_helper::protocol::RootfsSource;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::files_root::FilesRoot;
+use super::files_root::{FilesRoot, PATIENCE};
 use super::{Engine, EngineError, Handle};
 use crate::faults;
 use crate::files::{FileError, IdView};
@@ -33,8 +33,6 @@ const ARCHIVES: usize = 32;
 const COMPARISONS: usize = 2;
 /// Of all kinds together, those of one container: one that has a dead mount leaves the rest to others.
 const SHARE: usize = 8;
-/// How long a request waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(2);
 /// How long an archive may stand still, because of its client or of a file system.
 const IDLE: Duration = Duration::from_secs(60);
 /// The most bytes that are passed on at once, and how many such pieces wait for a client.
@@ -154,17 +152,20 @@ impl Engine {
         handle: &Arc<Handle>,
         path: String,
     ) -> Result<FileStat, EngineError> {
-        let (held, root) = self.root_turn(handle, Kind::Stat).await?;
-        let ids = id_view(handle);
-        let request = Request::Stat { path, ids };
-        let job = self.begin(held, request, &descriptors(&root, None)).await?;
-        match settle(job, self.supervisor.start_limit()).await? {
-            (job, Answer::Stat(stat)) => {
-                job.done();
-                Ok(stat)
+        let stat = async {
+            let (held, root) = self.root_turn(handle, Kind::Stat).await?;
+            let ids = id_view(handle);
+            let request = Request::Stat { path, ids };
+            let job = self.begin(held, request, &descriptors(&root, None)).await?;
+            match settle(job, self.supervisor.start_limit()).await? {
+                (job, Answer::Stat(stat)) => {
+                    job.done();
+                    Ok(stat)
+                }
+                _ => Err(EngineError::Task),
             }
-            _ => Err(EngineError::Task),
-        }
+        };
+        stat.await.map_err(|error| or_removed(handle, error))
     }
 
     /// An archive of what lies at a path of a container, or of its whole root.
@@ -176,11 +177,14 @@ impl Engine {
         handle: &Arc<Handle>,
         path: Option<String>,
     ) -> Result<Output, EngineError> {
-        let (held, root) = self.root_turn(handle, Kind::Archive).await?;
-        let ids = id_view(handle);
-        let request = Request::Pack { path, ids };
-        let limit = self.supervisor.start_limit();
-        self.output(held, request, Some(&root), limit).await
+        let pack = async {
+            let (held, root) = self.root_turn(handle, Kind::Archive).await?;
+            let ids = id_view(handle);
+            let request = Request::Pack { path, ids };
+            let limit = self.supervisor.start_limit();
+            self.output(held, request, Some(&root), limit).await
+        };
+        pack.await.map_err(|error| or_removed(handle, error))
     }
 
     /// What a container has changed, as the JSON of [`lbctl::types::Changes`].
@@ -188,7 +192,13 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NotAvailable`] for a root without layers, and as [`Engine::stat`].
     pub async fn changes(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<Output, EngineError> {
-        let turn = self.turn(handle, Kind::Comparison).await?;
+        let changes = self.compare(handle).await;
+        changes.map_err(|error| or_removed(handle, error))
+    }
+
+    async fn compare(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<Output, EngineError> {
+        let deadline = Instant::now() + PATIENCE;
+        let turn = self.turn(handle, Kind::Comparison, deadline).await?;
         let plan = self.rootfs_plan(handle).await?;
         let RootfsSource::Overlay { lower, upper, .. } = plan.source else {
             return Err(EngineError::NotAvailable(
@@ -218,20 +228,23 @@ impl Engine {
         path: String,
         archive: impl Stream<Item = io::Result<Bytes>> + Unpin,
     ) -> Result<(), EngineError> {
-        let (held, root) = self.root_turn(handle, Kind::Archive).await?;
-        let ids = id_view(handle);
-        let (to, from) = pipe::pipe().map_err(EngineError::Worker)?;
-        let from = from.into_blocking_fd().map_err(EngineError::Worker)?;
-        let request = Request::Unpack { path, ids };
-        let job = self
-            .begin(held, request, &descriptors(&root, Some(from.as_fd())))
-            .await?;
-        // With this end open here, nobody would see the worker's end.
-        drop(from);
-        let (job, _ready) = settle(job, self.supervisor.start_limit()).await?;
-        let job = feed(job, to, archive).await?;
-        job.done();
-        Ok(())
+        let unpack = async {
+            let (held, root) = self.root_turn(handle, Kind::Archive).await?;
+            let ids = id_view(handle);
+            let (to, from) = pipe::pipe().map_err(EngineError::Worker)?;
+            let from = from.into_blocking_fd().map_err(EngineError::Worker)?;
+            let request = Request::Unpack { path, ids };
+            let job = self
+                .begin(held, request, &descriptors(&root, Some(from.as_fd())))
+                .await?;
+            // With this end open here, nobody would see the worker's end.
+            drop(from);
+            let (job, _ready) = settle(job, self.supervisor.start_limit()).await?;
+            let job = feed(job, to, archive).await?;
+            job.done();
+            Ok(())
+        };
+        unpack.await.map_err(|error| or_removed(handle, error))
     }
 
     async fn begin(
@@ -280,8 +293,9 @@ impl Engine {
         handle: &Arc<Handle>,
         kind: Kind,
     ) -> Result<(Held, FilesRoot), EngineError> {
-        let turn = self.turn(handle, kind).await?;
-        let root = self.files_root(handle).await?;
+        let deadline = Instant::now() + PATIENCE;
+        let turn = self.turn(handle, kind, deadline).await?;
+        let root = self.files_root(handle, deadline).await?;
         let held = Held {
             _turn: turn,
             _root: Some(root.clone()),
@@ -289,8 +303,12 @@ impl Engine {
         Ok((held, root))
     }
 
-    async fn turn(&self, handle: &Handle, kind: Kind) -> Result<Turn, EngineError> {
-        let deadline = Instant::now() + PATIENCE;
+    async fn turn(
+        &self,
+        handle: &Handle,
+        kind: Kind,
+        deadline: Instant,
+    ) -> Result<Turn, EngineError> {
         let turn = |turns: &Arc<Semaphore>, limit, what| {
             let turn = timeout_at(deadline, turns.clone().acquire_owned());
             async move {
@@ -317,6 +335,15 @@ impl Engine {
 fn descriptors<'a>(root: &'a FilesRoot, pipe: Option<BorrowedFd<'a>>) -> Vec<BorrowedFd<'a>> {
     let root_and_pipe = [root.as_fd()].into_iter().chain(pipe);
     root_and_pipe.chain(root.lock()).collect()
+}
+
+/// Whatever fails because a container is removed meanwhile, the answer is that it is gone.
+fn or_removed(handle: &Handle, error: EngineError) -> EngineError {
+    let live = handle.live();
+    match live.removed || live.record.state == ContainerState::Removing {
+        true => EngineError::ContainerNotFound(live.record.name.to_string()),
+        false => error,
+    }
 }
 
 /// Files are told with the ids that the container knows.

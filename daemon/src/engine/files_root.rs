@@ -2,27 +2,33 @@
 //! overlay that is mounted for the purpose.
 //!
 //! Two overlays on one upper directory are undefined behaviour (the kernel's overlayfs.rst): whoever
-//! copies from a container that does not run shares one mount, and it starts when they have gone.
+//! copies from a container that does not run shares one mount, and it starts when they have gone. The
+//! lock of the container's directory (flock(2)) says so to other daemons: whoever copies has it shared, and
+//! nobody mounts an overlay before having had it alone. So the mount of a run that has ended, or of a worker
+//! that an earlier daemon has left behind, is gone first.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lbctl::types::ContainerId;
-use littlebox_helper::protocol::{Call, RootfsPlan, RootfsSource};
+use littlebox_helper::protocol::{Call, RootfsPlan, RootfsSource, bounds};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Engine, EngineError, Handle, looking, prepare};
 use crate::faults;
 use crate::lifecycle::is_live;
 use crate::spec;
-use crate::supervisor::StartError;
+use crate::supervisor::{Helper, HelperError, StartError};
 
-/// How long a start waits for those who copy, and the other way round.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a start waits for those who copy, and the other way round: until they have a turn and the
+/// container's root.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+/// How often a lock that somebody else has is tried.
+const LOCK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Who may use the upper directory of a container.
 #[derive(Debug, Default)]
@@ -58,11 +64,13 @@ pub struct OfflineRoot {
 /// The right to use the upper directory beside others who copy.
 #[derive(Debug)]
 struct UpperTurn {
-    /// Of the container's directory (flock(2)). The first field, so that whoever gets the next turn
-    /// finds it free.
+    /// Of the container's directory. The first field, so that whoever gets the next turn finds it free.
     lock: Option<OwnedFd>,
-    _users: OwnedRwLockReadGuard<()>,
+    _users: NoStart,
 }
+
+/// The container is not started while this lives.
+type NoStart = OwnedRwLockReadGuard<()>;
 
 /// Nobody copies files while this lives.
 pub(super) type NoCopies = OwnedRwLockWriteGuard<()>;
@@ -93,8 +101,8 @@ impl Engine {
     pub(super) async fn files_root(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
+        deadline: Instant,
     ) -> Result<FilesRoot, EngineError> {
-        let deadline = Instant::now() + PATIENCE;
         if let Some(root) = self.running_root(handle, deadline).await? {
             return Ok(root);
         }
@@ -104,32 +112,60 @@ impl Engine {
         if let Some(offline) = mounted.upgrade() {
             return Ok(FilesRoot::Offline(offline));
         }
-        let turn = self.upper_turn(handle, deadline).await?;
+        let users = no_start(handle, deadline).await?;
         if is_live(handle.state()) {
             // It was started meanwhile.
-            drop(turn);
+            drop(users);
             let root = self.running_root(handle, deadline).await?;
             return root.ok_or_else(|| in_use(handle, "has just ended"));
         }
-        let offline = Arc::new(OfflineRoot {
-            root: self.mount_offline(handle).await?,
-            turn,
-        });
+        let offline = Arc::new(self.offline_root(handle, users, deadline).await?);
         *mounted = Arc::downgrade(&offline);
         Ok(FilesRoot::Offline(offline))
     }
 
-    async fn mount_offline(self: &Arc<Self>, handle: &Arc<Handle>) -> Result<OwnedFd, EngineError> {
+    async fn offline_root(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        users: NoStart,
+        deadline: Instant,
+    ) -> Result<OfflineRoot, EngineError> {
         let plan = self.rootfs_plan(handle).await?;
-        if let RootfsSource::Overlay { .. } = &plan.source {
-            self.make_directories(handle.id)?;
-        }
+        let lock = match &plan.source {
+            RootfsSource::Overlay { .. } => {
+                self.make_missing_directories(handle)?;
+                let alone = FlockOperation::NonBlockingLockExclusive;
+                let doing =
+                    "has files that are still being copied by a request from before it ended";
+                self.lock_files(handle, alone, deadline, doing).await?
+            }
+            _ => None,
+        };
         let maps = handle.record().id_maps;
         let opened = self.supervisor.open_rootfs(plan, maps).await;
-        opened.map_err(|e| match e {
+        let root = opened.map_err(|e| match e {
             StartError::Silent(patience) => EngineError::Unanswered(patience),
             e => EngineError::start_failed(e, "the root", None),
-        })
+        })?;
+        if let Some(lock) = &lock {
+            rustix::fs::flock(lock, FlockOperation::NonBlockingLockShared)
+                .map_err(|errno| self.lock_failed(handle.id, errno))?;
+        }
+        let turn = UpperTurn {
+            lock,
+            _users: users,
+        };
+        Ok(OfflineRoot { root, turn })
+    }
+
+    /// Makes a container's directories where they are missing. Its removal says under the same lock that
+    /// it is gone and removes them afterwards: it finds what was made before, and nothing is made later.
+    fn make_missing_directories(&self, handle: &Handle) -> Result<(), EngineError> {
+        let live = handle.live();
+        if live.removed {
+            return Err(EngineError::ContainerNotFound(live.record.name.to_string()));
+        }
+        self.make_directories(handle.id)
     }
 
     /// `None`: it does not run.
@@ -138,10 +174,9 @@ impl Engine {
         handle: &Handle,
         deadline: Instant,
     ) -> Result<Option<FilesRoot>, EngineError> {
-        let helper = match handle.running_helper("its files") {
-            Err(EngineError::NotRunning { .. }) => return Ok(None),
-            helper => helper?,
-        };
+        if running(handle)?.is_none() {
+            return Ok(None);
+        }
         let config = self.config(handle).await?;
         let has_upper = !spec::is_from_spec(&config) || config.overlay;
         let turn = if has_upper {
@@ -149,9 +184,23 @@ impl Engine {
         } else {
             None
         };
-        let root = helper.descriptor(Call::OpenRoot).await?;
-        let running = RunningRoot { root, turn };
-        Ok(Some(FilesRoot::Running(Arc::new(running))))
+        // It may have ended while the turn came, and others may have mounted its root since.
+        let Some(helper) = running(handle)? else {
+            return Ok(None);
+        };
+        match helper.descriptor(Call::OpenRoot).await {
+            Ok(root) => {
+                let running = RunningRoot { root, turn };
+                Ok(Some(FilesRoot::Running(Arc::new(running))))
+            }
+            // A program that has just ended has no root any more.
+            Err(HelperError::Gone | HelperError::Step(_))
+                if handle.ended_within(Some(bounds::END)).await =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The plan of the root of a container that does not run, for its files.
@@ -190,40 +239,51 @@ impl Engine {
     /// [`EngineError::FilesInUse`] when somebody goes on, be it a worker that an earlier daemon has left
     /// behind.
     pub(super) async fn no_copies(&self, handle: &Handle) -> Result<NoCopies, EngineError> {
-        let copied = || in_use(handle, "cannot be started while its files are being copied");
-        let users = handle.upper_use.users.clone();
-        let none = timeout(PATIENCE, users.write_owned()).await;
-        let none = none.map_err(|_elapsed| copied())?;
+        let deadline = Instant::now() + PATIENCE;
+        let doing = "cannot be started while its files are being copied";
+        let none = timeout_at(deadline, handle.upper_use.users.clone().write_owned()).await;
+        let none = none.map_err(|_elapsed| in_use(handle, doing))?;
         let alone = FlockOperation::NonBlockingLockExclusive;
-        match self.lock_files(handle.id, alone) {
-            Ok(_) => Ok(none),
-            // It was never started and nothing of it read.
-            Err(Errno::NOENT) => Ok(none),
-            Err(Errno::WOULDBLOCK) => Err(copied()),
-            Err(errno) => Err(self.lock_failed(handle.id, errno)),
-        }
+        // Without a directory it was never started and nothing of it read.
+        drop(self.lock_files(handle, alone, deadline, doing).await?);
+        Ok(none)
     }
 
-    /// Waits while a start goes on.
+    /// Waits while a start goes on, or while somebody mounts the root.
     async fn upper_turn(
         &self,
         handle: &Handle,
         deadline: Instant,
     ) -> Result<UpperTurn, EngineError> {
-        let users = timeout_at(deadline, handle.upper_use.users.clone().read_owned()).await;
-        let users = users.map_err(|_elapsed| in_use(handle, "is being started"))?;
-        let lock = match self.lock_files(handle.id, FlockOperation::NonBlockingLockShared) {
-            Ok(lock) => Some(lock),
-            Err(Errno::NOENT) => None,
-            Err(errno) => return Err(self.lock_failed(handle.id, errno)),
-        };
+        let users = no_start(handle, deadline).await?;
+        let shared = FlockOperation::NonBlockingLockShared;
+        let lock = self.lock_files(handle, shared, deadline, "is being prepared");
         Ok(UpperTurn {
-            lock,
+            lock: lock.await?,
             _users: users,
         })
     }
 
-    fn lock_files(&self, id: ContainerId, how: FlockOperation) -> rustix::io::Result<OwnedFd> {
+    /// Takes the lock of a container's directory, `None` where there is none.
+    async fn lock_files(
+        &self,
+        handle: &Handle,
+        how: FlockOperation,
+        deadline: Instant,
+        doing: &'static str,
+    ) -> Result<Option<OwnedFd>, EngineError> {
+        loop {
+            match self.try_lock_files(handle.id, how) {
+                Ok(lock) => return Ok(Some(lock)),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(LOCK_AGAIN).await,
+                Err(Errno::WOULDBLOCK) => return Err(in_use(handle, doing)),
+                Err(errno) => return Err(self.lock_failed(handle.id, errno)),
+            }
+        }
+    }
+
+    fn try_lock_files(&self, id: ContainerId, how: FlockOperation) -> rustix::io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(self.paths.container(id), flags, Mode::empty())?;
         rustix::fs::flock(&directory, how)?;
@@ -232,6 +292,20 @@ impl Engine {
 
     fn lock_failed(&self, id: ContainerId, errno: Errno) -> EngineError {
         EngineError::io("lock", self.paths.container(id))(errno.into())
+    }
+}
+
+/// Waits while a start goes on, and keeps others from beginning.
+async fn no_start(handle: &Handle, deadline: Instant) -> Result<NoStart, EngineError> {
+    let users = timeout_at(deadline, handle.upper_use.users.clone().read_owned()).await;
+    users.map_err(|_elapsed| in_use(handle, "is being started"))
+}
+
+/// The helper of a container that runs.
+fn running(handle: &Handle) -> Result<Option<Helper>, EngineError> {
+    match handle.running_helper("its files") {
+        Err(EngineError::NotRunning { .. }) => Ok(None),
+        helper => helper.map(Some),
     }
 }
 

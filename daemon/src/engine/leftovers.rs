@@ -1,4 +1,5 @@
-//! What a container that is gone has left on the disk and in the kernel, and its removal.
+//! What a container that is gone has left on the disk and in the kernel, and its removal; and the cgroup
+//! of one that has ended.
 //!
 //! All of it has names derived from the container's id. What cannot be removed now (no descriptors,
 //! a dead process that has not left its cgroup) is tried again until it can be; what a daemon that
@@ -15,7 +16,7 @@ use littlebox_helper::protocol::CgroupPlan;
 use tokio::sync::Semaphore;
 
 use super::{Engine, paths};
-use crate::faults;
+use crate::{faults, lifecycle};
 
 /// Trees that are removed at once; each holds one of the threads for blocking work.
 static REMOVALS: Semaphore = Semaphore::const_new(8);
@@ -66,11 +67,18 @@ impl Engine {
         });
     }
 
-    /// Removes all that a container which has no row has left.
+    /// Removes all that a container which has no row has left; of one that has, its cgroup.
     pub(crate) async fn try_remove_all(self: &Arc<Self>, id: ContainerId) -> io::Result<()> {
-        // Known again, or still: its next start and its removal tidy up.
-        if self.find(&id.to_string()).is_ok() {
-            return Ok(());
+        if let Ok(handle) = self.find(&id.to_string()) {
+            // It is not started meanwhile: a run has the same cgroup.
+            let _turn = handle.operations.engines_turn().await;
+            // That run's end removes it.
+            if lifecycle::is_live(handle.state()) {
+                return Ok(());
+            }
+            if !handle.live().removed {
+                return self.try_remove_cgroup(id).await.map_err(io::Error::other);
+            }
         }
         self.try_remove_cgroup(id).await.map_err(io::Error::other)?;
         self.try_remove_files(id).await
@@ -82,7 +90,7 @@ impl Engine {
         LeftOver(self.leftovers.clone())
     }
 
-    /// How many containers that are gone have left something that is not removed yet.
+    /// How many containers that are gone or have ended have left something that is not removed yet.
     pub fn leftovers(&self) -> usize {
         self.leftovers.load(Ordering::Relaxed)
     }

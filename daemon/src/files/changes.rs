@@ -26,24 +26,19 @@ const COST: u64 = 64;
 /// owner or time differs; directories that overlayfs only copied up are not listed.
 ///
 /// # Errors
-/// [`FileError::Io`] when a directory cannot be read, [`FileError::Limit`] when there are more
+/// [`FileError::Refused`] when a directory cannot be read, [`FileError::Limit`] when there are more
 /// changes than fit into memory, or deeper ones than paths reach.
 pub fn changes(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>, FileError> {
-    let open = |path: &Path| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::open(path, flags, Mode::empty())
-            .map_err(|errno| failed("open", path.as_os_str().as_encoded_bytes(), errno))
-    };
     let layers: Vec<OwnedFd> = lower
         .iter()
-        .map(|path| open(path))
+        .map(|path| open_layer(path))
         .collect::<Result<_, _>>()?;
     let top = Level {
         layers: (0..layers.len()).collect(),
         replaced: false,
     };
     let mut comparison = Comparison {
-        walk: Walk::new(open(upper)?, top)?,
+        walk: Walk::new(open_layer(upper)?, top)?,
         layers,
         lower: Vec::new(),
         changes: Vec::new(),
@@ -52,6 +47,19 @@ pub fn changes(upper: &Path, lower: &[PathBuf]) -> Result<Vec<Change>, FileError
     comparison.run()?;
     comparison.changes.sort();
     Ok(comparison.changes)
+}
+
+/// Opens a layer's topmost directory. It lies on the host: an error names it as the container does.
+fn open_layer(path: &Path) -> Result<OwnedFd, FileError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => FileError::Refused {
+            op: "open a layer of".into(),
+            path: "/".into(),
+            source: errno.into(),
+        },
+        errno => failed("open a layer of", b"/", errno),
+    })
 }
 
 /// What belongs to a directory of the upper layer.
@@ -309,23 +317,20 @@ fn is_whiteout(parent: &OwnedFd, name: &CStr, stat: &Stat) -> bool {
         FileType::RegularFile if stat.st_size == 0 => {
             let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             rustix::fs::openat(parent, name, flags, Mode::empty())
-                .is_ok_and(|fd| has_attribute(&fd, "overlay.whiteout", |_| true))
+                .is_ok_and(|fd| has_attribute(&fd, "trusted.overlay.whiteout", |_| true))
         }
         _ => false,
     }
 }
 
 fn is_opaque(directory: &OwnedFd) -> bool {
-    has_attribute(directory, "overlay.opaque", |value| value == b"y")
+    has_attribute(directory, "trusted.overlay.opaque", |value| value == b"y")
 }
 
-/// Whether an overlayfs attribute is set, with either prefix (`userxattr` mounts use `user.`).
+/// Whether an overlayfs attribute is set. Those of `user.` count only for overlays that are mounted
+/// with `userxattr`, as none here is; in the upper layer anybody in the container sets them.
 fn has_attribute(fd: &OwnedFd, name: &str, wanted: impl Fn(&[u8]) -> bool) -> bool {
-    let path = magic_path(fd);
-    ["trusted", "user"].iter().any(|prefix| {
-        let mut value = [0u8; 8];
-        let attribute = format!("{prefix}.{name}");
-        rustix::fs::getxattr(path.as_str(), attribute.as_str(), &mut value[..])
-            .is_ok_and(|len| wanted(&value[..len]))
-    })
+    let mut value = [0u8; 8];
+    rustix::fs::getxattr(magic_path(fd).as_str(), name, &mut value[..])
+        .is_ok_and(|len| wanted(&value[..len]))
 }

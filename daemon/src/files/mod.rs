@@ -5,6 +5,7 @@
 //! no path is ever resolved but by `openat2(2)` with `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`,
 //! and nothing is opened for reading before it is known to be a regular file.
 
+mod attributes;
 mod below;
 mod changes;
 mod ids;

@@ -5,12 +5,11 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use littlebox_archive::{
-    Entry, Kind, Reader, Time, bad, capability_from_archive, is_portable, write_content,
-};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
+use littlebox_archive::{Entry, Kind, Reader, Time, bad, write_content};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
+use super::attributes::{self, timestamps};
 use super::place::Place;
 use super::resolve::open_in_root;
 use super::{Bounds, FileError, IdView, failed, magic_path, shown};
@@ -38,7 +37,11 @@ pub fn unpack(
     bounds: &Bounds,
 ) -> Result<(), FileError> {
     ids.as_root(|| unpack_as_root(root, dir, ids, input, bounds))
-        .map_err(|errno| failed("setresuid", dir.as_bytes(), errno))?
+        .map_err(|errno| FileError::Io {
+            op: "setresuid".into(),
+            path: dir.to_owned(),
+            source: errno.into(),
+        })?
 }
 
 fn unpack_as_root(
@@ -194,7 +197,7 @@ impl Unpacker<'_> {
             Err(errno) => return Err(failed("mkdirat", path, errno)),
         }
         let fd = open_below(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
-        self.set_owner_and_mode(&fd, 0, 0, 0o755, path)?;
+        attributes::set_owner_and_mode(&fd, self.ids, (0, 0, 0o755), path)?;
         Ok(fd)
     }
 
@@ -223,7 +226,7 @@ impl Unpacker<'_> {
             OFlags::RDONLY | OFlags::DIRECTORY,
             &place.path,
         )?;
-        self.set_attributes(&fd, entry, &place.path)?;
+        attributes::set(&fd, self.ids, entry, &place.path)?;
         self.directories.push((place.path.clone(), entry.mtime));
         self.remembered += place.path.len();
         if self.remembered > REMEMBERED {
@@ -255,7 +258,7 @@ impl Unpacker<'_> {
         };
         let mut file = File::from(fd);
         write_content(reader, entry, &mut file, &mut self.buffer)?;
-        self.set_attributes(file.as_fd(), entry, &place.path)?;
+        attributes::set(file.as_fd(), self.ids, entry, &place.path)?;
         rustix::fs::futimens(&file, &timestamps(entry.mtime))
             .map_err(|errno| failed("futimens", &place.path, errno))
     }
@@ -270,16 +273,7 @@ impl Unpacker<'_> {
         let parent = self.parent(place)?;
         let create = || rustix::fs::symlinkat(&entry.link[..], &parent, place.name());
         self.replacing(&parent, place, entry.kind, create)?;
-        let (uid, gid) = self.owner(entry.uid, entry.gid, &place.path)?;
-        rustix::fs::chownat(
-            &parent,
-            place.name(),
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        )
-        .map_err(|errno| failed("fchownat", &place.path, errno))?;
-        self.set_time(&parent, place, entry.mtime)
+        self.set_unopened(&parent, place, entry, FileType::Symlink)
     }
 
     fn hard_link(&mut self, place: &Place, entry: &Entry) -> Result<(), FileError> {
@@ -327,9 +321,20 @@ impl Unpacker<'_> {
             rustix::fs::mknodat(&parent, place.name(), FileType::Fifo, mode, 0)
         };
         self.replacing(&parent, place, entry.kind, create)?;
-        let fd = open_below(&parent, place.name(), OFlags::PATH, &place.path)?;
-        self.set_attributes_of(&fd, entry, &place.path)?;
-        self.set_time(&parent, place, entry.mtime)
+        self.set_unopened(&parent, place, entry, FileType::Fifo)
+    }
+
+    fn set_unopened(
+        &self,
+        parent: &OwnedFd,
+        place: &Place,
+        entry: &Entry,
+        kind: FileType,
+    ) -> Result<(), FileError> {
+        match attributes::made(parent, place, kind)? {
+            Some(fd) => attributes::set_unopened(&fd, self.ids, entry),
+            None => Ok(()),
+        }
     }
 
     /// Creates something, in the place of what is there unless that is a directory.
@@ -359,6 +364,9 @@ impl Unpacker<'_> {
                     kind: kind.name().into(),
                 });
             }
+            if is_mount_point(parent, place.name()) {
+                return Err(failed("unlinkat", &place.path, Errno::BUSY));
+            }
             // What was known by this name may have been a link to the cached directory.
             self.parent = None;
             match rustix::fs::unlinkat(parent, place.name(), AtFlags::empty()) {
@@ -366,76 +374,6 @@ impl Unpacker<'_> {
                 Err(errno) => return Err(failed("unlinkat", &place.path, errno)),
             }
         }
-    }
-
-    fn owner(&self, uid: u32, gid: u32, path: &[u8]) -> Result<(Uid, Gid), FileError> {
-        let known = |on_host: Option<u32>, id: u32| {
-            on_host
-                .filter(|id| *id != u32::MAX)
-                .ok_or_else(|| bad(&format!("{}: owner {id} does not exist here", shown(path))))
-        };
-        let (user, group) = (self.ids.user_on_host(uid), self.ids.group_on_host(gid));
-        Ok((
-            Uid::from_raw(known(user, uid)?),
-            Gid::from_raw(known(group, gid)?),
-        ))
-    }
-
-    /// Owner first: a change of owner takes set-id bits away (chown(2)).
-    fn set_owner_and_mode(
-        &self,
-        fd: impl AsFd,
-        uid: u32,
-        gid: u32,
-        mode: u32,
-        path: &[u8],
-    ) -> Result<(), FileError> {
-        let (uid, gid) = self.owner(uid, gid, path)?;
-        rustix::fs::fchown(&fd, Some(uid), Some(gid))
-            .map_err(|errno| failed("fchown", path, errno))?;
-        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))
-            .map_err(|errno| failed("fchmod", path, errno))
-    }
-
-    fn set_attributes(&self, fd: impl AsFd, entry: &Entry, path: &[u8]) -> Result<(), FileError> {
-        self.set_owner_and_mode(&fd, entry.uid, entry.gid, entry.mode, path)?;
-        for (name, value) in entry.xattrs.iter().filter(|(name, _)| is_portable(name)) {
-            let Some(value) = self.attribute(name, value) else {
-                continue;
-            };
-            match rustix::fs::fsetxattr(&fd, &name[..], &value, XattrFlags::empty()) {
-                // A filesystem without attributes.
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(failed("fsetxattr", path, errno)),
-            }
-        }
-        Ok(())
-    }
-
-    /// An attribute's value on the disk. Capabilities of a root that the container does not have
-    /// would count for nobody.
-    fn attribute(&self, name: &[u8], value: &[u8]) -> Option<Vec<u8>> {
-        match name {
-            b"security.capability" => {
-                capability_from_archive(value, |id| self.ids.user_on_host(id))
-            }
-            _ => Some(value.to_vec()),
-        }
-    }
-
-    /// [`Unpacker::set_attributes`] for what cannot be opened.
-    fn set_attributes_of(&self, fd: &OwnedFd, entry: &Entry, path: &[u8]) -> Result<(), FileError> {
-        let (uid, gid) = self.owner(entry.uid, entry.gid, path)?;
-        rustix::fs::chownat(fd, c"", Some(uid), Some(gid), AtFlags::EMPTY_PATH)
-            .map_err(|errno| failed("fchownat", path, errno))?;
-        rustix::fs::chmod(magic_path(fd), Mode::from_raw_mode(entry.mode))
-            .map_err(|errno| failed("chmod", path, errno))
-    }
-
-    fn set_time(&self, parent: &OwnedFd, place: &Place, time: Time) -> Result<(), FileError> {
-        let times = timestamps(time);
-        rustix::fs::utimensat(parent, place.name(), &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|errno| failed("utimensat", &place.path, errno))
     }
 
     /// Sets the directories' times, the innermost first. One that somebody inside has removed
@@ -482,6 +420,13 @@ fn open_existing(parent: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> 
         .map_err(|errno| failed("open", &place.path, errno))
 }
 
+/// Whether something is mounted on a name (statx(2), Linux 5.8). unlink(2) says so only of mounts in
+/// its caller's own mount namespace; those in others, as the container's are, it takes away.
+fn is_mount_point(parent: &OwnedFd, name: &[u8]) -> bool {
+    rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+        .is_ok_and(|status| status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
+}
+
 fn file_type(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<FileType, FileError> {
     let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .map_err(|errno| failed("fstatat", path, errno))?;
@@ -504,15 +449,4 @@ fn missing(place: &Place, target: &Place) -> FileError {
         shown(&place.path),
         shown(&target.path)
     ))
-}
-
-fn timestamps(time: Time) -> Timestamps {
-    let time = Timespec {
-        tv_sec: time.secs,
-        tv_nsec: time.nanos.into(),
-    };
-    Timestamps {
-        last_access: time,
-        last_modification: time,
-    }
 }

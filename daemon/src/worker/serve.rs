@@ -13,6 +13,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::probe;
 use super::protocol::{Answer, Request};
+use crate::faults;
 use crate::files::{self, Bounds, FileError};
 use crate::procfs::{ProcDir, ProcessId};
 
@@ -27,6 +28,7 @@ pub fn main() -> ExitCode {
     }
     let (tell, requests) = mpsc::channel();
     let work = move || {
+        let _watched = EndsWithAPanic;
         requests.into_iter().for_each(|(request, descriptors)| {
             let answer = answer(request, descriptors).unwrap_or_else(Answer::Failed);
             say(&answer);
@@ -55,6 +57,18 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Ends the process when the thread that has it panics. The other thread waits for the daemon, and the
+/// daemon for an answer: it sees the end of the process at once.
+struct EndsWithAPanic;
+
+impl Drop for EndsWithAPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::exit(1);
+        }
+    }
+}
+
 /// It reads what containers have written: it leaves no core dumps, nobody looks into it, and it never
 /// has more rights than now.
 fn confine() -> rustix::io::Result<()> {
@@ -70,6 +84,7 @@ fn say(answer: &Answer) {
 }
 
 fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileError> {
+    faults::point("worker.answer");
     let mut descriptors = descriptors.into_iter();
     let mut next = || descriptors.next().ok_or_else(missing);
     match request {

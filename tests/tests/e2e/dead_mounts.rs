@@ -217,6 +217,22 @@ fn a_container_is_not_started_while_a_worker_of_an_earlier_daemon_has_its_root()
 }
 
 #[test]
+fn a_container_is_not_mounted_while_a_worker_of_an_earlier_daemon_has_its_root() {
+    let mut t = hasty();
+    let hung = Hung::new(&t);
+    let etc = hung.files("/etc");
+    t.get(&hung.files("/m/dead/x")).problem(503, "unavailable");
+    replace(&mut t);
+    let stop = format!("/v1/containers/{}/stop?wait=20s", hung.container);
+    let _stopped = t.post_json(&stop, &json!({"timeout_s": 0})).expect(200);
+    t.get(&etc).problem(409, "invalid_state");
+    drop(hung.dead);
+    proc::until("the worker is gone", || t.get(&etc).status() == 200);
+    drop(hung._shared);
+    t.finish();
+}
+
+#[test]
 fn a_client_that_neither_takes_nor_sends_gives_its_turn_back() {
     let t = Bed::builder()
         .faults()

@@ -17,6 +17,10 @@ struct Undead {
 impl Undead {
     /// Puts it into the cgroup of a container that has no row.
     fn in_a_strangers_cgroup(t: &Bed, dead: &DeadMount) -> Self {
+        Self::in_cgroup_of(t, dead, &ContainerId::generate().to_string())
+    }
+
+    fn in_cgroup_of(t: &Bed, dead: &DeadMount, container: &str) -> Self {
         let before = dead.taken();
         let process = Command::new("stat")
             .arg(dead.path.join(before.to_string()))
@@ -25,10 +29,9 @@ impl Undead {
             .spawn()
             .unwrap();
         proc::until("it waits in the kernel", || dead.taken() > before);
-        let name = ContainerId::generate().to_string();
         let mut cgroups = Vec::new();
         for instance in oracle::instance_cgroups(&t.subject) {
-            let cgroup = instance.join(&name);
+            let cgroup = instance.join(container);
             std::fs::create_dir_all(&cgroup).unwrap();
             let entered = std::fs::write(cgroup.join("cgroup.procs"), process.id().to_string());
             match entered {
@@ -74,5 +77,29 @@ fn a_cgroup_that_does_not_empty_is_removed_when_it_does() {
         (!undead.iter().any(Undead::is_left)).then_some(())
     });
     proc::until("nothing is counted", || leftovers(&t) == "0");
+    t.finish();
+}
+
+#[test]
+fn the_cgroup_of_a_container_that_has_ended_is_removed_when_it_can_be() {
+    let t = Bed::new();
+    let container = t.sleeper();
+    let c = id(&container);
+    let dead = DeadMount::unkillable(t.dirs.base_path.join("dead"));
+    let mut undead = Undead::in_cgroup_of(&t, &dead, &c);
+    // Nobody else removes it then.
+    proc::kill(container.helper_pid.expect("a helper"), Signal::KILL);
+    t.exit(&c);
+    proc::until("it is left", || leftovers(&t) == "1");
+    // Long enough for some of the tries.
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(undead.is_left());
+    drop(dead);
+    let _reaped = undead.process.wait().unwrap();
+    proc::eventually_within(Duration::from_secs(90), "it is gone", || {
+        (!undead.is_left()).then_some(())
+    });
+    proc::until("nothing is counted", || leftovers(&t) == "0");
+    assert_eq!(t.state(&c), ContainerState::Exited);
     t.finish();
 }

@@ -32,8 +32,9 @@ pub fn write_content(
         return Ok(());
     };
     for segment in segments {
+        // Only a position beyond the filesystem's largest file is refused (lseek(2), EINVAL).
         file.seek(SeekFrom::Start(segment.offset))
-            .map_err(refused("lseek"))?;
+            .map_err(|_| failed("lseek", &entry.path, Errno::FBIG))?;
         let mut left = segment.len;
         while left > 0 {
             let most = usize::try_from(left)

@@ -86,14 +86,17 @@ impl<'b, R: Read> Reader<'b, R> {
         std::mem::take(&mut self.left_out)
     }
 
-    /// Keeps our own comments, as many as one list shows.
+    /// Keeps our own comments, as many as one list shows and no longer than one with a whole path:
+    /// anybody may write such comments.
     fn note(&mut self, records: &[u8]) {
         const MOST: usize = 1000;
+        const LENGTH: usize = 8 * 1024;
         let mut global = Extension::default();
         if self.left_out.len() < MOST && parse_pax(records, &mut global).is_ok() {
             let comment = global.comment.unwrap_or_default();
             let ours = comment.strip_prefix(writer::LEFT_OUT);
-            self.left_out.extend(ours.map(lossy));
+            self.left_out
+                .extend(ours.map(|text| lossy(&text[..text.len().min(LENGTH)])));
         }
     }
 

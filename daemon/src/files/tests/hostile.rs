@@ -335,6 +335,39 @@ fn attributes_that_steer_overlayfs_are_not_taken() {
     target.unpack(&entries).unwrap();
     assert_eq!(xattrs(&target.root.join("x")), BTreeMap::new());
 }
+
+#[test]
+fn a_link_that_is_exchanged_for_something_else_gives_its_owner_to_nobody() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    // Somebody inside puts a file of his own in the place of each link as soon as it is made.
+    let target = Target::new();
+    let ends = AtomicBool::new(false);
+    let (spare, victim) = (target.root.join("spare"), target.root.join("l"));
+    let mut link = Made::symlink("l", "x");
+    link.header.set_uid(1234);
+    let stolen = std::thread::scope(|scope| {
+        let exchange = scope.spawn(|| {
+            let mut stolen = 0;
+            while !ends.load(Ordering::Relaxed) {
+                fs::write(&spare, b"x").unwrap();
+                let owner = File::open(&spare).unwrap();
+                let _raced = fs::rename(&spare, &victim);
+                std::thread::yield_now();
+                stolen += u32::from(owner.metadata().unwrap().uid() == 1234);
+            }
+            stolen
+        });
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while std::time::Instant::now() < until {
+            let _raced = target.unpack(std::slice::from_ref(&link));
+        }
+        ends.store(true, Ordering::Relaxed);
+        exchange.join().unwrap()
+    });
+    assert_eq!(stolen, 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
 

@@ -185,3 +185,22 @@ fn a_leased_file_is_left_out_and_the_others_are_not() {
     while reader.next_entry().unwrap().is_some() {}
     assert_eq!(reader.left_out(), left_out);
 }
+
+#[test]
+fn a_file_larger_than_any_here_is_too_large_and_no_fault() {
+    let target = Target::new();
+    let at = i64::MAX - 1;
+    let mut map = format!("1\n{at}\n1\n").into_bytes();
+    map.resize(512, 0);
+    map.push(b'x');
+    let records = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n43 GNU.sparse.realsize=9223372036854775807\n";
+    let result = target.unpack(&[
+        Made::new(::tar::EntryType::XHeader, "p", "", records),
+        Made::file("x", &map),
+    ]);
+    let Err(FileError::Refused { source, .. }) = result else {
+        panic!("{result:?}");
+    };
+    let expected = rustix::io::Errno::FBIG.raw_os_error();
+    assert_eq!(source.raw_os_error(), Some(expected));
+}
