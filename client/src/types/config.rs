@@ -10,7 +10,7 @@ use super::{DeviceConfig, Name, Resources, RestartPolicy, Seccomp, TimeOffsets};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContainerConfig {
-    /// A unique name; made up when absent.
+    /// Container name, unique (generated if omitted).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<Name>,
     /// `host` or `dir:/absolute/path`. Required, but for a bundle or a spec.

@@ -11,7 +11,7 @@ pub struct Exit {
     /// The kernel's OOM killer struck.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub oom_killed: bool,
-    /// Ended because its time was up (execs).
+    /// It ran into its time limit and was killed (execs).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub timed_out: bool,
     /// Output held open by a descendant was cut off.

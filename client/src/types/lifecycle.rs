@@ -35,7 +35,7 @@ impl FromStr for WaitFor {
 pub struct WaitResult {
     /// The container.
     pub id: ContainerId,
-    /// Whether the condition came true (false: the wait's own time was up).
+    /// Whether the condition was met; false when the wait timed out first.
     pub satisfied: bool,
     /// The state then; absent once removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]

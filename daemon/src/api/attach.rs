@@ -465,21 +465,14 @@ async fn write_stdin(
     let Some(helper) = started(&app, &handle, &frames, gone).await else {
         return;
     };
-    let opened = helper
-        .descriptor(Call::OpenStdin {
-            target: target.clone(),
-        })
-        .await;
+    let opened = app.engine.open_stdin(&helper, target.clone()).await;
     let Ok(stdin) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else {
-        return;
-    };
-    let Ok(stdin) = crate::asyncfd::watch(stdin) else {
         return;
     };
     loop {
         match frames.recv().await {
             Some(Input::Bytes(bytes)) => {
-                if crate::asyncfd::write_all(&stdin, &bytes).await.is_err() {
+                if stdin.write_all(&bytes).await.is_err() {
                     return;
                 }
             }

@@ -37,6 +37,7 @@ mod remove;
 mod restart_policy;
 mod restarter;
 mod start;
+mod stdin;
 mod unreachable;
 mod wait;
 

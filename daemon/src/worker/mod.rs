@@ -23,6 +23,7 @@
 //! - this module: the asynchronous side, which starts, asks, kills and reaps workers.
 //! - `serve`: the synchronous side, what a worker does.
 
+mod close;
 mod missing;
 mod probe;
 mod protocol;

@@ -51,6 +51,11 @@ pub enum Request {
     },
     /// Look at paths of the host. Answered with [`Answer::Done`], whatever is found.
     Probe(Vec<Probe>),
+    /// Keep a descriptor until the next request, whichever that is. Beside it: the descriptor. Answered
+    /// with [`Answer::Ready`].
+    Keep,
+    /// Close what is kept. Answered with [`Answer::Done`].
+    Close,
     /// Say whether there is no such file. Answered with [`Answer::IsMissing`], which is true only when
     /// that is known.
     IsMissing(PathBuf),

@@ -29,7 +29,12 @@ pub fn main() -> ExitCode {
     let (tell, requests) = mpsc::channel();
     let work = move || {
         let _watched = EndsWithAPanic;
-        requests.into_iter().for_each(|(request, descriptors)| {
+        let mut kept = Vec::new();
+        requests.into_iter().for_each(|(request, mut descriptors)| {
+            kept.clear();
+            if let Request::Keep = request {
+                kept = std::mem::take(&mut descriptors);
+            }
             let answer = answer(request, descriptors).unwrap_or_else(Answer::Failed);
             say(&answer);
         });
@@ -126,6 +131,8 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileErr
             paths.iter().for_each(probe::look);
             Ok(Answer::Done)
         }
+        Request::Keep => Ok(Answer::Ready),
+        Request::Close => Ok(Answer::Done),
         Request::IsMissing(file) => Ok(Answer::IsMissing(matches!(file.try_exists(), Ok(false)))),
         Request::CommandLines(processes) => {
             for process in &processes {

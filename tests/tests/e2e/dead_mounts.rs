@@ -276,8 +276,8 @@ fn read_to_end(mut stream: impl std::io::Read) -> std::io::Result<usize> {
 }
 
 #[test]
-fn a_terminal_that_cannot_be_hung_up_holds_its_helper_up_for_nobody() {
-    let t = hasty();
+fn a_terminal_that_cannot_be_hung_up_holds_neither_its_helper_nor_the_daemon_up() {
+    let mut t = hasty();
     let shared = SharedDirectory::new(t.dirs.base_path.join("shared"));
     let mounts = json!([
         {"type": "bind", "source": shared.path, "destination": "/m", "propagation": "rslave"},
@@ -286,10 +286,16 @@ fn a_terminal_that_cannot_be_hung_up_holds_its_helper_up_for_nobody() {
     let container = id(&t.sleeper_with(json!({ "mounts": mounts })));
     let dead = DeadMount::with_files(shared.path.join("dead"));
     let command = ["/attacker", "hold-terminal", "/m/dead/file"];
-    let holds = json!({"command": command, "terminal": true});
-    let exec = t.exec_with(&container, &holds);
+    let holds = json!({"command": command, "terminal": true, "stdin": true});
+    let exec = t.exec_start(&container, &holds);
+    // Whoever is attached has the terminal, too, and longer than the helper.
+    let ws = t.ws(&format!("/v1/execs/{}/attach?stdin=true", exec.id));
+    let exec = t.exec_wait(&exec.id.to_string());
     assert_eq!(exec_code(&exec), Some(0), "{exec:?}");
     assert_eq!(dead.taken(), 1, "a process of it is stuck");
+    drop(ws);
+    assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
+    replace(&mut t);
     assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
     drop(dead);
     t.remove(&container);

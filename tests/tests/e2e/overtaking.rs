@@ -164,6 +164,38 @@ fn an_exec_that_waits_for_its_turn_is_not_there_yet_and_gives_up_in_time() {
 }
 
 #[test]
+fn an_exec_into_a_container_that_ends_is_started_or_told_so() {
+    let t = Bed::new();
+    let exec = json!({"command": ["true"]});
+    let mut late = 0;
+    for _ in 0..10 {
+        let c = id(&t.sleeper());
+        let path = format!("/v1/containers/{c}/execs");
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let ask_on = || {
+                let mut answers = Vec::new();
+                while answers.last().is_none_or(|status| *status == 201) {
+                    answers.push(t.post_json(&path, &exec).status());
+                }
+                answers
+            };
+            let asked: Vec<_> = (0..4).map(|_| scope.spawn(ask_on)).collect();
+            std::thread::sleep(Duration::from_millis(50));
+            let _killed = t.post(&format!("/v1/containers/{c}/kill")).expect(204);
+            asked.into_iter().flat_map(|a| a.join().unwrap()).collect()
+        });
+        assert!(
+            statuses.iter().all(|status| [201, 409].contains(status)),
+            "{statuses:?}"
+        );
+        late += statuses.len();
+        t.remove(&c);
+    }
+    assert!(late > 40);
+    t.finish();
+}
+
+#[test]
 fn a_signal_to_all_of_a_container_that_ends_is_no_fault() {
     let t = Bed::new();
     for _ in 0..40 {

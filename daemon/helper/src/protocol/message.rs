@@ -436,7 +436,7 @@ pub struct ExitRecord {
     /// Processes of the container that it has taken so far, execs included.
     #[serde(default)]
     pub oom_kills: u64,
-    /// The exec was ended because its time was up.
+    /// The exec ran into its time limit and was killed.
     #[serde(default)]
     pub timed_out: bool,
     /// Output that a descendant kept open and that was cut off after the drain's bound.

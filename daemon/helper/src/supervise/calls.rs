@@ -220,7 +220,7 @@ pub(super) fn refused(why: &str) -> StepFailure {
 }
 
 /// There is nobody any more to do it to; the daemon tells by `ESRCH`.
-fn ended(why: &str) -> StepFailure {
+pub(super) fn ended(why: &str) -> StepFailure {
     StepFailure {
         errno: libc::ESRCH,
         ..refused(why)

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use super::calls::{Answer, refused};
+use super::calls::{Answer, ended, refused};
 use super::event_loop::Supervisor;
 use super::freezing::Freezing;
 use super::log::LogWriter;
@@ -67,7 +67,7 @@ impl Supervisor {
             return Err(refused("an exec of this id runs already"));
         }
         if !self.container_runs() {
-            return Err(refused("the container has ended"));
+            return Err(container_ended());
         }
         // A process born in a frozen cgroup stops before it can say that it runs.
         let freezes = self.freezing.as_ref().is_some_and(Freezing::is_freeze);
@@ -93,8 +93,17 @@ impl Supervisor {
             }),
             Err(failure) => {
                 self.end_cgroup(own);
-                Err(failure)
+                Err(self.unless_ended(failure))
             }
+        }
+    }
+
+    /// Why an exec did not start. In the namespaces of a container whose PID 1 is ending nothing can
+    /// be started, which the kernel tells as a lack of memory (clone(2), `ENOMEM`).
+    fn unless_ended(&self, failure: StepFailure) -> StepFailure {
+        match self.programs.first().is_none_or(Program::has_ended) {
+            true => container_ended(),
+            false => failure,
         }
     }
 
@@ -111,18 +120,19 @@ impl Supervisor {
     /// Those that are not running by now never will: the container has ended.
     pub(super) fn end_starting(&mut self) {
         self.finish_execs(|starting| starting.exec.is_over());
-        self.give_up_execs(|_| true, "the container has ended");
+        self.give_up_execs(|_| true, &container_ended());
     }
 
     /// Somebody kills one that has not started.
     pub(super) fn kill_starting(&mut self, id: &str) {
-        self.give_up_execs(|s| s.id() == id, "it was killed before its program ran");
+        let why = refused("it was killed before its program ran");
+        self.give_up_execs(|s| s.id() == id, &why);
     }
 
-    fn give_up_execs(&mut self, which: impl Fn(&Starting) -> bool, why: &str) {
+    fn give_up_execs(&mut self, which: impl Fn(&Starting) -> bool, why: &StepFailure) {
         let given_up: Vec<Starting> = self.starting.extract_if(.., |s| which(s)).collect();
         for starting in given_up {
-            let failure = starting.exec.give_up(refused(why));
+            let failure = starting.exec.give_up(why.clone());
             self.end_cgroup(starting.own);
             self.reply(starting.connection, starting.seq, Err(failure));
         }
@@ -131,8 +141,8 @@ impl Supervisor {
 
     /// Nobody would hear of those that a lost connection has asked for.
     pub(super) fn end_starting_of(&mut self, connection: u64) {
-        let why = "the connection that asked for it is gone";
-        self.give_up_execs(|starting| starting.connection == connection, why);
+        let why = refused("the connection that asked for it is gone");
+        self.give_up_execs(|starting| starting.connection == connection, &why);
     }
 
     fn finish_execs(&mut self, which: impl Fn(&Starting) -> bool) {
@@ -160,7 +170,7 @@ impl Supervisor {
             Ok(built) => built,
             Err(failure) => {
                 self.end_cgroup(own);
-                return Err(failure);
+                return Err(self.unless_ended(failure));
             }
         };
         let ExecBuilt {
@@ -197,4 +207,8 @@ impl Supervisor {
         };
         Ok((reply, Vec::new()))
     }
+}
+
+fn container_ended() -> StepFailure {
+    ended("the container has ended")
 }

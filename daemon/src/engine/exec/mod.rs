@@ -9,17 +9,18 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use lbctl::types::{ContainerState, ExecConfig, ExecId, ExecState};
-use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply, bounds};
+use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply, Step, bounds};
 use littlebox_plan::ExecEnvelope;
+use rustix::io::Errno;
 
 use super::error::describe_start;
 use super::record::ExecRecord;
 use super::{Engine, EngineError, ExecHandle, Handle};
-use crate::faults;
 use crate::spec::{self, ConfigError};
 use crate::store::{StoreError, Write};
 use crate::supervisor::{Due, EXECS_UNDER_WAY, Helper, HelperError, StartError};
 use crate::time::now_ns;
+use crate::{faults, lifecycle};
 use changes::Recorded;
 
 /// How to exec.
@@ -88,7 +89,8 @@ impl Engine {
         self.drop_old_execs(handle);
         started?;
         if let Some(input) = config.input {
-            tokio::spawn(input::feed(helper, exec.clone(), input));
+            let (engine, fed) = (self.clone(), exec.clone());
+            tokio::spawn(async move { engine.feed(helper, fed, input).await });
         }
         Ok(exec)
     }
@@ -112,29 +114,38 @@ impl Engine {
         exec: &Arc<ExecHandle>,
         answer: Result<(Reply, Vec<OwnedFd>), HelperError>,
     ) -> Result<(), EngineError> {
-        let failed = |error| Err(self.exec_failed(exec, error));
-        match answer {
+        let error = match answer {
             Ok((Reply::ExecStarted { pid, warnings, .. }, _)) => {
                 // Written, without an fsync: a client that was told of it finds it again when the
                 // daemon is killed, and a power cut ends the exec anyway.
-                match self.exec_started(exec, pid, warnings) {
+                return match self.exec_started(exec, pid, warnings) {
                     Some(recorded) => Ok(recorded.await.unwrap_or(Err(StoreError::Closed))?),
                     None => Ok(()),
-                }
+                };
             }
-            Ok(_) | Err(HelperError::Gone | HelperError::Protocol) => {
-                failed(StartError::Lost(None))
-            }
-            Err(HelperError::Step(failure)) => failed(StartError::Step(*failure)),
-            Err(HelperError::Io(error)) => failed(StartError::Io(error)),
+            Ok(_) | Err(HelperError::Gone | HelperError::Protocol) => StartError::Lost(None),
+            Err(HelperError::Step(failure)) => StartError::Step(*failure),
+            Err(HelperError::Io(error)) => StartError::Io(error),
             Err(HelperError::Silent) => {
                 // It may have been started: nobody knows it, and it is ended when the helper
                 // answers again.
                 let waited = self.supervisor.start_limit() + bounds::ANSWER;
                 self.exec_failed(exec, StartError::Silent(waited));
-                Err(EngineError::Helper(HelperError::Silent))
+                return Err(EngineError::Helper(HelperError::Silent));
             }
-        }
+        };
+        let container_ended = match &error {
+            // The helper knows it first, and says so by ESRCH.
+            StartError::Step(failure) => {
+                (failure.step, failure.errno) == (Step::Checks, Errno::SRCH.raw_os_error())
+            }
+            _ => !lifecycle::is_live(exec.container.state()),
+        };
+        let failed = self.exec_failed(exec, error);
+        Err(match container_ended {
+            true => not_running(&exec.container, ContainerState::Exited),
+            false => failed,
+        })
     }
 
     async fn exec_plan(
@@ -226,11 +237,15 @@ fn runnable(handle: &Handle) -> Result<(u64, Helper), EngineError> {
     match handle.state() {
         ContainerState::Running => Ok(found),
         // A process started in a frozen cgroup would hang before its first instruction.
-        state => Err(EngineError::NotRunning {
-            name: handle.live().record.name.to_string(),
-            state,
-            wish: WISH,
-        }),
+        state => Err(not_running(handle, state)),
+    }
+}
+
+fn not_running(handle: &Handle, state: ContainerState) -> EngineError {
+    EngineError::NotRunning {
+        name: handle.live().record.name.to_string(),
+        state,
+        wish: WISH,
     }
 }
 
