@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use lbctl::types::ContainerId;
 use rustix::fs::{
-    AtFlags, FlockOperation, Mode, OFlags, flock, open, readlinkat, symlinkat, unlinkat,
+    AtFlags, FlockOperation, Mode, OFlags, flock, open, readlinkat, statat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -325,10 +325,10 @@ impl IdPool {
             .iter()
             .flat_map(|first| self.range(*first).units());
         let wanted: HashSet<u32> = ranges.used.keys().copied().chain(spare).collect();
-        for (name, owner) in links(&self.registry)? {
+        for (name, claim) in links(&self.registry)? {
             let unit = name.to_str().ok().and_then(|n| n.parse().ok());
             let wanted = unit.is_some_and(|unit: u32| wanted.contains(&unit));
-            if owner == self.owner && !wanted {
+            if claim.target == self.owner && !wanted {
                 unlinkat(&self.registry, name, AtFlags::empty())?;
             }
         }
@@ -441,13 +441,31 @@ fn target(dir: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<PathBuf> {
     Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
 }
 
-/// The links of a directory, and where they lead.
-fn links(dir: &OwnedFd) -> io::Result<Vec<(CString, PathBuf)>> {
+/// A link of the registry. One that is made anew is another one.
+#[derive(Debug, PartialEq, Eq)]
+struct Link {
+    target: PathBuf,
+    inode: u64,
+    /// Seconds and nanoseconds.
+    made_at: (i64, i64),
+}
+
+fn link(dir: &OwnedFd, name: impl rustix::path::Arg + Copy) -> io::Result<Link> {
+    let stat = statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(Link {
+        target: target(dir, name)?,
+        inode: stat.st_ino,
+        made_at: (stat.st_ctime, stat.st_ctime_nsec.try_into().unwrap_or(0)),
+    })
+}
+
+/// The links of a directory.
+fn links(dir: &OwnedFd) -> io::Result<Vec<(CString, Link)>> {
     let mut found = Vec::new();
     for entry in rustix::fs::Dir::read_from(dir)? {
         let name = entry?.file_name().to_owned();
-        if let Ok(target) = target(dir, &name) {
-            found.push((name, target));
+        if let Ok(link) = link(dir, &name) {
+            found.push((name, link));
         }
     }
     Ok(found)

@@ -14,18 +14,18 @@ use axum::extract::ws::{Message, Utf8Bytes, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use lbctl::types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
 use littlebox_helper::protocol::{Call, LogStream, Target, TerminalSize};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::attach_stdin::{self, Destination, Input};
 use super::error::ApiError;
 use super::extract::{Params, Path};
 use super::{App, AppState};
 use crate::engine::{ClientGuard, EngineError, ExecHandle, Handle};
 use crate::logs::{Chunk, Follower, From, Mode, Record};
 use crate::spec::parse_signal;
-use crate::supervisor::Helper;
 
 /// The most bytes of one message from a client.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
@@ -134,14 +134,6 @@ fn begin(session: Session, upgrade: Upgrade) -> Result<Response, ApiError> {
         }))
 }
 
-/// What goes to the program's stdin, in order.
-enum Input {
-    Bytes(Bytes),
-    /// The client closed it: the program is to read end of file. A client that merely vanished may
-    /// come back, so the channel's own end does not say this.
-    End,
-}
-
 /// What a control frame leads to.
 enum Next {
     Go,
@@ -196,13 +188,13 @@ impl Session {
         // Dropped with this call: the client has gone.
         let (_here, gone) = oneshot::channel::<()>();
         if self.wants_stdin {
-            tokio::spawn(write_stdin(
-                self.app.clone(),
-                self.source(),
-                self.target(),
-                frames,
-                gone,
-            ));
+            let to = Destination {
+                app: self.app.clone(),
+                handle: self.source(),
+                target: self.target(),
+                ended: ended.clone(),
+            };
+            tokio::spawn(attach_stdin::write(to, frames, gone));
         }
         let mut told = follower.position();
         // A frame that the program has not had room for yet: nothing more is read from the client
@@ -452,60 +444,4 @@ async fn send_output(
     }
     out.flush().await?;
     Ok(())
-}
-
-/// Writes a client's input into the program, and closes it when the client does.
-async fn write_stdin(
-    app: Arc<App>,
-    handle: Arc<Handle>,
-    target: Target,
-    mut frames: mpsc::Receiver<Input>,
-    gone: oneshot::Receiver<()>,
-) {
-    let Some(helper) = started(&app, &handle, &frames, gone).await else {
-        return;
-    };
-    let opened = app.engine.open_stdin(&helper, target.clone()).await;
-    let Ok(stdin) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else {
-        return;
-    };
-    loop {
-        match frames.recv().await {
-            Some(Input::Bytes(bytes)) => {
-                if stdin.write_all(&bytes).await.is_err() {
-                    return;
-                }
-            }
-            Some(Input::End) => break,
-            None => return,
-        }
-    }
-    drop(stdin);
-    let _ = helper.done(Call::CloseStdin { target }).await;
-}
-
-/// The helper, once the program is started. `None`: there is nothing to wait for, because the client
-/// has gone and has left no input, or the container was removed.
-async fn started(
-    app: &App,
-    handle: &Handle,
-    frames: &mpsc::Receiver<Input>,
-    gone: oneshot::Receiver<()>,
-) -> Option<Helper> {
-    let mut changed = handle.watch();
-    let mut gone = std::pin::pin!(gone.fuse());
-    loop {
-        let (helper, removed) = {
-            let live = handle.live();
-            (live.helper.clone(), live.removed)
-        };
-        if helper.is_some() || removed {
-            return helper;
-        }
-        tokio::select! {
-            changed = changed.changed() => changed.ok()?,
-            _ = &mut gone => if frames.is_empty() { return None },
-            () = app.closing.cancelled() => return None,
-        }
-    }
 }

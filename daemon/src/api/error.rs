@@ -92,7 +92,10 @@ pub const CODES: [&str; PROBLEMS.len()] = {
 
 /// An error on its way to the client, and for the log what it is based on.
 #[derive(Debug)]
-pub struct ApiError(Box<Problem>, Option<String>);
+pub struct ApiError {
+    problem: Box<Problem>,
+    cause: Option<String>,
+}
 
 impl ApiError {
     /// A problem of a known code.
@@ -110,7 +113,10 @@ impl ApiError {
             code: code.to_owned(),
             ..Problem::default()
         };
-        Self(Box::new(problem), None)
+        Self {
+            problem: Box::new(problem),
+            cause: None,
+        }
     }
 
     /// A malformed request.
@@ -120,48 +126,48 @@ impl ApiError {
 
     /// With a word on what to do.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        self.problem.hint = Some(hint.into());
         self
     }
 
     /// With the place in the body.
     pub fn pointer(mut self, pointer: impl Into<String>) -> Self {
-        self.0.pointer = Some(pointer.into());
+        self.problem.pointer = Some(pointer.into());
         self
     }
 
     pub(super) fn errno(mut self, errno: i32) -> Self {
-        self.0.errno = (errno != 0).then(|| errno_name(errno));
+        self.problem.errno = (errno != 0).then(|| errno_name(errno));
         self
     }
 
     pub(super) fn set_path(&mut self, path: Option<String>) {
-        self.0.path = path;
+        self.problem.path = path;
     }
 
     /// The document.
     pub fn problem(&self) -> &Problem {
-        &self.0
+        &self.problem
     }
 
     /// The document, for a stream's last record.
     pub fn into_problem(self) -> Problem {
-        *self.0
+        *self.problem
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, Json(&*self.0)).into_response();
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&*self.problem)).into_response();
         response.headers_mut().insert(
             header::CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
         response.extensions_mut().insert(Failed {
-            problem: self.0,
-            cause: self.1,
+            problem: self.problem,
+            cause: self.cause,
         });
         response
     }
@@ -180,7 +186,7 @@ impl From<EngineError> for ApiError {
     fn from(error: EngineError) -> Self {
         let cause = with_sources(&error);
         let mut problem = Self::of(error);
-        problem.1 = problem.1.or(Some(cause));
+        problem.cause.get_or_insert(cause);
         problem
     }
 }
@@ -205,7 +211,7 @@ impl ApiError {
         match error {
             EngineError::Config(e) => {
                 let mut problem = Self::invalid(detail).pointer(e.pointer);
-                problem.0.hint = e.hint;
+                problem.problem.hint = e.hint;
                 problem
             }
             EngineError::Request(_) => Self::invalid(detail),
@@ -222,18 +228,18 @@ impl ApiError {
                 .hint("choose another name, or remove the container that has it"),
             EngineError::Illegal { illegal, .. } => {
                 let mut problem = Self::new("invalid_state", detail);
-                problem.0.state = Some(illegal.state.name().to_owned());
-                problem.0.hint = hint_for(illegal);
+                problem.problem.state = Some(illegal.state.name().to_owned());
+                problem.problem.hint = hint_for(illegal);
                 problem
             }
             EngineError::NotRunning { state, .. } => {
                 let mut problem = Self::new("invalid_state", detail);
-                problem.0.state = Some(state.name().to_owned());
+                problem.problem.state = Some(state.name().to_owned());
                 problem
             }
             EngineError::ExecEnded { .. } => {
                 let mut problem = Self::new("invalid_state", detail);
-                problem.0.state = Some("exited".into());
+                problem.problem.state = Some("exited".into());
                 problem
             }
             EngineError::ExecStarting { .. } => Self::new("invalid_state", detail)
@@ -267,9 +273,9 @@ impl ApiError {
             EngineError::Cancelled { .. } => Self::new("invalid_state", detail),
             EngineError::NotStarted { why, id } => {
                 let mut problem = Self::from(*why);
-                problem.0.step = Some("prepare".into());
-                problem.0.exit_code = Some(125);
-                problem.0.id = Some(id);
+                problem.problem.step = Some("prepare".into());
+                problem.problem.exit_code = Some(125);
+                problem.problem.id = Some(id);
                 problem
             }
             EngineError::PauseFailed(failure) => pause_failed(*failure),
@@ -320,7 +326,7 @@ fn start_failed(failure: lbctl::types::Failure, exit_code: i32, id: Option<Strin
         _ => "start_failed",
     };
     let mut error = ApiError::new(code, failure.detail);
-    let problem = &mut error.0;
+    let problem = &mut error.problem;
     problem.step = Some(failure.step);
     problem.errno = failure.errno;
     problem.syscall = failure.syscall;
@@ -351,7 +357,7 @@ fn update_failed(failure: lbctl::types::Failure, restored: bool) -> ApiError {
 
 /// Where in the helper it failed.
 fn with_failure(mut error: ApiError, failure: lbctl::types::Failure) -> ApiError {
-    let problem = &mut error.0;
+    let problem = &mut error.problem;
     problem.step = Some(failure.step);
     problem.errno = failure.errno;
     problem.syscall = failure.syscall;
@@ -375,7 +381,7 @@ fn helper(error: HelperError) -> ApiError {
         }
         HelperError::Gone => {
             let mut problem = ApiError::new("invalid_state", "the container has just ended");
-            problem.0.state = Some("exited".into());
+            problem.problem.state = Some("exited".into());
             problem
         }
         HelperError::Io(source) => {
@@ -395,7 +401,7 @@ pub(super) fn io_problem(source: &std::io::Error, detail: String) -> ApiError {
         // The process that was looked at has ended meanwhile.
         Some(Errno::NOENT | Errno::SRCH) => {
             let mut problem = ApiError::new("invalid_state", detail).errno(errno);
-            problem.0.state = Some("exited".into());
+            problem.problem.state = Some("exited".into());
             return problem;
         }
         _ => "internal",
@@ -437,10 +443,10 @@ mod tests {
         let denied = || std::io::Error::from(Errno::NOTSOCK);
         let error = ApiError::from(EngineError::Helper(HelperError::Io(denied())));
         assert_eq!(
-            error.1.as_deref(),
+            error.cause.as_deref(),
             Some(&*format!("cannot talk to the helper: {}", denied()))
         );
         let error = ApiError::from(EngineError::io("read", "/x")(denied()));
-        assert_eq!(error.1, Some(format!("read /x: {}", denied())));
+        assert_eq!(error.cause, Some(format!("read /x: {}", denied())));
     }
 }

@@ -1,6 +1,7 @@
 //! The HTTP layer: parse, call the engine, render. No policy lives here.
 
 mod attach;
+mod attach_stdin;
 mod containers;
 mod error;
 mod events;

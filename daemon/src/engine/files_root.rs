@@ -2,17 +2,17 @@
 //! overlay that is mounted for the purpose.
 //!
 //! Two overlays on one upper directory are undefined behaviour (the kernel's overlayfs.rst): whoever
-//! copies from a container that does not run shares one mount, and it starts when they have gone. The
-//! lock of the container's directory (flock(2)) says so to other daemons: whoever copies has it shared, and
-//! nobody mounts an overlay before having had it alone. So the mount of a run that has ended, or of a worker
-//! that an earlier daemon has left behind, is gone first.
+//! copies from a container that does not run shares one mount, and it starts when they have gone. Copiers
+//! hold the lock of the container's directory (flock(2)) shared, and mounting an overlay first takes it
+//! exclusively. So the mount of a run that has ended, or of a worker that an earlier daemon has left
+//! behind, is gone first.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lbctl::types::ContainerId;
-use littlebox_helper::protocol::{Call, RootfsPlan, RootfsSource, bounds};
+use littlebox_helper::protocol::{Call, RootfsPlan, RootfsSource};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -195,7 +195,9 @@ impl Engine {
             }
             // A program that has just ended has no root any more.
             Err(HelperError::Gone | HelperError::Step(_))
-                if handle.ended_within(Some(bounds::END)).await =>
+                if timeout_at(deadline, handle.ended_within(None))
+                    .await
+                    .is_ok() =>
             {
                 Ok(None)
             }

@@ -117,16 +117,18 @@ impl Engine {
         let batch = left.iter().take(BATCH).copied().collect();
         let job = self.workers.take(())?;
         job.ask(&Request::CommandLines(batch), &[]).await?;
+        let _begun = job.answer().await?;
         while let Ok(answer) = timeout(ONE, job.answer()).await {
             match answer? {
                 Answer::CommandLine(line) => {
                     let process = left.pop_front();
                     found.extend(process.map(|process| (process.pid, line)));
                 }
-                _done => {
+                Answer::Done => {
                     job.done();
                     return Ok(());
                 }
+                other => return Err(WorkerError::unexpected(&other)),
             }
         }
         // The worker waits for this one.

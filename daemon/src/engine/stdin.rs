@@ -26,15 +26,20 @@ impl Engine {
     /// # Errors
     /// The program has none, or has ended.
     pub async fn open_stdin(&self, helper: &Helper, target: Target) -> Result<Stdin, EngineError> {
-        let fd = helper.descriptor(Call::OpenStdin { target }).await?;
-        let watched = asyncfd::watch(fd).map_err(|source| EngineError::Kernel {
-            op: "watch the standard input of a program",
-            source,
+        let (helper, workers) = (helper.clone(), self.workers.clone());
+        // A task of its own: when its caller goes, what has come is not closed on the spot.
+        let opening = tokio::spawn(async move {
+            let fd = helper.descriptor(Call::OpenStdin { target }).await?;
+            let watched = asyncfd::watch(fd).map_err(|source| EngineError::Kernel {
+                op: "watch the standard input of a program",
+                source,
+            });
+            Ok(Stdin {
+                fd: Some(watched?),
+                workers,
+            })
         });
-        Ok(Stdin {
-            fd: Some(watched?),
-            workers: self.workers.clone(),
-        })
+        opening.await.unwrap_or(Err(EngineError::Task))
     }
 }
 

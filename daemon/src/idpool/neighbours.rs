@@ -2,8 +2,8 @@
 //!
 //! A claim outlives its daemon, because the files of containers have its ids: it is stale when the
 //! daemon's database is gone, and only a look into its state directory tells that. Such a directory may
-//! lie on a server that never answers. So somebody else looks ([`Looker`]), nobody holds the registry's
-//! lock while he waits for that, or waits long, and who does not answer is not known to be gone.
+//! lie on a server that never answers. So looks are a [`Looker`]'s, bounded, and taken without the
+//! registry's lock, and a daemon that does not answer counts as alive.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use tokio::time::timeout;
 
-use super::{IdPool, hash, links, target};
+use super::{IdPool, hash, link, links};
 
 /// In the registry: a link to each daemon's state directory.
 const DAEMONS: &str = "daemons";
@@ -47,14 +47,14 @@ impl IdPool {
         let daemons = self.daemons()?;
         let mut states = links(&daemons)?;
         states.retain(|(name, _)| !name.to_bytes().ends_with(RUN.as_bytes()));
-        let others = states.iter().map(|(_, state)| state.clone());
+        let others = states.iter().map(|(_, link)| link.target.clone());
         let others = others.filter(|state| *state != self.owner).collect();
         let gone = self.neighbours.gone(others).await;
         let _locked = self.lock().await?;
-        for (name, state) in states {
-            // It may be another one's by now.
-            let same = target(&daemons, &name).is_ok_and(|now| now == state);
-            if same && (state == self.owner || gone.contains(&state)) {
+        for (name, found) in states {
+            // It may be another one's by now, or the same daemon's that has come back.
+            let same = link(&daemons, &name).is_ok_and(|now| now == found);
+            if same && (found.target == self.owner || gone.contains(&found.target)) {
                 let run = [name.to_bytes(), RUN.as_bytes()].concat();
                 let _ = unlinkat(&daemons, run, AtFlags::empty());
                 unlinkat(&daemons, name, AtFlags::empty())?;
@@ -76,7 +76,7 @@ impl IdPool {
         found
             .unwrap_or_default()
             .into_iter()
-            .map(|(_, target)| target)
+            .map(|(_, link)| link.target)
             .collect()
     }
 
@@ -95,16 +95,17 @@ impl IdPool {
         // Whoever comes second finds removed what the first one has found out.
         let _first = self.neighbours.turn.lock().await;
         let claims = links(&self.registry)?;
-        let owners = claims.iter().map(|(_, owner)| owner.clone());
+        let owners = claims.iter().map(|(_, claim)| claim.target.clone());
         let others = owners.filter(|owner| *owner != self.owner).collect();
         let gone = self.neighbours.gone(others).await;
         if gone.is_empty() {
             return Ok(());
         }
         let _locked = self.lock().await?;
-        for (name, owner) in claims.into_iter().filter(|(_, o)| gone.contains(o)) {
-            // Another daemon may have claimed it meanwhile.
-            if target(&self.registry, &name).is_ok_and(|now| now == owner) {
+        for (name, claim) in claims {
+            // It may have been claimed anew meanwhile, by another daemon or by the same.
+            let same = || link(&self.registry, &name).is_ok_and(|now| now == claim);
+            if gone.contains(&claim.target) && same() {
                 unlinkat(&self.registry, name, AtFlags::empty())?;
             }
         }

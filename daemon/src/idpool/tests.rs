@@ -267,3 +267,37 @@ fn daemons_that_do_not_answer_hold_nobody_up_for_long_and_keep_their_ranges() {
         assert!(begun.elapsed() < LOCK_PATIENCE, "{:?}", begun.elapsed());
     });
 }
+
+/// The daemon that owns a claim comes back while somebody looks for it.
+#[derive(Debug)]
+struct ComesBack {
+    claim: PathBuf,
+}
+
+impl Looker for ComesBack {
+    fn is_missing(&self, file: PathBuf, _look: Look) -> BoxFuture<'_, bool> {
+        let owner = std::fs::read_link(&self.claim).unwrap();
+        assert_eq!(file.parent(), Some(&*owner));
+        // Another one for certain: a disk may give an inode's number to the next.
+        let new = self.claim.with_extension("new");
+        std::os::unix::fs::symlink(owner, &new).unwrap();
+        std::fs::rename(new, &self.claim).unwrap();
+        std::future::ready(true).boxed()
+    }
+}
+
+#[test]
+fn a_claim_of_a_daemon_that_comes_back_while_it_is_looked_for_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = dir.path().join("registry");
+    let theirs = open(config(&registry, 1), &state(dir.path(), "theirs"));
+    let range = now(theirs.allocate(ContainerId::generate())).unwrap();
+    let claim = registry.join((range.first / UNIT).to_string());
+    let looker = ComesBack {
+        claim: claim.clone(),
+    };
+    let ours = state(dir.path(), "ours");
+    let ours = IdPool::open(config(&registry, 1), &ours, looker).unwrap();
+    assert!(now(ours.allocate(ContainerId::generate())).is_err());
+    assert!(claim.is_symlink());
+}

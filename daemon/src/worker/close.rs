@@ -5,34 +5,44 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{Request, WorkerError, Workers};
+use super::{Answer, Job, Request, WorkerError, Workers};
 
 /// How long a worker has before it is left behind.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// When it is tried again where there is no worker.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Workers {
     /// Closes a descriptor of the daemon while a worker has it too, which closes it last.
     pub fn close(self: &Arc<Self>, descriptor: OwnedFd) {
         let workers = self.clone();
         self.runtime.spawn(async move {
-            if let Err(error) = workers.close_last(descriptor).await {
-                tracing::warn!(%error, "a terminal was not closed by a worker");
+            // Nobody but a worker may find out whether this takes for ever.
+            let job = loop {
+                match workers.keep(&descriptor).await {
+                    Ok(job) => break job,
+                    Err(error) => tracing::warn!(%error, "no worker can close a terminal yet"),
+                }
+                sleep(AGAIN).await;
+            };
+            drop(descriptor);
+            if let Ok(Ok(())) = timeout(PATIENCE, job.ask(&Request::Close, &[])).await
+                && let Ok(Ok(_closed)) = timeout(PATIENCE, job.answer()).await
+            {
+                job.done();
             }
         });
     }
 
-    async fn close_last(self: &Arc<Self>, descriptor: OwnedFd) -> Result<(), WorkerError> {
+    /// A worker that has this descriptor, too.
+    async fn keep(self: &Arc<Self>, descriptor: &OwnedFd) -> Result<Job<()>, WorkerError> {
         let job = self.take(())?;
         job.ask(&Request::Keep, &[descriptor.as_fd()]).await?;
-        let _kept = job.answer().await?;
-        drop(descriptor);
-        job.ask(&Request::Close, &[]).await?;
-        if let Ok(closed) = timeout(PATIENCE, job.answer()).await {
-            closed?;
-            job.done();
+        match job.answer().await? {
+            Answer::Ready => Ok(job),
+            other => Err(WorkerError::unexpected(&other)),
         }
-        Ok(())
     }
 }

@@ -64,7 +64,7 @@ pub enum WorkerError {
 
 impl WorkerError {
     /// It has answered another question.
-    fn unexpected(answer: &Answer) -> Self {
+    pub fn unexpected(answer: &Answer) -> Self {
         Self::Lost(io::Error::other(format!("unexpected answer {answer:?}")))
     }
 }

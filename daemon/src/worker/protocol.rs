@@ -59,8 +59,8 @@ pub enum Request {
     /// Say whether there is no such file. Answered with [`Answer::IsMissing`], which is true only when
     /// that is known.
     IsMissing(PathBuf),
-    /// Say with which arguments processes were executed. Answered with one [`Answer::CommandLine`] for
-    /// each, in this order, and with [`Answer::Done`].
+    /// Say with which arguments processes were executed. Answered with [`Answer::Ready`], with one
+    /// [`Answer::CommandLine`] for each, in this order, and with [`Answer::Done`].
     CommandLines(Vec<ProcessId>),
 }
 

@@ -135,6 +135,7 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileErr
         Request::Close => Ok(Answer::Done),
         Request::IsMissing(file) => Ok(Answer::IsMissing(matches!(file.try_exists(), Ok(false)))),
         Request::CommandLines(processes) => {
+            say(&Answer::Ready);
             for process in &processes {
                 say(&Answer::CommandLine(
                     command_line(process).unwrap_or_default(),

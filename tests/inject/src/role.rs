@@ -183,6 +183,12 @@ mod tests {
         let mut daemon = shell(dir.path(), &["-c", "read line"]);
         let mut forked = shell(dir.path(), &["-c", "read line"]);
         let mut worker = shell(dir.path(), &["worker"]);
+        for process in [&daemon, &forked, &worker] {
+            // The child of a fork looks like its parent until it has executed its program.
+            while program_of(process.id()) == program_of(std::process::id()) {
+                std::thread::yield_now();
+            }
+        }
         let mut roles = Roles::new(daemon.id());
         assert_eq!(roles.of(daemon.id()).1, Role::Daemon);
         assert_eq!(roles.of(forked.id()).1, Role::Program);

@@ -32,7 +32,7 @@ pub fn leave_to_loop() {
     PATIENCE.set(PATIENCE_OF_LOOP);
 }
 
-/// As long as is waited for a process that is about to end.
+/// How long to wait for a process that is about to exit.
 pub fn patience() -> Duration {
     PATIENCE.get()
 }

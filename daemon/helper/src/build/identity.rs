@@ -3,9 +3,10 @@
 use rustix::io::Errno;
 use rustix::process::{getegid, geteuid};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
-    set_keep_capabilities, set_thread_groups, set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, capability_is_in_bounding_set,
+    clear_ambient_capability_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::program::harden;
@@ -136,10 +137,15 @@ pub fn restrict(
     // Dropping from the bounding set takes CAP_SETPCAP.
     let permitted = raise_effective()?;
     drop_from_bounding_set(plan.bounding)?;
-    let missing = plan.permitted & !permitted.bits();
-    if missing != 0 {
+    let missing = not_granted(plan, permitted);
+    if !missing.is_empty() {
+        let names: Vec<String> = missing
+            .iter_names()
+            .map(|(name, _)| format!("CAP_{name}"))
+            .collect();
         warnings.push(format!(
-            "capabilities that this host does not grant: {missing:#x}"
+            "capabilities that this host does not grant: {}",
+            names.join(", ")
         ));
     }
     let wanted = sets(plan, permitted);
@@ -155,6 +161,18 @@ pub fn restrict(
     each(ambient.bits()).try_for_each(|capability| {
         configure_capability_in_ambient_set(capability, true).fault("prctl(PR_CAP_AMBIENT)")
     })
+}
+
+/// What the plan has in any of its sets, and the host does not. The bounding set is that which is
+/// left of the host's.
+fn not_granted(plan: &CapabilityPlan, permitted: CapabilitySet) -> CapabilitySet {
+    let held = plan.permitted | plan.effective | plan.inheritable | plan.ambient;
+    let unbound = each(plan.bounding).filter(|capability| {
+        // One that this kernel does not know is none of the host's either.
+        !capability_is_in_bounding_set(*capability).unwrap_or(false)
+    });
+    let held = CapabilitySet::from_bits_retain(held) & !permitted;
+    unbound.fold(held, |missing, capability| missing | capability)
 }
 
 /// Leaves the plan's capabilities and nothing besides.

@@ -5,7 +5,9 @@
 //! reads them behind such a change, or closes the master, which hangs the terminal up
 //! (`tty_ldisc_hangup`). Not even SIGKILL ends that wait. So a process of its own waits.
 
+use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
@@ -20,6 +22,13 @@ use super::spawn;
 use crate::fault::Fault;
 use crate::protocol::bounds;
 use crate::sys::{self, Forked};
+
+thread_local! {
+    /// Masters that no other process could be made to close.
+    static UNCLOSED: Cell<Vec<OwnedFd>> = const { Cell::new(Vec::new()) };
+    /// The process that was last left behind while it typed.
+    static STUCK: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
+}
 
 /// A terminal's master.
 #[derive(Debug)]
@@ -62,19 +71,33 @@ impl AsFd for Master {
 
 impl Drop for Master {
     fn drop(&mut self) {
-        if let Some(master) = self.0.take() {
-            // Without a process for it there is nothing left but to wait.
-            let _ = close_elsewhere(master);
-        }
+        let closing = self.0.take().into_iter().chain(UNCLOSED.take());
+        // What no process can be had for is tried again with the next one, or closed with this process.
+        let left = closing.filter_map(|master| close_elsewhere(master).err());
+        UNCLOSED.set(left.collect());
     }
 }
 
-/// Closes this process' descriptor while another process has one too, which closes the last.
-fn close_elsewhere(master: OwnedFd) -> Result<(), Fault> {
+/// Closes this process' descriptor while another process has one too, which closes the last. Gives it
+/// back when there can be no such process.
+fn close_elsewhere(master: OwnedFd) -> Result<(), OwnedFd> {
+    match held_elsewhere(&master) {
+        Ok((child, ours)) => {
+            // The other process goes on when this end is closed.
+            drop((master, ours));
+            bury_later(child);
+            Ok(())
+        }
+        Err(_) => Err(master),
+    }
+}
+
+/// A process that has the master, too, until the other end of the pair is closed.
+fn held_elsewhere(master: &OwnedFd) -> Result<(Child, Report), Fault> {
     let (ours, theirs) = Report::pair()?;
     let child = match spawn::fork(0, None)? {
         Forked::Child => {
-            // All but this is the helper's too, which waits meanwhile: none of these is the last.
+            // The helper still has these descriptors: closing them here hangs nothing up.
             let kept = [master.as_fd(), theirs.as_fd()];
             if sys::close_all_but(kept, 3).is_ok() {
                 let _ = theirs.go(None);
@@ -86,10 +109,19 @@ fn close_elsewhere(master: OwnedFd) -> Result<(), Fault> {
     };
     drop(theirs);
     let ready = Deadline::after(dying::patience()).wait(ours.as_fd(), PollFlags::IN);
-    // The other process goes on when this end is closed.
-    drop((master, ours));
-    bury_later(child);
-    ready.map(drop)
+    // One that is slow has the descriptor all the same, from its fork on.
+    let _ = ready;
+    Ok((child, ours))
+}
+
+/// How long such a process is waited for. Where one is stuck already, others may not make requests
+/// wait for as long again and again.
+fn patience() -> Duration {
+    let is_stuck = |process: &OwnedFd| !ends_within(process.as_fd(), Duration::ZERO);
+    match STUCK.with_borrow(|stuck| stuck.as_ref().is_some_and(is_stuck)) {
+        true => dying::patience(),
+        false => bounds::REAP,
+    }
 }
 
 /// Does something to a terminal in another process, which may wait for it longer than this one does.
@@ -105,8 +137,9 @@ fn in_stead(
         }
         Forked::Parent { pid, pidfd } => Child { pid, pidfd },
     };
-    if !ends_within(child.pidfd(), bounds::REAP) {
+    if !ends_within(child.pidfd(), patience()) {
         child.kill();
+        STUCK.set(child.pidfd().try_clone_to_owned().ok());
         bury_later(child);
         return Err(Errno::TIMEDOUT);
     }

@@ -91,7 +91,7 @@ pub(crate) use guard::Child;
 pub use master::Master;
 pub use namespaces::Membership;
 pub(crate) use view::{children, parent};
-pub use view::{container_hostname, container_root, start_time};
+pub use view::{container_hostname, container_root, is_exiting, start_time};
 
 /// uid map and gid map.
 pub type IdMaps<'a> = (&'a [IdMapping], &'a [IdMapping]);

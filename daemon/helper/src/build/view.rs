@@ -71,6 +71,14 @@ pub fn start_time(pid: u32) -> Option<u64> {
     stat(pid)?.split(' ').nth(19)?.parse().ok()
 }
 
+/// Whether a process is on its way out of the kernel, and with it (as PID 1 of its namespace) all that
+/// live there: flag `PF_EXITING` in field 9 of `/proc/PID/stat`.
+pub fn is_exiting(pid: u32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    let flags = stat(pid).and_then(|stat| stat.split(' ').nth(6)?.parse::<u64>().ok());
+    flags.is_none_or(|flags| flags & PF_EXITING != 0)
+}
+
 /// `/proc/PID/stat` from its third field on. The second is the program's name, in parentheses, and may
 /// contain anything.
 fn stat(pid: u32) -> Option<String> {

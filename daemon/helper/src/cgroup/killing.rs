@@ -51,7 +51,11 @@ impl Cgroup {
     /// As [`Cgroup::kill_step`]; `TimedOut` when processes go on forking.
     pub fn kill_all(&self) -> io::Result<()> {
         let mut kill = Kill::begin();
-        wait_until(kill.until(), |_| self.kill_step(&mut kill))
+        let killed = wait_until(kill.until(), |_| self.kill_step(&mut kill));
+        if killed.is_err() {
+            self.take_freeze_back();
+        }
+        killed
     }
 
     /// Goes on with a kill and returns whether it is done, without waiting. To be called until it is,
@@ -77,10 +81,10 @@ impl Cgroup {
                 if matches!(frozen, Ok(false)) && Instant::now() < until {
                     return Ok(false);
                 }
-                kill.phase = Phase::Chasing;
                 let killed = self.signal_each(libc::SIGKILL);
                 // A process in a frozen cgroup must thaw to die.
                 self.thaw()?;
+                kill.phase = Phase::Chasing;
                 match frozen {
                     Ok(true) => killed.map(|_| true),
                     Ok(false) | Err(_) => Ok(false),

@@ -1,21 +1,31 @@
 //! What went wrong where nobody asks, on standard error. That is the daemon's, and outlives it: a pipe
 //! or a terminal that nobody may read.
 
+use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
 /// What a pipe takes that has room for anything (pipe(7), `PIPE_BUF`).
 const LIMIT: usize = 4096;
+
+/// At the file's own position, which pipes do not have (pwritev2(2)).
+const HERE: u64 = u64::MAX;
 
 /// Writes a line, unless that would have to wait for a reader. Not by `eprintln!`, which panics when
 /// there is none.
 pub fn write(stderr: BorrowedFd<'_>, line: &str) {
     let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
     let now = Timespec::default();
-    if matches!(poll(&mut fds, Some(&now)), Ok(1..)) {
-        let line = line.as_bytes();
-        let _ = rustix::io::write(stderr, &line[..line.len().min(LIMIT)]);
+    if !matches!(poll(&mut fds, Some(&now)), Ok(1..)) {
+        return;
+    }
+    let line = &line.as_bytes()[..line.len().min(LIMIT)];
+    // Another helper may have filled it meanwhile.
+    let written = pwritev2(stderr, &[IoSlice::new(line)], HERE, ReadWriteFlags::NOWAIT);
+    if let Err(Errno::OPNOTSUPP | Errno::NOSYS) = written {
+        let _ = rustix::io::write(stderr, line);
     }
 }
 
@@ -23,7 +33,6 @@ pub fn write(stderr: BorrowedFd<'_>, line: &str) {
 mod tests {
     use std::os::fd::AsFd;
 
-    use rustix::io::Errno;
     use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;

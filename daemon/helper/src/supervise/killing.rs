@@ -74,6 +74,7 @@ impl Killing {
             Err(error) => error,
         };
         if now >= self.kill.until() {
+            self.cgroup.take_freeze_back();
             return Some(Err(failed));
         }
         self.look_at = now + self.pause;

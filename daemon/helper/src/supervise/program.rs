@@ -182,6 +182,11 @@ impl Program {
         !self.is_running() || build::ends_within(self.pidfd.as_fd(), Duration::ZERO)
     }
 
+    /// Whether its process has ended or is about to.
+    pub fn is_ending(&self) -> bool {
+        self.has_ended() || build::is_exiting(self.pid)
+    }
+
     /// Its process, to be watched while it runs.
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()

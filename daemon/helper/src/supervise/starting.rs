@@ -101,7 +101,7 @@ impl Supervisor {
     /// Why an exec did not start. In the namespaces of a container whose PID 1 is ending nothing can
     /// be started, which the kernel tells as a lack of memory (clone(2), `ENOMEM`).
     fn unless_ended(&self, failure: StepFailure) -> StepFailure {
-        match self.programs.first().is_none_or(Program::has_ended) {
+        match self.programs.first().is_none_or(Program::is_ending) {
             true => container_ended(),
             false => failure,
         }

@@ -1,7 +1,9 @@
 //! Capabilities of a container's process and of its execs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use crate::support::Bed;
+use std::process::Command;
+
+use crate::support::{Bed, Ran};
 use serde_json::json;
 
 /// A set of a process by its name in proc(5), as a mask.
@@ -48,4 +50,45 @@ fn what_an_exec_gets_besides_is_ambient_where_the_container_lets_it_inherit() {
     assert_eq!(mask(&status, "CapAmb"), chown | syslog);
     assert_eq!(mask(&status, "CapInh"), chown | syslog);
     assert_eq!(mask(&status, "CapBnd") & net_raw, net_raw);
+}
+
+#[test]
+fn a_capability_that_the_host_does_not_grant_is_told_in_the_log_from_whichever_set() {
+    for set in [
+        "bounding",
+        "inheritable",
+        "permitted",
+        "effective",
+        "ambient",
+    ] {
+        let mut bed = Bed::new("cat /proc/self/status");
+        for each in ["bounding", "permitted", "effective"] {
+            bed.config["process"]["capabilities"][each] = json!(["CAP_KILL"]);
+        }
+        bed.config["process"]["capabilities"][set] = json!(["CAP_KILL", "CAP_NET_RAW"]);
+        bed.write_config();
+        let (bundle, log) = (bed.bundle(), bed.path("log"));
+        let arguments = [
+            "--log",
+            log.to_str().unwrap(),
+            "run",
+            "-b",
+            bundle.to_str().unwrap(),
+            &bed.id,
+        ];
+        let runtime = bed.command(&arguments);
+        let mut bound = Command::new("setpriv");
+        bound
+            .args(["--bounding-set", "-net_raw"])
+            .arg(runtime.get_program())
+            .args(runtime.get_args());
+        let status = Ran::from(bound.output().unwrap()).ok();
+        assert_eq!(mask(&status, "CapBnd"), 1 << 5, "{set}");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("level=warning"), "{set}: {log}");
+        assert!(
+            log.contains("does not grant: CAP_NET_RAW\""),
+            "{set}: {log}"
+        );
+    }
 }

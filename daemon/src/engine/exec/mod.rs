@@ -76,7 +76,7 @@ impl Engine {
     ) -> Result<Arc<ExecHandle>, EngineError> {
         let (run, helper) = runnable(handle)?;
         let plan = self.exec_plan(id, handle, &config).await?;
-        // Before anybody can know of it: what it were asked meanwhile, the helper could not answer.
+        // Before the exec is visible: the helper cannot answer requests about one that it was not sent.
         let due = self.exec_due(&helper, plan).await?;
         let exec = ExecHandle::new(id, handle.clone(), new_record(handle, &config));
         handle.live().begin_exec(run, &exec)?;

@@ -16,11 +16,11 @@ pub(super) fn settings(
     }
     refuse(
         plan.net_cls_classid.is_some() && is_unified("net_cls"),
-        "network.classID needs cgroup v1",
+        "network.classID needs the v1 controller net_cls",
     )?;
     refuse(
         !plan.net_prio.is_empty() && is_unified("net_prio"),
-        "network.priorities need cgroup v1",
+        "network.priorities need the v1 controller net_prio",
     )?;
     let class = plan.net_cls_classid.map(|class| class.to_string());
     all.extend(set("net_cls", "network.classID", "net_cls.classid", class));
