@@ -140,14 +140,11 @@ async fn start(config: &Config) -> anyhow::Result<Arc<Engine>> {
     let store = Store::open(&paths.database(), config.event_retention, &boot_id)
         .await
         .with_context(|| format!("cannot open the database {}", paths.database().display()))?;
-    let watcher = crate::logs::Watcher::new();
     let workers = Workers::new(supervisor.home());
     let ids = id_pool(config, &paths, workers.clone())?;
     let announced = ids.announce(&paths.run).await;
     announced.context("cannot write to the registry of id ranges")?;
-    let engine = Engine::new(
-        store, supervisor, paths, ids, boot_id, seccomp, watcher, workers,
-    );
+    let engine = Engine::new(store, supervisor, paths, ids, boot_id, seccomp, workers);
     let standing_by = engine.stand_by();
     standing_by.context("cannot start a worker, or read the mounts of this machine")?;
     Ok(engine)

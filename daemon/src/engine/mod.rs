@@ -117,7 +117,6 @@ impl Engine {
         ids: IdPool,
         boot_id: String,
         seccomp: Compiler,
-        watcher: Arc<crate::logs::Watcher>,
         workers: Arc<Workers>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -127,7 +126,7 @@ impl Engine {
             ids,
             boot_id,
             seccomp,
-            watcher,
+            watcher: crate::logs::Watcher::new(),
             containers: RwLock::default(),
             idempotency: idempotency::Keys::default(),
             workers,
