@@ -91,10 +91,9 @@ pub async fn health(State(app): AppState, params: Params) -> Result<Response> {
         Ok(()) => "ok".to_owned(),
         Err(e) => e.to_string(),
     };
-    let zygote = if app.engine.supervisor.healthy().await {
-        "ok".to_owned()
-    } else {
-        "not running; the next start makes another".to_owned()
+    let zygote = match app.engine.supervisor.ensure_zygote().await {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => format!("cannot be started: {error}"),
     };
     let state_dir = state_dir(&app.engine);
     let helpers = match unreachable_helpers(&app.engine) {

@@ -53,6 +53,9 @@ fn how(detail: &Option<String>) -> String {
         .unwrap_or_default()
 }
 
+/// How long a zygote has to get ready where somebody only asks whether there is one.
+const ZYGOTE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Starts helpers.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -111,6 +114,19 @@ impl Supervisor {
     /// Whether the zygote lives.
     pub async fn healthy(&self) -> bool {
         self.zygote.read().await.alive()
+    }
+
+    /// Starts another zygote when the last one has ended.
+    ///
+    /// # Errors
+    /// Those of its start; `TimedOut` when it does not get ready.
+    pub async fn ensure_zygote(&self) -> io::Result<()> {
+        let zygote = self.zygote.read().await.clone();
+        if zygote.alive() {
+            return Ok(());
+        }
+        let another = tokio::time::timeout(ZYGOTE_PATIENCE, self.replace(&zygote));
+        another.await?.map(drop)
     }
 
     /// Builds a container. On success the connection comes back with what was launched and the

@@ -286,7 +286,10 @@ async fn read(socket: Arc<SeqPacket>, shared: Arc<Shared>, child: Child) {
         tell.send_replace(Fork::ZygoteGone);
     }
     let status = end(child).await;
-    tracing::warn!(?status, "the zygote ended; the next start makes another");
+    tracing::warn!(
+        ?status,
+        "the zygote ended; another is started when it is needed"
+    );
 }
 
 /// Ends a zygote that may still run, when only its connection broke: nobody will ask it for anything
