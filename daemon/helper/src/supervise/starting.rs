@@ -132,7 +132,7 @@ impl Supervisor {
     fn give_up_execs(&mut self, which: impl Fn(&Starting) -> bool, why: &StepFailure) {
         let given_up: Vec<Starting> = self.starting.extract_if(.., |s| which(s)).collect();
         for starting in given_up {
-            let failure = starting.exec.give_up(why.clone());
+            let failure = self.unless_ended(starting.exec.give_up(why.clone()));
             self.end_cgroup(starting.own);
             self.reply(starting.connection, starting.seq, Err(failure));
         }

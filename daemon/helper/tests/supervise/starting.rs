@@ -18,7 +18,8 @@ pub fn stuck_exec(bed: &Bed, helper: &mut Helper, start_timeout_ms: u64) -> u64 
         let mut plan = bed.exec_plan(&format!("stuck{n}"), "exec sleep 1000");
         plan.start_timeout_ms = Some(start_timeout_ms);
         let seq = helper.ask(Call::Exec(Box::new(plan)));
-        if helper.is_silent_for(Duration::from_millis(300)) {
+        // A busy machine is silent as well.
+        if helper.is_silent_for(Duration::from_millis(300)) && helper.newest_child_is_stopped() {
             return seq;
         }
         helper.reply(seq);

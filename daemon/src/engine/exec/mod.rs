@@ -7,6 +7,7 @@ mod requests;
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lbctl::types::{ContainerState, ExecConfig, ExecId, ExecState};
 use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply, Step, bounds};
@@ -139,6 +140,8 @@ impl Engine {
             StartError::Step(failure) => {
                 (failure.step, failure.errno) == (Step::Checks, Errno::SRCH.raw_os_error())
             }
+            // Its last word may not have been read yet.
+            StartError::Lost(_) => exec.container.ended_within(Some(LAST_WORD)).await,
             _ => !lifecycle::is_live(exec.container.state()),
         };
         let failed = self.exec_failed(exec, error);
@@ -227,6 +230,9 @@ impl Engine {
         }
     }
 }
+
+/// How long after the loss of a helper it may take to know that its container has ended.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// What an exec needs, as a noun in messages.
 const WISH: &str = "an exec";

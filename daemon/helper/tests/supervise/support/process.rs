@@ -328,6 +328,14 @@ impl Helper {
         pids.collect()
     }
 
+    /// Whether the last of its children is stopped (SIGSTOP).
+    pub fn newest_child_is_stopped(&self) -> bool {
+        let children = self.children();
+        let newest = children.last().expect("the container's PID 1 is one");
+        let stat = std::fs::read_to_string(format!("/proc/{newest}/stat"));
+        stat.is_ok_and(|stat| stat.contains(") T "))
+    }
+
     /// Closes this connection.
     pub fn hang_up(&mut self) {
         self.connection = socket_pair().0;
