@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use littlebox_helper::protocol::{Call, Target};
+use rustix::fs::FileType;
 use tokio::io::unix::AsyncFd;
 
 use super::{Engine, EngineError};
@@ -59,7 +60,9 @@ impl Drop for Stdin {
         let Some(fd) = self.fd.take().map(AsyncFd::into_inner) else {
             return;
         };
-        if rustix::termios::isatty(&fd) {
+        // Not by a question to the terminal, which may be locked.
+        let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        if kind == Ok(FileType::CharacterDevice) {
             self.workers.close(fd);
         }
     }

@@ -8,6 +8,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::kernel_trees::not_the_kernels;
 use super::place::Place;
 use super::{FileError, IdView, failed, magic_path, shown};
 
@@ -77,6 +78,7 @@ pub(super) fn made(
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(failed("openat", &place.path, errno)),
     };
+    let fd = not_the_kernels(fd, &place.path)?;
     let stat = rustix::fs::fstat(&fd).map_err(|errno| failed("fstat", &place.path, errno))?;
     Ok((FileType::from_raw_mode(stat.st_mode) == kind).then_some(fd))
 }

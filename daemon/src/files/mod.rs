@@ -9,6 +9,7 @@ mod attributes;
 mod below;
 mod changes;
 mod ids;
+mod kernel_trees;
 mod place;
 mod remove;
 mod resolve;

@@ -10,6 +10,7 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, timestamps};
+use super::kernel_trees::not_the_kernels;
 use super::place::Place;
 use super::resolve::open_in_root;
 use super::{Bounds, FileError, IdView, failed, magic_path, shown};
@@ -382,7 +383,9 @@ impl Unpacker<'_> {
         self.remembered = 0;
         for (path, time) in std::mem::take(&mut self.directories).iter().rev() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            if let Ok(fd) = open_in_root(self.root, &self.full(path), flags) {
+            if let Ok(fd) = open_in_root(self.root, &self.full(path), flags)
+                && let Ok(fd) = not_the_kernels(fd, path)
+            {
                 let _ = rustix::fs::futimens(&fd, &timestamps(*time));
             }
         }
@@ -390,11 +393,13 @@ impl Unpacker<'_> {
 }
 
 fn open_directory(root: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, FileError> {
-    open_in_root(root, path, OFlags::PATH | OFlags::DIRECTORY).map_err(|errno| match errno {
+    let opened = open_in_root(root, path, OFlags::PATH | OFlags::DIRECTORY);
+    let opened = opened.map_err(|errno| match errno {
         // A NUL inside: no file has such a name.
         Errno::INVAL => FileError::NotFound { path: shown(path) },
         _ => failed("openat2", path, errno),
-    })
+    });
+    not_the_kernels(opened?, path)
 }
 
 fn open_below(
@@ -404,8 +409,9 @@ fn open_below(
     path: &[u8],
 ) -> Result<OwnedFd, FileError> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat(parent, name, flags, Mode::empty())
-        .map_err(|errno| failed("openat", path, errno))
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty());
+    let opened = opened.map_err(|errno| failed("openat", path, errno));
+    not_the_kernels(opened?, path)
 }
 
 /// Opens the regular file that cannot be replaced, emptied.

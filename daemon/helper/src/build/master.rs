@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use rustix::termios::{SpecialCodeIndex, tcgetattr};
+use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
 
 use super::deadline::Deadline;
 use super::dying::{self, bury_later, ends_within};
@@ -51,6 +51,15 @@ impl Master {
             let eof = settings.special_codes[SpecialCodeIndex::VEOF];
             rustix::io::write(master, &[eof]).map(drop)
         })
+    }
+
+    /// Sets the terminal's size.
+    ///
+    /// # Errors
+    /// `TIMEDOUT` where a process of the container holds the terminal's lock.
+    pub fn set_size(&self, size: Winsize) -> rustix::io::Result<()> {
+        let master = self.as_fd();
+        in_stead(master, || tcsetwinsize(master, size))
     }
 }
 

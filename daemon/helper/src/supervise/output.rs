@@ -200,8 +200,8 @@ impl Streams {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        rustix::termios::tcsetwinsize(master, size)
-            .map_err(|errno| StreamError::Io("ioctl TIOCSWINSZ", errno))
+        let set = master.set_size(size);
+        set.map_err(|errno| StreamError::Io("ioctl TIOCSWINSZ", errno))
     }
 }
 

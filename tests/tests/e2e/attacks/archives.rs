@@ -529,3 +529,49 @@ fn a_copy_runs_no_program_and_no_name_service_of_the_image() {
     drop(root);
     t.finish();
 }
+
+#[test]
+fn an_archive_gives_no_file_of_the_kernel_to_a_container() {
+    // A container chooses what lies at the path that a client copies to: by a link, and with
+    // CAP_SYS_ADMIN by a mount.
+    let t = Bed::new();
+    let c = id(&t.sleeper_with(json!({"capabilities": {"add": ["SYS_ADMIN"]}})));
+    let plant =
+        "ln -s /proc /app; ln -s /sys/fs/cgroup /cg; : >/file; mount --bind /proc/slabinfo /file";
+    t.exec(&c, &["sh", "-c", plant]);
+    let before = owner_and_mode("/proc/driver");
+    for (path, directory, name) in [
+        ("/", true, "app/driver"),
+        ("/app", true, "tty"),
+        ("/", true, "cg/made"),
+        ("/", false, "file"),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(match directory {
+            true => tar::EntryType::Directory,
+            false => tar::EntryType::Regular,
+        });
+        header.set_mode(0o700);
+        header.set_size(0);
+        let mut archive = tar::Builder::new(Vec::new());
+        archive
+            .append_data(&mut header, name, std::io::empty())
+            .unwrap();
+        let put = Request::new(Method::Put, format!("/v1/containers/{c}/files?path={path}"));
+        let body = archive.into_inner().unwrap();
+        t.send(&put.body("application/x-tar", body))
+            .problem(409, "file_refused");
+    }
+    assert_eq!(owner_and_mode("/proc/driver"), before);
+    assert!(
+        t.exec(&c, &["sh", "-c", "ls /cg/made 2>&1 || true"])
+            .contains("No such")
+    );
+    t.finish();
+}
+
+fn owner_and_mode(path: &str) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    let found = std::fs::metadata(path).unwrap();
+    (found.uid(), found.mode())
+}
