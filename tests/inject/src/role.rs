@@ -184,8 +184,12 @@ mod tests {
         let mut forked = shell(dir.path(), &["-c", "read line"]);
         let mut worker = shell(dir.path(), &["worker"]);
         for process in [&daemon, &forked, &worker] {
-            // The child of a fork looks like its parent until it has executed its program.
-            while program_of(process.id()) == program_of(std::process::id()) {
+            // The child of a fork looks like its parent until it has executed its program, and in the
+            // middle of that it has no arguments.
+            let line = format!("/proc/{}/cmdline", process.id());
+            while program_of(process.id()) == program_of(std::process::id())
+                || fs::read(&line).unwrap().is_empty()
+            {
                 std::thread::yield_now();
             }
         }

@@ -553,6 +553,9 @@ fn an_archive_gives_no_file_of_the_kernel_to_a_container() {
         });
         header.set_mode(0o700);
         header.set_size(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(1_000_000_000);
         let mut archive = tar::Builder::new(Vec::new());
         archive
             .append_data(&mut header, name, std::io::empty())

@@ -328,12 +328,13 @@ impl Helper {
         pids.collect()
     }
 
-    /// Whether the last of its children is stopped (SIGSTOP).
+    /// Whether the last of its children is stopped (SIGSTOP). Of a mere connection, which does not know
+    /// the helper's PID, this is not known: it is taken to be so.
     pub fn newest_child_is_stopped(&self) -> bool {
-        let children = self.children();
-        let newest = children.last().expect("the container's PID 1 is one");
-        let stat = std::fs::read_to_string(format!("/proc/{newest}/stat"));
-        stat.is_ok_and(|stat| stat.contains(") T "))
+        self.children().last().is_none_or(|newest| {
+            let stat = std::fs::read_to_string(format!("/proc/{newest}/stat"));
+            stat.is_ok_and(|stat| stat.contains(") T "))
+        })
     }
 
     /// Closes this connection.
