@@ -441,7 +441,7 @@ fn target(dir: &OwnedFd, name: impl rustix::path::Arg) -> io::Result<PathBuf> {
     Ok(PathBuf::from(OsStr::from_bytes(target.as_bytes())))
 }
 
-/// A link of the registry. One that is made anew is another one.
+/// A link of the registry. A link made anew under the same name compares as different.
 #[derive(Debug, PartialEq, Eq)]
 struct Link {
     target: PathBuf,

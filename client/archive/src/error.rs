@@ -76,7 +76,7 @@ pub enum FileError {
         #[serde(with = "io_error")]
         source: io::Error,
     },
-    /// This process or the host has no more descriptors or memory, or failed by itself.
+    /// A failure of this process or the host: no descriptors or memory left, or an internal error.
     #[error("{op} {path}")]
     Io {
         /// The system call.

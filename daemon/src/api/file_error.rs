@@ -58,7 +58,7 @@ fn hint(op: &str, errno: Errno) -> &'static str {
         Errno::TXTBSY => "a program is running from that file; stop it first",
         Errno::BUSY => "something is mounted there; unmount it, or choose another path",
         Errno::FBIG | Errno::OVERFLOW => "it is too large for the filesystem there",
-        Errno::MLINK => "the filesystem there takes no more links to it",
+        Errno::MLINK => "the file has as many hard links as the filesystem there allows",
         Errno::EXIST | Errno::ISDIR | Errno::NOTEMPTY | Errno::STALE => {
             "somebody else changes the same path; try again when that has ended"
         }

@@ -64,7 +64,7 @@ pub struct OfflineRoot {
 /// The right to use the upper directory beside others who copy.
 #[derive(Debug)]
 struct UpperTurn {
-    /// Of the container's directory. The first field, so that whoever gets the next turn finds it free.
+    /// The container's directory. First field, so it is dropped before the turn passes to the next user.
     lock: Option<OwnedFd>,
     _users: NoStart,
 }

@@ -1,9 +1,8 @@
 //! Reading what the kernel shows of processes and control groups.
 //!
-//! Those files are on no file system that may not answer, with one exception: who reads a process'
-//! command line waits while its memory map is locked. A process brings that about with a FUSE mount
-//! of its own (a page that its server does not give), and so that no reader of the daemon is held up,
-//! workers read command lines, and are killed when they take too long.
+//! Those files always respond, with one exception: reading a process' command line blocks while its
+//! memory map is locked, and a process with a FUSE mount of its own can keep it locked. So workers read
+//! command lines, and are killed when they take too long.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -27,7 +26,7 @@ const BATCH: usize = 512;
 const ONE: Duration = Duration::from_millis(200);
 const ALL: Duration = Duration::from_secs(1);
 
-/// The rights to read.
+/// Limits on concurrent reads.
 #[derive(Debug)]
 pub(super) struct Reads {
     files: Arc<Semaphore>,
@@ -35,7 +34,7 @@ pub(super) struct Reads {
     of_all: CommandLines,
 }
 
-/// The right to read the command lines of one container: it may hold up one reader at a time.
+/// Serialises reads of one container's command lines: it can block one reader at a time.
 #[derive(Debug, Default)]
 pub(super) struct CommandLines(Mutex<()>);
 
@@ -108,7 +107,7 @@ impl Engine {
         found
     }
 
-    /// Reads those at the beginning, up to the first that takes too long.
+    /// Reads the first ones, up to and including one that takes too long.
     async fn read_command_lines(
         &self,
         left: &mut VecDeque<ProcessId>,
@@ -131,7 +130,7 @@ impl Engine {
                 other => return Err(WorkerError::unexpected(&other)),
             }
         }
-        // The worker waits for this one.
+        // The worker is blocked on this one.
         left.pop_front();
         Ok(())
     }

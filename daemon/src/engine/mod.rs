@@ -89,7 +89,7 @@ pub struct Engine {
     pub watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
     idempotency: idempotency::Keys,
-    /// Do what may take for ever.
+    /// Do what could block a thread for good.
     workers: Arc<Workers>,
     host_mounts: host_mounts::HostMounts,
     looks: looking::Looks,

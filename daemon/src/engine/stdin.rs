@@ -28,7 +28,7 @@ impl Engine {
     /// The program has none, or has ended.
     pub async fn open_stdin(&self, helper: &Helper, target: Target) -> Result<Stdin, EngineError> {
         let (helper, workers) = (helper.clone(), self.workers.clone());
-        // A task of its own: when its caller goes, what has come is not closed on the spot.
+        // A task of its own: a cancelled caller does not close the descriptor in this thread.
         let opening = tokio::spawn(async move {
             let fd = helper.descriptor(Call::OpenStdin { target }).await?;
             let watched = asyncfd::watch(fd).map_err(|source| EngineError::Kernel {
@@ -60,7 +60,7 @@ impl Drop for Stdin {
         let Some(fd) = self.fd.take().map(AsyncFd::into_inner) else {
             return;
         };
-        // Not by a question to the terminal, which may be locked.
+        // Not by isatty(3), which can block on the terminal's lock.
         let kind = rustix::fs::fstat(&fd).map(|stat| FileType::from_raw_mode(stat.st_mode));
         if kind == Ok(FileType::CharacterDevice) {
             self.workers.close(fd);

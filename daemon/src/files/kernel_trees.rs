@@ -1,9 +1,8 @@
-//! File systems that are the kernel's own: what is written there, or given to somebody, is not a file of
-//! a container but a setting of the machine.
+//! File systems of the kernel (procfs, sysfs, cgroups): their files are settings of the host, not files
+//! of a container.
 //!
-//! A container chooses what lies at the paths that an archive is unpacked to, by its links and mounts, and
-//! who unpacks it has rights there that the container has not. So nothing is made, written or given away
-//! on these.
+//! By links and mounts a container chooses where an archive is unpacked, and the worker has rights there
+//! that the container lacks. So nothing is created, written or chowned on these.
 
 use std::os::fd::AsFd;
 
@@ -39,7 +38,7 @@ const KERNELS: [u32; 23] = [
     0xf97c_ff8c, // selinuxfs
 ];
 
-/// Lets a descriptor pass that is on none of these.
+/// Returns the descriptor, unless it is on one of these.
 ///
 /// # Errors
 /// [`FileError::Refused`] with `EPERM`.

@@ -92,7 +92,7 @@ impl IdPool {
 
     /// Removes the claims of daemons that are gone. To be called without any lock.
     pub(super) async fn remove_stale_claims(&self) -> io::Result<()> {
-        // Whoever comes second finds removed what the first one has found out.
+        // A second caller finds what the first one found already removed.
         let _first = self.neighbours.turn.lock().await;
         let claims = links(&self.registry)?;
         let owners = claims.iter().map(|(_, claim)| claim.target.clone());
@@ -115,8 +115,8 @@ impl IdPool {
 
 /// Looks for files where nobody may answer.
 pub trait Looker: std::fmt::Debug + Send + Sync {
-    /// Whether it is known that there is no such file. Comes late or never where nobody answers; then
-    /// it is dropped, and `look` is kept for as long as the look itself goes on.
+    /// Whether the file is known to be missing. May never complete where a file system does not respond;
+    /// the future is then dropped, and `look` must be held until the look itself has ended.
     fn is_missing(&self, file: PathBuf, look: Look) -> BoxFuture<'_, bool>;
 }
 

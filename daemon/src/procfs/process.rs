@@ -76,8 +76,8 @@ impl ProcDir {
         }
     }
 
-    /// argv joined by spaces, at most 4 KiB of it; empty for kernel threads and zombies. Waits while
-    /// the process' memory map is locked, which the process can bring about and make last.
+    /// argv joined by spaces, at most 4 KiB of it; empty for kernel threads and zombies. Blocks
+    /// while the process' memory map is locked, which the process can prolong.
     pub(crate) fn command_line(&self) -> io::Result<String> {
         const SHOWN: u64 = 4096;
         let text = self.read_at_most("cmdline", SHOWN)?;

@@ -192,8 +192,8 @@ impl Due<'_> {
     /// Sends the request, and waits for its answer for a bounded time.
     ///
     /// # Errors
-    /// [`HelperError::Silent`] when the time is up: the connection is hung up then, which its
-    /// listener is told as a loss. What was asked for may have been done.
+    /// [`HelperError::Silent`] on timeout: the connection is closed, and its listener is notified of the
+    /// loss. The request may have been carried out all the same.
     pub async fn call(self) -> Result<Answer, HelperError> {
         self.slow_call(Duration::ZERO).await
     }

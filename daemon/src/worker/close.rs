@@ -1,5 +1,5 @@
-//! Closing what may hold up whoever closes it last: the master of a terminal, while a process writes to
-//! the other end from memory on a file system that does not answer (`tty_ldisc_hangup` in the kernel).
+//! Closing terminals. Closing the last descriptor of a master blocks while a process is stuck writing to
+//! the slave from memory on a file system that does not respond (`tty_ldisc_hangup` in the kernel).
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ impl Workers {
     pub fn close(self: &Arc<Self>, descriptor: OwnedFd) {
         let workers = self.clone();
         self.runtime.spawn(async move {
-            // Nobody but a worker may find out whether this takes for ever.
+            // Never close the last descriptor here: that could block this thread for good.
             let job = loop {
                 match workers.keep(&descriptor).await {
                     Ok(job) => break job,

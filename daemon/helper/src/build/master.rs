@@ -1,9 +1,9 @@
-//! The helper's end of a terminal, and what cannot be done to it without waiting for the container.
+//! The master of a terminal, and the operations on it that can block on the container.
 //!
-//! A process that reads or writes the other end may be stuck in that: with memory on a file system
-//! that does not answer. Until it goes on the kernel holds up whoever changes the terminal's settings,
-//! reads them behind such a change, or closes the master, which hangs the terminal up
-//! (`tty_ldisc_hangup`). Not even SIGKILL ends that wait. So a process of its own waits.
+//! A process can be stuck reading or writing the slave, with its buffer on a file system that does not
+//! respond. Until it continues, anyone who changes the terminal's settings or size, or closes the last
+//! master (which hangs the terminal up, `tty_ldisc_hangup`), blocks in the kernel, and SIGKILL does not
+//! interrupt that wait. So a separate process performs these operations.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,9 +24,9 @@ use crate::protocol::bounds;
 use crate::sys::{self, Forked};
 
 thread_local! {
-    /// Masters that no other process could be made to close.
+    /// Masters still to be closed, because no process could be forked for it.
     static UNCLOSED: Cell<Vec<OwnedFd>> = const { Cell::new(Vec::new()) };
-    /// The process that was last left behind while it typed.
+    /// The last process that was abandoned while it worked on a terminal.
     static STUCK: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
 }
 
@@ -35,7 +35,7 @@ thread_local! {
 pub struct Master(Option<OwnedFd>);
 
 impl Master {
-    /// For who may wait when it is closed.
+    /// For callers that may block when they close it.
     pub fn into_fd(mut self) -> OwnedFd {
         self.0.take().expect("it is there until it is dropped")
     }
@@ -81,14 +81,14 @@ impl AsFd for Master {
 impl Drop for Master {
     fn drop(&mut self) {
         let closing = self.0.take().into_iter().chain(UNCLOSED.take());
-        // What no process can be had for is tried again with the next one, or closed with this process.
+        // Retry what could not be closed before; what is left is closed when this process exits.
         let left = closing.filter_map(|master| close_elsewhere(master).err());
         UNCLOSED.set(left.collect());
     }
 }
 
-/// Closes this process' descriptor while another process has one too, which closes the last. Gives it
-/// back when there can be no such process.
+/// Closes this process' descriptor while another process holds a duplicate and closes the last one.
+/// Returns the descriptor if no such process can be forked.
 fn close_elsewhere(master: OwnedFd) -> Result<(), OwnedFd> {
     match held_elsewhere(&master) {
         Ok((child, ours)) => {
@@ -101,12 +101,12 @@ fn close_elsewhere(master: OwnedFd) -> Result<(), OwnedFd> {
     }
 }
 
-/// A process that has the master, too, until the other end of the pair is closed.
+/// Forks a process that holds the master until the returned end of the pair is closed.
 fn held_elsewhere(master: &OwnedFd) -> Result<(Child, Report), Fault> {
     let (ours, theirs) = Report::pair()?;
     let child = match spawn::fork(0, None)? {
         Forked::Child => {
-            // The helper still has these descriptors: closing them here hangs nothing up.
+            // The helper still holds these descriptors, so closing them here hangs nothing up.
             let kept = [master.as_fd(), theirs.as_fd()];
             if sys::close_all_but(kept, 3).is_ok() {
                 let _ = theirs.go(None);
@@ -118,13 +118,13 @@ fn held_elsewhere(master: &OwnedFd) -> Result<(Child, Report), Fault> {
     };
     drop(theirs);
     let ready = Deadline::after(dying::patience()).wait(ours.as_fd(), PollFlags::IN);
-    // One that is slow has the descriptor all the same, from its fork on.
+    // Even a slow child has held the descriptor since its fork.
     let _ = ready;
     Ok((child, ours))
 }
 
-/// How long such a process is waited for. Where one is stuck already, others may not make requests
-/// wait for as long again and again.
+/// How long to wait for such a process. While one is stuck, others get less, so that requests are not
+/// delayed over and over.
 fn patience() -> Duration {
     let is_stuck = |process: &OwnedFd| !ends_within(process.as_fd(), Duration::ZERO);
     match STUCK.with_borrow(|stuck| stuck.as_ref().is_some_and(is_stuck)) {
@@ -133,7 +133,7 @@ fn patience() -> Duration {
     }
 }
 
-/// Does something to a terminal in another process, which may wait for it longer than this one does.
+/// Works on a terminal in another process, which may block for longer than this one waits.
 fn in_stead(
     master: BorrowedFd<'_>,
     work: impl FnOnce() -> rustix::io::Result<()>,

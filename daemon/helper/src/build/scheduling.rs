@@ -56,7 +56,7 @@ pub fn set_scheduler(plan: &SchedulingPlan) -> Result<(), Fault> {
     .map_err(explain)
 }
 
-/// Whether the program's process may fork no more and have no second thread once it has its scheduler
+/// Whether the program's process can no longer fork or start a thread once its scheduler is set
 /// (sched(7), "SCHED_DEADLINE": EAGAIN).
 pub fn forbids_forks(plan: &SchedulingPlan) -> bool {
     plan.scheduler.as_ref().is_some_and(|scheduler| {

@@ -10,7 +10,7 @@ use super::file::write_file;
 use super::processes::wait_until;
 use crate::protocol::bounds;
 
-/// A kill on its way.
+/// A kill in progress.
 #[derive(Debug)]
 pub struct Kill {
     until: Instant,
@@ -21,7 +21,7 @@ pub struct Kill {
 enum Phase {
     /// Nothing was done yet.
     Begun,
-    /// The kernel cannot kill it as a whole. Frozen, nothing forks past the list.
+    /// The kernel cannot kill it as a whole. While it is frozen, nothing can fork and escape the list.
     Freezing { until: Instant },
     /// Something in it cannot be frozen (a process in an uninterruptible wait, vfork(2)): killing
     /// again and again catches up with most.

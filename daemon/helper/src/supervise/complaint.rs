@@ -1,5 +1,5 @@
-//! What went wrong where nobody asks, on standard error. That is the daemon's, and outlives it: a pipe
-//! or a terminal that nobody may read.
+//! Failures that no client is waiting for, written to standard error. That is inherited from the daemon
+//! and outlives it: a pipe or a terminal that may have no reader.
 
 use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
@@ -7,14 +7,13 @@ use std::os::fd::BorrowedFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
-/// What a pipe takes that has room for anything (pipe(7), `PIPE_BUF`).
+/// The most a pipe is sure to take without blocking once it is writable (pipe(7), `PIPE_BUF`).
 const LIMIT: usize = 4096;
 
 /// At the file's own position, which pipes do not have (pwritev2(2)).
 const HERE: u64 = u64::MAX;
 
-/// Writes a line, unless that would have to wait for a reader. Not by `eprintln!`, which panics when
-/// there is none.
+/// Writes a line, unless that would block. Not by `eprintln!`, which panics without a reader.
 pub fn write(stderr: BorrowedFd<'_>, line: &str) {
     let mut fds = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
     let now = Timespec::default();
@@ -48,6 +47,6 @@ mod tests {
         rustix::fs::fcntl_setfl(&full, rustix::fs::OFlags::empty()).unwrap();
         write(full.as_fd(), "not heard\n");
         drop(read);
-        write(full.as_fd(), "nobody is there\n");
+        write(full.as_fd(), "no reader\n");
     }
 }

@@ -1,6 +1,5 @@
-//! The cgroups of execs that are to end, with what is in them. Without `cgroup.kill` (v1, or before
-//! Linux 5.14) a kill takes a freeze, and the container decides how long that takes; the loop serves
-//! everybody else meanwhile.
+//! Kills of execs' cgroups. Without `cgroup.kill` (v1, or before Linux 5.14) a kill needs a freeze, and
+//! the container decides how long that takes; the loop keeps serving meanwhile.
 
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use crate::cgroup::{Cgroup, Kill};
 const FIRST_PAUSE: Duration = Duration::from_micros(100);
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Kills on their way.
+/// Kills in progress.
 #[derive(Debug, Default)]
 pub struct Killings(Vec<Killing>);
 
@@ -25,7 +24,7 @@ struct Killing {
 }
 
 impl Killings {
-    /// Begins one. The first look is due at once.
+    /// Begins one. It is looked at immediately.
     pub fn begin(&mut self, cgroup: Cgroup) {
         self.0.push(Killing {
             cgroup,

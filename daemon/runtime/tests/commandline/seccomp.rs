@@ -102,7 +102,7 @@ fn without_metadata_none_is_sent() {
     let bed = bed("true", json!(["mkdir"]));
     let agent = maker(&bed);
     bed.run_container().ok();
-    // Nothing was left to the agent, so nobody has waited for it.
+    // The program makes no call that the agent decides, so it does not wait for the agent.
     assert!(wait_until(|| !agent.introduced().is_empty()));
     let told = agent.introduced().remove(0);
     assert_eq!(told.get("metadata"), None);
