@@ -17,19 +17,3 @@ pub fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     )]
     AsyncFd::new(fd)
 }
-
-/// Writes all of it, as the reader makes room.
-///
-/// # Errors
-/// write(2): `EPIPE` when nobody reads any more.
-pub async fn write_all(fd: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> io::Result<()> {
-    while !bytes.is_empty() {
-        let mut ready = fd.writable().await?;
-        match ready.try_io(|fd| Ok(rustix::io::write(fd, bytes)?)) {
-            Ok(Ok(n)) => bytes = &bytes[n..],
-            Ok(Err(e)) => return Err(e),
-            Err(_would_block) => {}
-        }
-    }
-    Ok(())
-}

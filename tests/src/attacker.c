@@ -19,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -301,8 +302,8 @@ static struct fuse_attr attributes(uint64_t node) {
     };
 }
 
-/* Answers a FUSE request; returns 0 for the one that is never answered, a write. */
-static int serve(int fuse) {
+/* Answers a FUSE request; returns 0 for the one that is never answered. */
+static int serve(int fuse, uint32_t unanswered) {
     static char request[1 << 20], answer[sizeof(struct fuse_out_header) + PAGE];
     if (read(fuse, request, sizeof request) < 0)
         return errno == EINTR || errno == ENOENT;
@@ -311,9 +312,9 @@ static int serve(int fuse) {
     char *body = answer + sizeof *out;
     memset(answer, 0, sizeof answer);
     *out = (struct fuse_out_header){.len = sizeof *out, .unique = in->unique};
-    switch (in->opcode) {
-    case FUSE_WRITE:
+    if (in->opcode == unanswered)
         return 0;
+    switch (in->opcode) {
     case FUSE_FORGET:
         return 1;
     case FUSE_INIT:
@@ -353,22 +354,28 @@ static int lock_own_map(const char *path) {
     return 1;
 }
 
+static int mount_fuse(const char *directory) {
+    char options[64];
+    int fuse = open("/dev/fuse", O_RDWR);
+    snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+    return mount("fuse", directory, "fuse", 0, options) ? -1 : fuse;
+}
+
 /* Makes so many processes whose memory maps are locked for good, and prints "done". Takes
  * CAP_SYS_ADMIN and /dev/fuse. */
 static int lock_maps(const char *directory, long processes) {
-    char options[64], file[4096];
+    char file[4096];
     snprintf(file, sizeof file, "%s/file", directory);
     for (; processes > 0; processes--) {
-        int fuse = open("/dev/fuse", O_RDWR);
-        snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
-        if (mount("fuse", directory, "fuse", 0, options))
+        int fuse = mount_fuse(directory);
+        if (fuse < 0)
             return perror(directory), 1;
         if (!fork()) {
             /* Or it could not even be killed: its own end would have to close this. */
             close_range(3, ~0U, 0);
             _exit(lock_own_map(file));
         }
-        while (serve(fuse))
+        while (serve(fuse, FUSE_WRITE))
             ;
     }
     puts("done");
@@ -377,18 +384,49 @@ static int lock_maps(const char *directory, long processes) {
     return 0;
 }
 
+/* A page that cannot be read: of this file. */
+static char *dead_page(const char *path) {
+    int file = open(path, O_RDONLY);
+    char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    return file < 0 || page == MAP_FAILED ? NULL : page;
+}
+
 /* Leaves a child that is stuck in a write to the terminal: from memory on a file that cannot be read.
    The terminal is given up first: the end of its session would wait for the same. */
 static int hold_terminal(const char *path) {
-    int file = open(path, O_RDONLY);
-    char *memory = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE, file, 0);
+    char *page = dead_page(path);
     signal(SIGHUP, SIG_IGN);
-    if (file < 0 || memory == MAP_FAILED || ioctl(0, TIOCNOTTY))
+    if (!page || ioctl(0, TIOCNOTTY))
         return told(-1);
     if (!fork())
-        _exit(write(1, memory, 1) != 1);
+        _exit(write(1, page, 1) != 1);
     sleep(1);
     return 0;
+}
+
+/* Reads its input into a page that cannot be read, and so keeps the pipe locked. */
+static int hold_input(const char *path) {
+    char *page = dead_page(path);
+    return page ? read(0, page, 1) != 1 : told(-1);
+}
+
+/* Writes to its output from a page that cannot be read, and so keeps the pipe locked. Takes
+ * CAP_SYS_ADMIN and /dev/fuse. */
+static int hold_output(const char *directory) {
+    char file[4096];
+    snprintf(file, sizeof file, "%s/file", directory);
+    int fuse = mount_fuse(directory);
+    if (fuse < 0)
+        return perror(directory), 1;
+    if (!fork()) {
+        while (serve(fuse, FUSE_READ))
+            ;
+        pause();
+    }
+    close(fuse);
+    char ordinary[PAGE] = "output", *dead = dead_page(file);
+    struct iovec parts[] = {{ordinary, PAGE}, {dead, 1}};
+    return dead ? writev(1, parts, 2) < 0 : told(-1);
 }
 
 int main(int argc, char **argv) {
@@ -413,6 +451,10 @@ int main(int argc, char **argv) {
         return hunt(argv[2]);
     if (argc == 3 && !strcmp(argv[1], "hold-terminal"))
         return hold_terminal(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "hold-input"))
+        return hold_input(argv[2]);
+    if (argc == 3 && !strcmp(argv[1], "hold-output"))
+        return hold_output(argv[2]);
     if (argc == 3 && !strcmp(argv[1], "hoard"))
         return hoard(strtoul(argv[2], 0, 10));
     if (argc == 4 && !strcmp(argv[1], "need"))

@@ -8,8 +8,9 @@ use littlebox_helper::protocol::{Call, Target};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::App;
-use crate::engine::{Handle, Stdin};
+use crate::engine::Handle;
 use crate::supervisor::Helper;
+use crate::worker::Feed;
 
 /// What goes to the program's stdin, in order.
 pub(super) enum Input {
@@ -39,34 +40,36 @@ pub(super) async fn write(
         return;
     };
     let opened = to.app.engine.open_stdin(&helper, to.target.clone()).await;
-    let Ok(stdin) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else {
+    let Ok(mut feed) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else {
         return;
     };
     let closed = tokio::select! {
-        closed = write_frames(&stdin, frames) => closed,
+        closed = write_frames(&mut feed, frames) => closed,
         _ = to.ended.wait_for(|ended| *ended) => false,
         () = to.app.closing.cancelled() => false,
     };
-    drop(stdin);
     if closed {
         let target = to.target;
         let _ = helper.done(Call::CloseStdin { target }).await;
     }
+    // After the helper has closed its descriptor, which may block whoever closes the last one.
+    drop(feed);
 }
 
-/// Returns whether the client has closed its input.
-async fn write_frames(stdin: &Stdin, mut frames: mpsc::Receiver<Input>) -> bool {
-    loop {
+/// Returns whether the client has closed its input, after all of it has been written.
+async fn write_frames(feed: &mut Feed, mut frames: mpsc::Receiver<Input>) -> bool {
+    let closed = loop {
         match frames.recv().await {
             Some(Input::Bytes(bytes)) => {
-                if stdin.write_all(&bytes).await.is_err() {
+                if feed.write_all(&bytes).await.is_err() {
                     return false;
                 }
             }
-            Some(Input::End) => return true,
-            None => return false,
+            Some(Input::End) => break true,
+            None => break false,
         }
-    }
+    };
+    feed.written().await.is_ok() && closed
 }
 
 /// The helper, once the program is started. `None`: there is nothing to wait for, because the client

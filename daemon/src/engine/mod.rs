@@ -62,7 +62,6 @@ pub use inspect::Filter;
 use paths::Paths;
 use record::Record;
 use start::Cause;
-pub use stdin::Stdin;
 
 use crate::idpool::{IdPool, IdRange};
 use crate::spec::SpecContext;

@@ -1,9 +1,12 @@
 //! Whose ids: the daemon's or the container's.
 
+use std::cell::Cell;
+
 use lbctl::types::{IdMap, IdMaps};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_thread_res_gid,
+    CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_thread_res_gid,
     set_thread_res_uid,
 };
 use serde::{Deserialize, Serialize};
@@ -68,7 +71,7 @@ impl IdView {
 
     /// Runs `work` on this thread as the container's root: a file system of a user namespace
     /// refuses new files of an id that it does not map (EOVERFLOW), and the daemon's own is one.
-    pub(super) fn as_root<T>(&self, work: impl FnOnce() -> T) -> Result<T, Errno> {
+    pub(super) fn as_root<T>(&self, work: impl FnOnce(&Rights<'_>) -> T) -> Result<T, Errno> {
         let first = |map: &[IdMap]| {
             let line = map.iter().min_by_key(|line| line.container_id)?;
             Some(on_host(map, 0).unwrap_or(line.host_id))
@@ -76,14 +79,38 @@ impl IdView {
         let root = self
             .0
             .as_ref()
-            .and_then(|maps| Some((first(&maps.uid)?, first(&maps.gid)?)));
+            .and_then(|maps| Some((maps, first(&maps.uid)?, first(&maps.gid)?)));
         match root {
-            None | Some((0, 0)) => Ok(work()),
-            Some((uid, gid)) => {
-                let _guard = Assumed::assume(uid, gid)?;
-                Ok(work())
+            None | Some((_, 0, 0)) => Ok(work(&Rights(None))),
+            Some((maps, uid, gid)) => {
+                let assumed = Assumed::assume(uid, gid)?;
+                Ok(work(&Rights(Some((maps, &assumed)))))
             }
         }
+    }
+}
+
+/// What a thread may do that acts for a container's root.
+pub(super) struct Rights<'a>(Option<(&'a IdMaps, &'a Assumed)>);
+
+impl Rights<'_> {
+    /// From here on this thread has the rights over these files that the container's root has:
+    /// capabilities in a user namespace count for files whose owner and group it maps
+    /// (user_namespaces(7)), for others the mode alone.
+    pub(super) fn over(&self, files: &[Stat]) -> Result<(), Errno> {
+        let Some((maps, assumed)) = self.0 else {
+            return Ok(());
+        };
+        let mapped = |file: &Stat| {
+            mapped_inside(&maps.uid, file.st_uid).is_some()
+                && mapped_inside(&maps.gid, file.st_gid).is_some()
+        };
+        assumed.have_capabilities(files.iter().all(mapped))
+    }
+
+    /// From here on this thread can follow every path.
+    pub(super) fn to_search(&self) -> Result<(), Errno> {
+        self.over(&[])
     }
 }
 
@@ -109,19 +136,36 @@ fn on_host(map: &[IdMap], container: u32) -> Option<u32> {
 /// so do the permitted capabilities (capabilities(7), "Effect of user ID changes").
 struct Assumed {
     before: CapabilitySets,
+    /// Whether those are effective.
+    effective: Cell<bool>,
 }
 
 impl Assumed {
     fn assume(uid: u32, gid: u32) -> Result<Self, Errno> {
-        let before = capabilities(None)?;
         // From here on the way back is taken whatever fails.
-        let assumed = Self { before };
+        let assumed = Self {
+            before: capabilities(None)?,
+            effective: Cell::new(false),
+        };
         let keep = |uid: u32| Uid::from_raw(uid);
         set_thread_res_gid(Gid::from_raw(0), Gid::from_raw(gid), Gid::from_raw(0))?;
+        // Clears the effective set.
         set_thread_res_uid(keep(0), keep(uid), keep(0))?;
-        // The change has cleared the effective set.
-        set_capabilities(None, before)?;
+        assumed.have_capabilities(true)?;
         Ok(assumed)
+    }
+
+    fn have_capabilities(&self, wanted: bool) -> Result<(), Errno> {
+        if self.effective.get() == wanted {
+            return Ok(());
+        }
+        let mut sets = self.before;
+        if !wanted {
+            sets.effective = CapabilitySet::empty();
+        }
+        set_capabilities(None, sets)?;
+        self.effective.set(wanted);
+        Ok(())
     }
 }
 

@@ -6,10 +6,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use littlebox_archive::{Entry, Kind, Reader, Time, bad, write_content};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
 use super::attributes::{self, timestamps};
+use super::ids::Rights;
 use super::kernel_trees::not_the_kernels;
 use super::place::Place;
 use super::resolve::open_in_root;
@@ -37,7 +38,7 @@ pub fn unpack(
     input: impl Read,
     bounds: &Bounds,
 ) -> Result<(), FileError> {
-    ids.as_root(|| unpack_as_root(root, dir, ids, input, bounds))
+    ids.as_root(|rights| unpack_as_root(root, dir, (ids, rights), input, bounds))
         .map_err(|errno| FileError::Io {
             op: "setresuid".into(),
             path: dir.to_owned(),
@@ -48,23 +49,24 @@ pub fn unpack(
 fn unpack_as_root(
     root: BorrowedFd<'_>,
     dir: &str,
-    ids: &IdView,
+    (ids, rights): (&IdView, &Rights<'_>),
     input: impl Read,
     bounds: &Bounds,
 ) -> Result<(), FileError> {
     let base = [&b"/"[..], dir.as_bytes()].concat();
-    // Told before anything is read.
-    open_directory(root, &base)?;
     let mut unpacker = Unpacker {
         root,
         base,
         ids,
+        rights,
         parent: None,
         directories: Vec::new(),
         remembered: 0,
         bytes_left: bounds.bytes,
         buffer: vec![0u8; BUFFER],
     };
+    // Told before anything is read.
+    unpacker.open_directory(&unpacker.base)?;
     let mut reader = Reader::new(input, bounds);
     while let Some(entry) = reader.next_entry()? {
         let unpacked = unpacker.entry(entry, &mut reader, bounds);
@@ -79,6 +81,7 @@ struct Unpacker<'a> {
     /// Container path of the directory that is unpacked into.
     base: Vec<u8>,
     ids: &'a IdView,
+    rights: &'a Rights<'a>,
     /// The directory of the last entry: archives name its neighbours next.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     /// Directories and the times that they get when nothing more is written into them.
@@ -155,29 +158,47 @@ impl Unpacker<'_> {
         if let Some((path, fd)) = &self.parent
             && path == place.parent()
         {
+            self.act_on(fd, path)?;
             return Ok(Rc::clone(fd));
         }
         let full = self.full(place.parent());
-        let fd = match open_directory(self.root, &full) {
+        let fd = match self.open_directory(&full) {
             Err(FileError::NotFound { .. }) => self.make_directories(place.parent())?,
             result => result?,
         };
+        self.act_on(&fd, &full)?;
         let fd = Rc::new(fd);
         self.parent = Some((place.parent().to_vec(), Rc::clone(&fd)));
         Ok(fd)
     }
 
+    fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, FileError> {
+        let searching = self.rights.to_search();
+        searching.map_err(|errno| failed("capset", path, errno))?;
+        open_directory(self.root, path)
+    }
+
+    /// What is done next is done to this file, or to the names in this directory.
+    fn act_on(&self, fd: impl AsFd, path: &[u8]) -> Result<(), FileError> {
+        self.act_on_all(&[opened(fd, path)?], path)
+    }
+
+    fn act_on_all(&self, files: &[Stat], path: &[u8]) -> Result<(), FileError> {
+        let rights = self.rights.over(files);
+        rights.map_err(|errno| failed("capset", path, errno))
+    }
+
     /// Makes the directories that the archive leaves out.
     fn make_directories(&self, path: &[u8]) -> Result<OwnedFd, FileError> {
         let mut done = self.base.clone();
-        let mut fd = open_directory(self.root, &done)?;
+        let mut fd = self.open_directory(&done)?;
         for component in path
             .split(|byte| *byte == b'/')
             .filter(|name| !name.is_empty())
         {
             done.push(b'/');
             done.extend_from_slice(component);
-            fd = match open_directory(self.root, &done) {
+            fd = match self.open_directory(&done) {
                 Err(FileError::NotFound { .. }) => self.make_directory(&fd, component, &done)?,
                 result => result?,
             };
@@ -191,6 +212,7 @@ impl Unpacker<'_> {
         name: &[u8],
         path: &[u8],
     ) -> Result<OwnedFd, FileError> {
+        self.act_on(parent, path)?;
         match rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {}
             // A link to nowhere.
@@ -198,6 +220,7 @@ impl Unpacker<'_> {
             Err(errno) => return Err(failed("mkdirat", path, errno)),
         }
         let fd = open_below(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
+        self.act_on(&fd, path)?;
         attributes::set_owner_and_mode(&fd, self.ids, (0, 0, 0o755), path)?;
         Ok(fd)
     }
@@ -211,7 +234,7 @@ impl Unpacker<'_> {
                 FileType::Directory => {}
                 // Through a link (`/lib` of a merged `/usr`), whose target stays as it is.
                 FileType::Symlink => {
-                    return open_directory(self.root, &self.full(&place.path)).map(drop);
+                    return self.open_directory(&self.full(&place.path)).map(drop);
                 }
                 _ => {
                     return Err(FileError::NotADirectory {
@@ -227,6 +250,7 @@ impl Unpacker<'_> {
             OFlags::RDONLY | OFlags::DIRECTORY,
             &place.path,
         )?;
+        self.act_on(&fd, &place.path)?;
         attributes::set(&fd, self.ids, entry, &place.path)?;
         self.directories.push((place.path.clone(), entry.mtime));
         self.remembered += place.path.len();
@@ -253,12 +277,15 @@ impl Unpacker<'_> {
             Err(FileError::Refused { source, .. })
                 if source.raw_os_error() == Some(Errno::BUSY.raw_os_error()) =>
             {
-                open_existing(&parent, place)?
+                let existing = existing_file(&parent, place)?;
+                self.act_on(&existing, &place.path)?;
+                emptied(&existing, place)?
             }
             result => result?,
         };
         let mut file = File::from(fd);
         write_content(reader, entry, &mut file, &mut self.buffer)?;
+        self.act_on(&file, &place.path)?;
         attributes::set(file.as_fd(), self.ids, entry, &place.path)?;
         rustix::fs::futimens(&file, &timestamps(entry.mtime))
             .map_err(|errno| failed("futimens", &place.path, errno))
@@ -285,21 +312,22 @@ impl Unpacker<'_> {
             )));
         };
         let full = self.full(target.parent());
-        let from = match open_directory(self.root, &full) {
+        let from = match self.open_directory(&full) {
             Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
             result => result?,
         };
-        match file_type(&from, target.name(), &target.path) {
-            Ok(FileType::Directory) => {
-                return Err(bad(&format!(
-                    "{}: a hard link to a directory",
-                    shown(&place.path)
-                )));
-            }
+        let linked = match status(&from, target.name(), &target.path) {
             Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
-            result => result.map(drop)?,
+            result => result?,
+        };
+        if FileType::from_raw_mode(linked.st_mode) == FileType::Directory {
+            return Err(bad(&format!(
+                "{}: a hard link to a directory",
+                shown(&place.path)
+            )));
         }
         let parent = self.parent(place)?;
+        self.act_on_all(&[opened(&parent, &place.path)?, linked], &place.path)?;
         if same_file(&from, target.name(), &parent, place.name()) {
             return Ok(());
         }
@@ -333,7 +361,10 @@ impl Unpacker<'_> {
         kind: FileType,
     ) -> Result<(), FileError> {
         match attributes::made(parent, place, kind)? {
-            Some(fd) => attributes::set_unopened(&fd, self.ids, entry),
+            Some(fd) => {
+                self.act_on(&fd, &place.path)?;
+                attributes::set_unopened(&fd, self.ids, entry)
+            }
             None => Ok(()),
         }
     }
@@ -383,8 +414,10 @@ impl Unpacker<'_> {
         self.remembered = 0;
         for (path, time) in std::mem::take(&mut self.directories).iter().rev() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            if let Ok(fd) = open_in_root(self.root, &self.full(path), flags)
+            if self.rights.to_search().is_ok()
+                && let Ok(fd) = open_in_root(self.root, &self.full(path), flags)
                 && let Ok(fd) = not_the_kernels(fd, path)
+                && self.act_on(&fd, path).is_ok()
             {
                 let _ = rustix::fs::futimens(&fd, &timestamps(*time));
             }
@@ -414,15 +447,18 @@ fn open_below(
     not_the_kernels(opened?, path)
 }
 
-/// Opens the regular file that cannot be replaced, emptied.
-fn open_existing(parent: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> {
+/// The regular file that cannot be replaced, as an `O_PATH` descriptor.
+fn existing_file(parent: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> {
     let fd = open_below(parent, place.name(), OFlags::PATH, &place.path)?;
-    let stat = rustix::fs::fstat(&fd).map_err(|errno| failed("fstat", &place.path, errno))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+    if FileType::from_raw_mode(opened(&fd, &place.path)?.st_mode) != FileType::RegularFile {
         return Err(failed("open", &place.path, Errno::BUSY));
     }
+    Ok(fd)
+}
+
+fn emptied(file: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> {
     let flags = OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
-    rustix::fs::open(magic_path(&fd), flags, Mode::empty())
+    rustix::fs::open(magic_path(file), flags, Mode::empty())
         .map_err(|errno| failed("open", &place.path, errno))
 }
 
@@ -434,9 +470,17 @@ fn is_mount_point(parent: &OwnedFd, name: &[u8]) -> bool {
 }
 
 fn file_type(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<FileType, FileError> {
-    let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| failed("fstatat", path, errno))?;
+    let stat = status(parent, name, path)?;
     Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+fn opened(fd: impl AsFd, path: &[u8]) -> Result<Stat, FileError> {
+    rustix::fs::fstat(fd).map_err(|errno| failed("fstat", path, errno))
+}
+
+fn status(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Stat, FileError> {
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .map_err(|errno| failed("fstatat", path, errno))
 }
 
 fn same_file(a: &OwnedFd, a_name: &[u8], b: &OwnedFd, b_name: &[u8]) -> bool {

@@ -23,10 +23,11 @@
 //! - this module: the asynchronous side, which starts, asks, kills and reaps workers.
 //! - `serve`: the synchronous side, what a worker does.
 
-mod close;
+mod feed;
 mod missing;
 mod probe;
 mod protocol;
+mod pump;
 mod serve;
 
 use std::io;
@@ -39,6 +40,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+pub use feed::Feed;
 pub use protocol::{Answer, Probe, Request};
 pub use serve::{ARGUMENT, main};
 
@@ -63,6 +65,11 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
+    /// Whoever was to have the bytes has gone.
+    fn gone() -> Self {
+        Self::Lost(io::ErrorKind::BrokenPipe.into())
+    }
+
     /// It has answered another question.
     pub fn unexpected(answer: &Answer) -> Self {
         Self::Lost(io::Error::other(format!("unexpected answer {answer:?}")))

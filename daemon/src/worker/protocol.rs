@@ -51,11 +51,10 @@ pub enum Request {
     },
     /// Look at paths of the host. Answered with [`Answer::Done`], whatever is found.
     Probe(Vec<Probe>),
-    /// Keep a descriptor until the next request, whichever that is. Beside it: the descriptor. Answered
-    /// with [`Answer::Ready`].
-    Keep,
-    /// Close what is kept. Answered with [`Answer::Done`].
-    Close,
+    /// Write to a program. Beside it: the socket that the bytes come from, and the program's standard
+    /// input. Answered with [`Answer::Ready`] at once and when the socket's other end has been shut down
+    /// and all is written, and with [`Answer::Done`] when both are closed.
+    Feed,
     /// Say whether there is no such file. Answered with [`Answer::IsMissing`], which is true only when
     /// that is known.
     IsMissing(PathBuf),

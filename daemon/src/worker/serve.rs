@@ -13,6 +13,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::probe;
 use super::protocol::{Answer, Request};
+use super::pump::pump;
 use crate::faults;
 use crate::files::{self, Bounds, FileError};
 use crate::procfs::{ProcDir, ProcessId};
@@ -29,12 +30,7 @@ pub fn main() -> ExitCode {
     let (tell, requests) = mpsc::channel();
     let work = move || {
         let _watched = EndsWithAPanic;
-        let mut kept = Vec::new();
-        requests.into_iter().for_each(|(request, mut descriptors)| {
-            kept.clear();
-            if let Request::Keep = request {
-                kept = std::mem::take(&mut descriptors);
-            }
+        requests.into_iter().for_each(|(request, descriptors)| {
             let answer = answer(request, descriptors).unwrap_or_else(Answer::Failed);
             say(&answer);
         });
@@ -75,8 +71,9 @@ impl Drop for EndsWithAPanic {
 }
 
 /// It reads what containers have written: it leaves no core dumps, nobody looks into it, and it never
-/// has more rights than now.
+/// has more rights than now. What it does as a container's root it does in no group of the host.
 fn confine() -> rustix::io::Result<()> {
+    rustix::thread::set_thread_groups(&[])?;
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
     rustix::thread::set_no_new_privs(true)?;
     // Only for whoever lists processes.
@@ -131,8 +128,13 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileErr
             paths.iter().for_each(probe::look);
             Ok(Answer::Done)
         }
-        Request::Keep => Ok(Answer::Ready),
-        Request::Close => Ok(Answer::Done),
+        Request::Feed => {
+            let (from, to) = (next()?, next()?);
+            say(&Answer::Ready);
+            // Whoever has gone is the program or the daemon.
+            let _gone = pump(from, to, || say(&Answer::Ready));
+            Ok(Answer::Done)
+        }
         Request::IsMissing(file) => Ok(Answer::IsMissing(matches!(file.try_exists(), Ok(false)))),
         Request::CommandLines(processes) => {
             say(&Answer::Ready);

@@ -300,3 +300,65 @@ fn a_terminal_that_cannot_be_hung_up_holds_neither_its_helper_nor_the_daemon_up(
     drop(dead);
     t.remove(&container);
 }
+
+/// Whether a thread of a process is in uninterruptible sleep (proc_pid_status(5)).
+fn is_stuck(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten();
+    threads.flatten().any(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        proc::parse_status(&status)
+            .get("State")
+            .is_some_and(|state| state.starts_with('D'))
+    })
+}
+
+#[test]
+fn input_for_a_program_that_keeps_its_pipe_locked_holds_nobody_up() {
+    // More than the daemon has threads.
+    const PROGRAMS: usize = 4;
+    let mut t = hasty();
+    let shared = SharedDirectory::new(t.dirs.base_path.join("shared"));
+    let mounts = json!([
+        {"type": "bind", "source": shared.path, "destination": "/m", "propagation": "rslave"},
+        attacker::mount(),
+    ]);
+    let container = id(&t.sleeper_with(json!({ "mounts": mounts })));
+    let hold = |n: usize| {
+        let name = format!("dead{n}");
+        let dead = DeadMount::with_files(shared.path.join(&name));
+        let file = format!("/m/{name}/file");
+        (dead, json!(["/attacker", "hold-input", file]))
+    };
+    let stuck = || {
+        let children = proc::children(t.pid()).into_iter();
+        children.filter(|pid| is_stuck(*pid)).count()
+    };
+    let attached: Vec<_> = (0..PROGRAMS)
+        .map(|already| {
+            let (dead, command) = hold(already);
+            let exec = t.exec_start(&container, &json!({"command": command, "stdin": true}));
+            let mut ws = t.ws(&format!("/v1/execs/{}/attach?stdin=true", exec.id));
+            proc::until("whoever writes is stuck", || {
+                ws.stdin(b"x");
+                stuck() > already
+            });
+            (ws, dead)
+        })
+        .collect();
+    let (dead, command) = hold(PROGRAMS);
+    let input = "x".repeat(128 * 1024);
+    let _exec = t.exec_start(&container, &json!({"command": command, "input": input}));
+    proc::until("it keeps its pipe locked", || dead.taken() == 1);
+    assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
+    let (clients, all_dead): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
+    drop(clients);
+    assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
+    replace(&mut t);
+    assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
+    drop((all_dead, dead));
+    t.remove(&container);
+    drop(shared);
+    t.finish();
+}

@@ -10,7 +10,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use super::paths::{Links, PROC_MAGIC};
+use super::paths::{Links, PROC_MAGIC, SYSFS_MAGIC};
 use super::steps::Warnings;
 use super::tree::{Tree, attach, clone_mount};
 use super::{cgroup_mount, copy_up, namespaces, source};
@@ -244,10 +244,26 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
 /// Nothing but what the plan itself puts below `/proc` may be mounted there: a link of the image
 /// would else lay a volume over the files that programs believe (CVE-2019-16884).
 fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
-    if path.starts_with("/proc") || fstatfs(target).fault("fstatfs")?.f_type != PROC_MAGIC {
+    let why = "the image has a link into /proc where a mount is to be";
+    refuse(target, path, ("/proc", PROC_MAGIC), why)
+}
+
+/// What a link of the image leads to is not read with the rights of a helper.
+fn refuse_copy_of_sysfs(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
+    let why = "the image has a link into /sys where a tmpfs is to start with a copy";
+    refuse(target, path, ("/sys", SYSFS_MAGIC), why)
+}
+
+fn refuse(
+    target: BorrowedFd<'_>,
+    path: &Path,
+    (place, kind): (&str, i64),
+    why: &'static str,
+) -> Result<(), Fault> {
+    if path.starts_with(place) || fstatfs(target).fault("fstatfs")?.f_type != kind {
         return Ok(());
     }
-    Err(Fault::refused("the image has a link into /proc where a mount is to be").at(path.display()))
+    Err(Fault::refused(why).at(path.display()))
 }
 
 struct Wanted<'a> {
@@ -303,6 +319,7 @@ fn filesystem(
         chmodat(&made, ".", mode, AtFlags::empty()).fault_at("fchmodat", path.display())?;
     }
     if wanted.copy_up {
+        refuse_copy_of_sysfs(target.as_fd(), path)?;
         copy_up::copy(target.as_fd(), made.as_fd())
             .map_err(|fault| fault.because("the image's content does not fit the tmpfs"))?;
     }

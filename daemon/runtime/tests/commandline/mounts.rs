@@ -285,6 +285,17 @@ fn a_source_below_the_root_is_what_the_mounts_before_have_made_of_it() {
 }
 
 #[test]
+fn a_tmpfs_starts_with_no_copy_of_what_a_link_into_sysfs_leads_to() {
+    let mut bed = Bed::new("ls /data");
+    std::os::unix::fs::symlink("/sys/kernel", bed.rootfs().join("data")).unwrap();
+    let mounts = bed.config["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({"destination": "/sys", "type": "sysfs", "options": ["ro"]}));
+    mounts.push(json!({"destination": "/data", "type": "tmpfs", "options": ["tmpcopyup"]}));
+    let refused = bed.run_container().error();
+    assert!(refused.contains("link into /sys"), "{refused}");
+}
+
+#[test]
 fn a_tmpfs_without_a_mode_has_that_of_the_directory_below() {
     let mut bed = Bed::new("for at in /own /none /said; do busybox stat -c %a $at; done");
     let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use littlebox_helper::protocol::{Call, Target};
 
-use crate::engine::{Engine, ExecHandle};
+use crate::engine::{Engine, EngineError, ExecHandle};
 use crate::supervisor::Helper;
+use crate::worker::Feed;
 
 impl Engine {
     /// Writes an exec's input to its stdin and closes it. Ends with the exec at the latest: its program
@@ -20,15 +21,18 @@ impl Engine {
 
     async fn write_and_close(&self, helper: &Helper, exec: &ExecHandle, input: String) {
         let target = Target::Exec(exec.id.to_string());
-        let written = async {
-            let stdin = self.open_stdin(helper, target.clone()).await;
-            let stdin = stdin.map_err(|error| error.to_string())?;
-            let written = stdin.write_all(input.as_bytes()).await;
-            written.map_err(|error| error.to_string())
+        let fed = async {
+            let mut feed = self.open_stdin(helper, target.clone()).await?;
+            feed.write_all(input.as_bytes()).await?;
+            feed.written().await?;
+            Ok::<Feed, EngineError>(feed)
         };
-        if let Err(error) = written.await {
+        let fed = fed.await;
+        if let Err(error) = &fed {
             tracing::debug!(id = %exec.id, %error, "an exec did not get all of its input");
         }
         let _closed = helper.done(Call::CloseStdin { target }).await;
+        // After the helper has closed its descriptor, which may block whoever closes the last one.
+        drop(fed);
     }
 }

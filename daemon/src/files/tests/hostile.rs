@@ -1,8 +1,12 @@
 //! Archives that mean harm, and those that are merely broken.
 
 use std::io::Read;
+use std::os::unix::fs::chown;
 
+use ::tar::EntryType;
+use lbctl::types::{IdMap, IdMaps};
 use proptest::prelude::*;
+use rustix::io::Errno;
 
 use super::*;
 
@@ -15,7 +19,7 @@ fn dots_are_refused_wherever_they_stand() {
             matches!(result, Err(FileError::BadArchive { .. })),
             "{name}: {result:?}"
         );
-        let link = Made::new(::tar::EntryType::Link, "l", name, b"");
+        let link = Made::new(EntryType::Link, "l", name, b"");
         assert!(
             matches!(target.unpack(&[link]), Err(FileError::BadArchive { .. })),
             "{name}"
@@ -67,7 +71,7 @@ fn a_link_inside_is_followed_as_in_a_chroot() {
     let target = Target::new();
     fs::create_dir_all(target.root.join("usr/lib")).unwrap();
     symlink("/usr/lib", target.root.join("lib")).unwrap();
-    let directory = Made::new(::tar::EntryType::Directory, "lib/", "", b"");
+    let directory = Made::new(EntryType::Directory, "lib/", "", b"");
     target
         .unpack(&[directory, Made::file("lib/so", b"x")])
         .unwrap();
@@ -88,7 +92,7 @@ fn hard_links_reach_only_inside() {
     let outside = target.outside.to_str().unwrap().to_owned();
     for link in [format!("{outside}/canary"), "/etc/passwd".to_owned()] {
         let link = &link[..link.len().min(100)];
-        let result = target.unpack(&[Made::new(::tar::EntryType::Link, "hard", link, b"")]);
+        let result = target.unpack(&[Made::new(EntryType::Link, "hard", link, b"")]);
         assert!(
             matches!(result, Err(FileError::BadArchive { .. })),
             "{link}"
@@ -96,7 +100,7 @@ fn hard_links_reach_only_inside() {
     }
     let entries = [
         Made::symlink("s", &outside[..outside.len().min(100)]),
-        Made::new(::tar::EntryType::Link, "hard", "s/canary", b""),
+        Made::new(EntryType::Link, "hard", "s/canary", b""),
     ];
     assert!(target.unpack(&entries).is_err());
     assert!(!target.has("hard"));
@@ -106,13 +110,13 @@ fn hard_links_reach_only_inside() {
 #[test]
 fn devices_are_refused_and_fifos_are_not() {
     let target = Target::new();
-    for kind in [::tar::EntryType::Char, ::tar::EntryType::Block] {
+    for kind in [EntryType::Char, EntryType::Block] {
         let result = target.unpack(&[Made::new(kind, "dev", "", b"")]);
         assert!(matches!(result, Err(FileError::BadArchive { .. })));
     }
     assert!(!target.has("dev"));
     target
-        .unpack(&[Made::new(::tar::EntryType::Fifo, "fifo", "", b"")])
+        .unpack(&[Made::new(EntryType::Fifo, "fifo", "", b"")])
         .unwrap();
     assert!(target.has("fifo"));
 }
@@ -120,13 +124,13 @@ fn devices_are_refused_and_fifos_are_not() {
 #[test]
 fn malformed_sparse_files_and_unknown_types_are_refused() {
     let target = Target::new();
-    for kind in [::tar::EntryType::GNUSparse, ::tar::EntryType::new(b'V')] {
+    for kind in [EntryType::GNUSparse, EntryType::new(b'V')] {
         let result = target.unpack(&[Made::new(kind, "x", "", b"stored, and nowhere in the map")]);
         assert!(matches!(result, Err(FileError::BadArchive { .. })));
     }
     let records = b"22 GNU.sparse.major=1\n";
     let entries = [
-        Made::new(::tar::EntryType::XHeader, "p", "", records),
+        Made::new(EntryType::XHeader, "p", "", records),
         Made::file("x", b"x"),
     ];
     assert!(matches!(
@@ -148,7 +152,7 @@ fn the_size_in_an_extended_header_counts() {
     let mut file = Made::file("outer", &hidden);
     file.header.set_size(0);
     let entries = [
-        Made::new(::tar::EntryType::XHeader, "p", "", record.as_bytes()),
+        Made::new(EntryType::XHeader, "p", "", record.as_bytes()),
         file,
     ];
     target.unpack(&entries).unwrap();
@@ -164,7 +168,7 @@ fn directories_and_other_things_do_not_replace_one_another() {
     fs::write(target.root.join("file"), b"x").unwrap();
     let result = target.unpack(&[Made::file("dir", b"x")]);
     assert!(matches!(result, Err(FileError::IsADirectory { .. })));
-    let directory = Made::new(::tar::EntryType::Directory, "file/", "", b"");
+    let directory = Made::new(EntryType::Directory, "file/", "", b"");
     assert!(matches!(
         target.unpack(&[directory]),
         Err(FileError::NotADirectory { .. })
@@ -183,7 +187,7 @@ fn a_parent_that_is_replaced_by_a_link_is_not_written_into_any_more() {
     let entries = [
         Made::file("a", b"1"),
         Made::symlink("a", "/elsewhere"),
-        Made::new(::tar::EntryType::Directory, "elsewhere/", "", b""),
+        Made::new(EntryType::Directory, "elsewhere/", "", b""),
         Made::file("a/x", b"2"),
     ];
     target.unpack(&entries).unwrap();
@@ -226,7 +230,7 @@ fn bounds_hold() {
             ..all
         }
     )));
-    let header = [Made::new(::tar::EntryType::XHeader, "p", "", &[b' '; 600])];
+    let header = [Made::new(EntryType::XHeader, "p", "", &[b' '; 600])];
     assert!(limit(unpack(
         &header,
         Bounds {
@@ -240,7 +244,7 @@ fn bounds_hold() {
 fn a_header_that_promises_a_lot_allocates_little() {
     // An endless stream behind a header of 8 GiB of PAX records.
     let target = Target::new();
-    let mut header = Made::new(::tar::EntryType::XHeader, "p", "", b"");
+    let mut header = Made::new(EntryType::XHeader, "p", "", b"");
     header.header.set_size(8 * 1024 * 1024 * 1024);
     let header = header.bytes();
     let input = Read::chain(&header[..], std::io::repeat(b'x')).take(1 << 40);
@@ -315,9 +319,9 @@ fn unpacking_goes_below_the_directory() {
     let target = Target::new();
     fs::create_dir(target.root.join("sub")).unwrap();
     let input = archive(&[
-        Made::new(::tar::EntryType::Directory, "./", "", b""),
+        Made::new(EntryType::Directory, "./", "", b""),
         Made::file("./x", b"1"),
-        Made::new(::tar::EntryType::Link, "y", "x", b""),
+        Made::new(EntryType::Link, "y", "x", b""),
     ]);
     unpack_into(&target.root, "/sub", &input).unwrap();
     assert_eq!(target.root.join("sub/x").metadata().unwrap().nlink(), 2);
@@ -328,7 +332,7 @@ fn attributes_that_steer_overlayfs_are_not_taken() {
     let target = Target::new();
     let record = b"36 SCHILY.xattr.trusted.overlay.x=y\n";
     let entries = [
-        Made::new(::tar::EntryType::XHeader, "p", "", record),
+        Made::new(EntryType::XHeader, "p", "", record),
         Made::file("x", b"x"),
     ];
     assert_eq!(record.len(), 36);
@@ -379,10 +383,10 @@ proptest! {
         let target = Target::new();
         let _ = unpack_into(&target.root, "/", &bytes);
         let mut almost = archive(&[
-            Made::new(::tar::EntryType::XHeader, "p", "", b"12 path=abc\n"),
+            Made::new(EntryType::XHeader, "p", "", b"12 path=abc\n"),
             Made::file("a", b"123"),
             Made::symlink("b", "a"),
-            Made::new(::tar::EntryType::Link, "c", "a", b""),
+            Made::new(EntryType::Link, "c", "a", b""),
         ]);
         for (at, byte) in flips {
             let at = at % almost.len();
@@ -391,5 +395,77 @@ proptest! {
         let before = listing(&target.outside);
         let _ = unpack_into(&target.root, "/", &almost);
         prop_assert_eq!(listing(&target.outside), before);
+    }
+}
+
+#[test]
+fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
+    const ROOT: u32 = 700_000;
+    let line = IdMap {
+        container_id: 0,
+        host_id: ROOT,
+        size: 1000,
+    };
+    let ids = IdView::new(Some(IdMaps {
+        uid: vec![line],
+        gid: vec![line],
+    }));
+    let target = Target::new();
+    let at = |name: &str| target.root.join(name);
+    let make = |name: &str, owner: u32, mode: u32| {
+        fs::create_dir(at(name)).unwrap();
+        chown(at(name), Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(at(name), Permissions::from_mode(mode)).unwrap();
+    };
+    make("hosts", 0, 0o755);
+    make("everybodys", 0, 0o777);
+    make("its", ROOT + 7, 0o700);
+    fs::write(at("hosts/file"), "the host's").unwrap();
+    chown(&target.root, Some(ROOT), Some(ROOT)).unwrap();
+    let unpack = |made: Made| {
+        let archive = archive(&[made]);
+        unpack(
+            root_of(&target.root).as_fd(),
+            "/",
+            &ids,
+            &archive[..],
+            &Bounds::default(),
+        )
+    };
+    let before = listing(&at("hosts"));
+    for (refused, errno) in [
+        (Made::file("hosts/new", b"x"), Errno::ACCESS),
+        (Made::file("hosts/file", b"x"), Errno::ACCESS),
+        (Made::file("hosts/new/deep", b"x"), Errno::ACCESS),
+        (Made::symlink("hosts/file", "x"), Errno::ACCESS),
+        (
+            Made::new(EntryType::Directory, "hosts", "", b""),
+            Errno::PERM,
+        ),
+        (
+            Made::new(EntryType::Link, "hosts/link", "its/file", b""),
+            Errno::ACCESS,
+        ),
+        (
+            Made::new(EntryType::Link, "its/link", "hosts/file", b""),
+            Errno::ACCESS,
+        ),
+    ] {
+        fs::write(at("its/file"), "its own").unwrap();
+        chown(at("its/file"), Some(ROOT + 7), Some(ROOT + 7)).unwrap();
+        let error = unpack(refused).unwrap_err();
+        let FileError::Refused { source, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(
+            source.raw_os_error(),
+            Some(errno.raw_os_error()),
+            "{error:?}"
+        );
+        assert_eq!(listing(&at("hosts")), before);
+    }
+    for allowed in ["everybodys/new", "its/new", "new/deep"] {
+        unpack(Made::file(allowed, b"x")).unwrap();
+        assert_eq!(fs::metadata(at(allowed)).unwrap().uid(), ROOT);
     }
 }

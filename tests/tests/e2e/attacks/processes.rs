@@ -7,20 +7,24 @@ use super::prelude::*;
 /// More of them than the daemon would read at once.
 const LOCKED: usize = 20;
 
-/// A container with processes whose memory maps are locked for good: whoever reads the command line
-/// of one waits, and so does `ps` of the host.
-fn with_locked_maps(t: &Bed) -> Container {
-    let locked = LOCKED.to_string();
-    let config = with(
-        busybox(&["/attacker", "lock-maps", "/mnt", &locked]),
+/// A container that may serve a file system of its own, below `/mnt`.
+fn with_fuse(command: &[&str]) -> Value {
+    with(
+        busybox(command),
         json!({
             "mounts": [attacker::mount(), {"type": "tmpfs", "destination": "/mnt"}],
             "devices": [{"path": "/dev/fuse"}],
             "capabilities": {"add": ["SYS_ADMIN"]},
             "seccomp": "unconfined",
         }),
-    );
-    let container = t.start(&config);
+    )
+}
+
+/// A container with processes whose memory maps are locked for good: whoever reads the command line
+/// of one waits, and so does `ps` of the host.
+fn with_locked_maps(t: &Bed) -> Container {
+    let locked = LOCKED.to_string();
+    let container = t.start(&with_fuse(&["/attacker", "lock-maps", "/mnt", &locked]));
     proc::until("the maps are locked", || {
         t.stdout(&id(&container)) == "done\n"
     });
@@ -64,5 +68,31 @@ fn processes_with_locked_memory_hide_their_command_lines_and_hold_nobody_up() {
     t.remove(&c);
     let gone = || (!proc::alive(pid1(&container))).then_some(());
     proc::eventually_within(Duration::from_secs(10), "they are gone", gone);
+    t.finish();
+}
+
+#[test]
+fn a_program_that_keeps_its_output_locked_is_ended_without_its_helper() {
+    let t = Bed::new();
+    let other = id(&t.sleeper());
+    let container = t.start(&with_fuse(&["/attacker", "hold-output", "/mnt"]));
+    let c = id(&container);
+    let helper = proc::parent(pid1(&container)).unwrap();
+    let stuck = || proc::status(helper)["State"].starts_with('D');
+    let wake = || {
+        t.post_json(
+            &format!("/v1/containers/{c}/kill"),
+            &json!({"signal": "CONT"}),
+        )
+    };
+    std::thread::scope(|scope| {
+        // The helper looks for output whenever it is asked for something.
+        let waking = scope.spawn(|| while wake().status() == 204 {});
+        proc::until("the helper waits for the program", stuck);
+        assert_eq!(t.exec(&other, &["echo", "served"]), "served\n");
+        t.remove(&c);
+        waking.join().unwrap();
+    });
+    assert!(!proc::alive(helper));
     t.finish();
 }
