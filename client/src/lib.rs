@@ -1,7 +1,3 @@
-//! littlebox's wire types and, behind features, the HTTP client that `lbctl` is built on.
-//!
-//! `types` is what the API speaks; the daemon takes this crate for it alone.
+//! The HTTP client that `lbctl` is built on. What it sends and gets are [`littlebox_types`].
 
-#[cfg(feature = "http")]
 pub mod client;
-pub mod types;

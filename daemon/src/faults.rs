@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use littlebox_helper::protocol::TEST_FAULTS;
+use littlebox_protocol::TEST_FAULTS;
 
 static ENABLED: LazyLock<bool> =
     LazyLock::new(|| std::env::var_os(TEST_FAULTS).is_some_and(|v| v == "1"));

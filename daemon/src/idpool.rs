@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lbctl::types::ContainerId;
+use littlebox_types::ContainerId;
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, flock, open, readlinkat, statat, symlinkat, unlinkat,
 };

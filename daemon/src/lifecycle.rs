@@ -16,7 +16,7 @@
 //! Nothing else decides what may follow what: the engine asks [`next`] and keeps the answer, and
 //! a refusal becomes a 409 that names the state.
 
-use lbctl::types::ContainerState;
+use littlebox_types::ContainerState;
 
 /// What can happen to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

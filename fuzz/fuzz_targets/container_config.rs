@@ -4,10 +4,10 @@
 
 use std::sync::LazyLock;
 
-use lbctl::types::{ContainerConfig, ContainerId};
+use littlebox_types::{ContainerConfig, ContainerId};
 use libfuzzer_sys::fuzz_target;
-use littlebox_helper::cgroup::Layout;
-use littlebox_helper::protocol::{LogPlan, NamespaceKind, RootfsSource};
+use littlebox_protocol::cgroup::Layout;
+use littlebox_protocol::{LogPlan, NamespaceKind, RootfsSource};
 use littlebox_plan::Envelope;
 use littlebox_plan::seccomp::Compiler;
 use littleboxd::idpool::IdRange;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use littlebox_helper::protocol::{Decoded, decode_record, record_header, seal_header};
+use littlebox_protocol::{Decoded, decode_record, record_header, seal_header};
 
 fuzz_target!(|data: &[u8]| {
     let mut rest = data;

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use littlebox_helper::protocol::{ExitRecord, First, Framed, FromHelper, Request, ZygoteRequest};
+use littlebox_protocol::{ExitRecord, First, Framed, FromHelper, Request, ZygoteRequest};
 use serde_json::{from_slice, to_vec};
 
 fuzz_target!(|data: &[u8]| {

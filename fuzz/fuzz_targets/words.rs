@@ -1,7 +1,7 @@
 //! Small grammars of the API: signals, durations, names, ids.
 #![no_main]
 
-use lbctl::types::{ContainerId, Name};
+use littlebox_types::{ContainerId, Name};
 use libfuzzer_sys::fuzz_target;
 use littleboxd::spec::{parse_signal, signal_name};
 use littleboxd::time::parse_duration;

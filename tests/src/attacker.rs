@@ -55,7 +55,7 @@ pub fn bind(source: &Path, destination: &str) -> Value {
 }
 
 /// Labels that turn one defence off. The daemon must run with faults ([`crate::BedBuilder::faults`]).
-pub fn without(defence: littlebox_helper::protocol::Defence) -> Value {
+pub fn without(defence: littlebox_protocol::Defence) -> Value {
     json!({"littlebox.test/weaken": defence.name()})
 }
 

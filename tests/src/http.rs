@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lbctl::types::Problem;
+use littlebox_types::Problem;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -32,7 +32,7 @@ pub mod prelude {
     pub use std::collections::{BTreeMap, BTreeSet};
     pub use std::time::{Duration, Instant};
 
-    pub use lbctl::types::*;
+    pub use littlebox_types::*;
     pub use rustix::process::Signal;
     pub use serde_json::{Value, json};
 

@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use lbctl::types::{ClientControl, EXEC_SUBPROTOCOL, Exit, ServerControl};
+use littlebox_types::{ClientControl, EXEC_SUBPROTOCOL, Exit, ServerControl};
 use tungstenite::client::IntoClientRequest;
 use tungstenite::handshake::HandshakeError;
 use tungstenite::{Message, WebSocket};

@@ -58,7 +58,7 @@ fn ms(took: Duration) -> f64 {
     took.as_secs_f64() * 1000.0
 }
 
-fn load(program: &[littlebox_helper::protocol::BpfInstruction]) -> anyhow::Result<Duration> {
+fn load(program: &[littlebox_protocol::BpfInstruction]) -> anyhow::Result<Duration> {
     rustix::thread::set_no_new_privs(true).context("prctl(PR_SET_NO_NEW_PRIVS)")?;
     let began = Instant::now();
     load_seccomp_filter(program, 0).context("seccomp")?;

@@ -5,7 +5,7 @@ use std::env::VarError;
 use std::path::PathBuf;
 
 use clap::Args;
-use lbctl::types::{
+use littlebox_types::{
     CapabilityChange, ContainerConfig, DeviceConfig, IdMap, IdMaps, LogConfig, MountConfig, Name,
     RestartPolicy, Rlimit, TimeOffset, TimeOffsets,
 };

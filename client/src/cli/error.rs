@@ -116,13 +116,13 @@ impl Failure {
             Failure::Client(_) => "connection_broken",
             _ => "client_failed",
         };
-        let problem = lbctl::types::Problem {
+        let problem = littlebox_types::Problem {
             kind: format!("urn:littlebox:problem:{code}"),
             title: "Client error".to_owned(),
             detail: self.chain(),
             code: code.to_owned(),
             hint: self.hint(),
-            ..lbctl::types::Problem::default()
+            ..littlebox_types::Problem::default()
         };
         serde_json::to_string(&problem).unwrap_or_default()
     }
@@ -143,7 +143,7 @@ impl Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lbctl::types::Problem;
+    use littlebox_types::Problem;
 
     fn problem(exit_code: Option<i32>) -> Failure {
         let problem = Problem {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::EventOptions;
-use lbctl::types::Event;
+use littlebox_types::Event;
 
 use super::error::Failure;
 use super::retry::Patience;

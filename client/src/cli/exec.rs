@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::{AttachFrom, LogOptions};
-use lbctl::types::{CapabilityChange, ContainerState, ExecConfig};
+use littlebox_types::{CapabilityChange, ContainerState, ExecConfig};
 
 use super::create_args::environment;
 use super::detach::{self, DetachKeys, Scanner};

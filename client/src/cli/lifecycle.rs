@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lbctl::client::ClientError;
-use lbctl::types::{ContainerPatch, KillRequest, Name, Problem, StopRequest, WaitFor, WaitResult};
+use littlebox_types::{
+    ContainerPatch, KillRequest, Name, Problem, StopRequest, WaitFor, WaitResult,
+};
 
 use super::error::Failure;
 use super::retry::Patience;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use lbctl::types::{ContainerPatch, IoLimit, Resources, ResourcesPatch};
+use littlebox_types::{ContainerPatch, IoLimit, Resources, ResourcesPatch};
 
 use super::error::Failure;
 use super::parse::{self, Pair};

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use base64::Engine as _;
 use clap::Args;
 use lbctl::client::LogOptions;
-use lbctl::types::{LogLine, OutputEncoding};
+use littlebox_types::{LogLine, OutputEncoding};
 
 use super::error::Failure;
 use super::retry::Patience;

@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt;
 use lbctl::client::ClientError;
-use lbctl::types::Container;
+use littlebox_types::Container;
 
 use super::error::Failure;
 use super::{Context, output, sanitize};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lbctl::types::{MountConfig, MountKind};
+use littlebox_types::{MountConfig, MountKind};
 
 use super::parse;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use lbctl::types::{NamespaceDiff, NamespaceInfo, NamespaceNode};
+use littlebox_types::{NamespaceDiff, NamespaceInfo, NamespaceNode};
 
 use super::error::Failure;
 use super::table::{Column, Table};
@@ -216,7 +216,7 @@ fn sides(out: &mut String, who: &str, value: &serde_json::Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lbctl::types::{Difference, NamespaceTypeDiff};
+    use littlebox_types::{Difference, NamespaceTypeDiff};
 
     #[test]
     fn a_diff_shows_what_is_shared_and_what_differs() {

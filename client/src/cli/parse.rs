@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lbctl::types::{DeviceConfig, IdMap, Rlimit, TimeOffset};
+use littlebox_types::{DeviceConfig, IdMap, Rlimit, TimeOffset};
 
 /// `K=V`.
 #[derive(Debug, Clone, PartialEq, Eq)]

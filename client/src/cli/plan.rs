@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use lbctl::types::{Plan, PlanStep};
+use littlebox_types::{Plan, PlanStep};
 
 use super::error::Failure;
 use super::{Context, output, sanitize, time};
@@ -70,7 +70,7 @@ fn render_step(out: &mut String, number: usize, step: &PlanStep, timed: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lbctl::types::{Failure as StepFailure, PlanNamespace};
+    use littlebox_types::{Failure as StepFailure, PlanNamespace};
 
     #[test]
     fn steps_are_numbered_timed_and_explained() {

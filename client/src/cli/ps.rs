@@ -2,7 +2,7 @@
 
 use clap::Args;
 use lbctl::client::ListOptions;
-use lbctl::types::{
+use littlebox_types::{
     ContainerId, ContainerState, ContainerSummary, Exit, ExitStatus, Failure as StartFailure,
 };
 

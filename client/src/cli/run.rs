@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::{AttachFrom, ClientError, CreateOptions};
-use lbctl::types::{Container, ContainerConfig, Exit, ExitStatus, WaitFor};
+use littlebox_types::{Container, ContainerConfig, Exit, ExitStatus, WaitFor};
 
 use super::create_args::CreateArgs;
 use super::detach::{self, DetachKeys, Scanner};

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use lbctl::types::{ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Seccomp};
+use littlebox_types::{ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Seccomp};
 
 /// One option.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,7 +15,9 @@ use std::time::Duration;
 use lbctl::client::{
     AttachFrom, AttachOptions, AttachSink, AttachStream, Attached, Client, ClientError, Received,
 };
-use lbctl::types::{Channel, ClientControl, Exit, KillRequest, ServerControl, TermSize, WaitFor};
+use littlebox_types::{
+    Channel, ClientControl, Exit, KillRequest, ServerControl, TermSize, WaitFor,
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::detach::Scanner;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use lbctl::client::BodyStream;
-use lbctl::types::{ChangeKind, Container};
+use littlebox_types::{ChangeKind, Container};
 
 use super::error::Failure;
 use super::table::{Column, Table};

@@ -7,7 +7,7 @@ use clap::Args;
 use futures_util::StreamExt;
 use futures_util::stream::SelectAll;
 use lbctl::client::{ClientError, JsonLines, ListOptions};
-use lbctl::types::Stats;
+use littlebox_types::Stats;
 
 use super::error::Failure;
 use super::table::{Column, Table};
@@ -171,7 +171,7 @@ fn table(latest: &[(String, Option<Stats>)]) -> Table {
             table.row(cells);
             continue;
         };
-        let net = |f: fn(&lbctl::types::NetworkStats) -> u64| {
+        let net = |f: fn(&littlebox_types::NetworkStats) -> u64| {
             let others = s.networks.iter().filter(|(name, _)| *name != "lo");
             output::size(others.map(|(_, n)| f(n)).sum())
         };

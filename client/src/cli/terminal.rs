@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use lbctl::types::TermSize;
+use littlebox_types::TermSize;
 use rustix::termios::{self, OptionalActions, Termios};
 
 /// Whether stdin is a terminal.

@@ -1,7 +1,7 @@
 //! From command lines to requests.
 
 use clap::{CommandFactory, Parser};
-use lbctl::types::{ContainerConfig, MountKind};
+use littlebox_types::{ContainerConfig, MountKind};
 
 use super::{Cli, Command};
 

@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
 use super::call::Call;
 use super::{Client, ClientError};
-use crate::types::{Channel, ClientControl, EXEC_SUBPROTOCOL, ServerControl};
+use littlebox_types::{Channel, ClientControl, EXEC_SUBPROTOCOL, ServerControl};
 
 /// From where an interactive stream shows output.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

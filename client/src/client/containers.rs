@@ -10,7 +10,7 @@ use http::{Method, StatusCode};
 
 use super::call::Call;
 use super::{BodyStream, Client, ClientError, JsonLines};
-use crate::types::{
+use littlebox_types::{
     Changes, Container, ContainerConfig, ContainerNamespaces, ContainerPatch, ContainerSummary,
     FileStat, KillRequest, LogLine, Page, Plan, Stats, StopRequest, TermSize, Top, WaitFor,
     WaitResult,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::types::Problem;
+use littlebox_types::Problem;
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::call::Call;
 use super::containers::IDEMPOTENCY_KEY;
 use super::{BodyStream, Client, ClientError, JsonLines, LogOptions};
-use crate::types::{Exec, ExecConfig, LogLine, Page, SignalRequest, TermSize};
+use littlebox_types::{Exec, ExecConfig, LogLine, Page, SignalRequest, TermSize};
 
 impl Client {
     /// `GET /v1/containers/{c}/execs`: one page.

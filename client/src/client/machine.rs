@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::call::Call;
 use super::{Client, ClientError, JsonLines};
-use crate::types::{
+use littlebox_types::{
     Event, Health, NamespaceDiff, NamespaceInfo, NamespaceNode, SystemInfo, VersionInfo,
 };
 

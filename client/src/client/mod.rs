@@ -32,8 +32,8 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use crate::types::Problem;
 use call::{Body, Call};
+use littlebox_types::Problem;
 
 /// Where the daemon listens when nobody says otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/littlebox.sock";

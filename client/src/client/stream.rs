@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use super::ClientError;
-use crate::types::Problem;
+use littlebox_types::Problem;
 
 /// The body of an answer, in pieces as they come.
 #[derive(Debug)]

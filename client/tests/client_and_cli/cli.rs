@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use crate::fake::{Fake, Reply, Request};
-use lbctl::types::ServerControl;
+use littlebox_types::ServerControl;
 use serde_json::json;
 use tokio::process::Command;
 

@@ -9,7 +9,7 @@ use lbctl::client::{
     AttachFrom, AttachOptions, Client, ClientError, CreateOptions, EventOptions, ListOptions,
     LogOptions, Received,
 };
-use lbctl::types::{
+use littlebox_types::{
     Channel, ClientControl, ContainerConfig, ExitStatus, Problem, ServerControl, StopRequest,
 };
 use serde_json::json;

@@ -7,7 +7,7 @@
 
 use std::sync::OnceLock;
 
-use crate::protocol::{Defence, TEST_FAULTS};
+use littlebox_protocol::{Defence, TEST_FAULTS};
 
 static OFF: OnceLock<Option<Defence>> = OnceLock::new();
 
@@ -18,15 +18,13 @@ pub fn weaken(defence: Option<Defence>) {
     let _ = OFF.set(defence.filter(|_| allowed()));
 }
 
-impl Defence {
-    /// Whether it stands. Always, outside of tests.
-    pub fn stands(self) -> bool {
-        #[cfg(test)]
-        if tests::is_off(self) {
-            return false;
-        }
-        OFF.get().copied().flatten() != Some(self)
+/// Whether a defence stands. Always, outside of tests.
+pub fn stands(defence: Defence) -> bool {
+    #[cfg(test)]
+    if tests::is_off(defence) {
+        return false;
     }
+    OFF.get().copied().flatten() != Some(defence)
 }
 
 /// The switch of this crate's own tests, many of which share a process: it is the thread's.
@@ -34,7 +32,7 @@ impl Defence {
 pub mod tests {
     use std::cell::Cell;
 
-    use crate::protocol::Defence;
+    use littlebox_protocol::Defence;
 
     thread_local! {
         static OFF: Cell<Option<Defence>> = const { Cell::new(None) };

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use rustix::io::Errno;
 
-use crate::protocol::{Step, StepFailure};
+use littlebox_protocol::{Step, StepFailure};
 
 /// What failed, on what.
 #[derive(Debug, Clone, PartialEq, Eq)]

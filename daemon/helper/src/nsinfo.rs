@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::protocol::{NamespaceRef, NamespaceRelation};
 use crate::sys;
+use littlebox_protocol::{NamespaceRef, NamespaceRelation};
 
 /// Asks the kernel about each namespace. What is gone, or changed since, is left out: the answer
 /// is a view of a moment and its reader expects holes.
@@ -36,7 +36,7 @@ fn inode(fd: &OwnedFd) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::NamespaceKind;
+    use littlebox_protocol::NamespaceKind;
 
     fn own(kind: NamespaceKind) -> NamespaceRef {
         let path = format!("/proc/self/ns/{}", kind.name());

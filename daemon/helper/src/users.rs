@@ -13,8 +13,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat2};
 use rustix::io::Errno;
 
 use crate::build::Warnings;
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, UserPlan, UserRef};
+use littlebox_protocol::{Defence, UserPlan, UserRef};
 
 /// As much of a database is read. Lines are looked at one by one, so this costs time and no memory.
 const FILE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -255,7 +256,7 @@ fn first<T>(path: &Path, mut pick: impl FnMut(&str) -> Option<T>) -> Result<Opti
 fn open(path: &Path) -> Result<Option<File>, Fault> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let mut resolve = ResolveFlags::empty();
-    if Defence::InRoot.stands() {
+    if stands(Defence::InRoot) {
         resolve = ResolveFlags::NO_MAGICLINKS;
     }
     let file = match openat2(CWD, path, flags, Mode::empty(), resolve) {

@@ -16,9 +16,9 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 
-use crate::channel::{self, ChannelError, Received, Wait};
-use crate::protocol::{PROTOCOL_VERSION, ProcessExit, ZygoteEvent, ZygoteRequest};
 use crate::sys::{self, Forked};
+use littlebox_protocol::channel::{self, ChannelError, Received, Wait};
+use littlebox_protocol::{PROTOCOL_VERSION, ProcessExit, ZygoteEvent, ZygoteRequest};
 
 /// What the calling process is after [`run`] returned.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Capabilities by name and by number (capabilities(7), `linux/capability.h`).
 
-use littlebox_helper::protocol::CapabilityPlan;
+use littlebox_protocol::CapabilityPlan;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities};
 
 /// Every capability, by number.

@@ -10,7 +10,7 @@ mod update;
 
 use std::path::{Component, Path, PathBuf};
 
-use littlebox_helper::protocol::{CgroupPlan, ExistingCgroup, ResourcePlan};
+use littlebox_protocol::{CgroupPlan, ExistingCgroup, ResourcePlan};
 use oci_spec::runtime::{Linux, LinuxResources};
 
 use crate::PlanError;

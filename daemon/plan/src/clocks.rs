@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use littlebox_helper::protocol::{NamespaceKind, TimeClock, TimeOffset};
+use littlebox_protocol::{NamespaceKind, TimeClock, TimeOffset};
 use oci_spec::runtime::{Linux, LinuxTimeOffset};
 
 use crate::{PlanError, escape};

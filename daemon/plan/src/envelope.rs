@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     Defence, ExistingCgroup, IdMapping, Injection, LayerIdmap, LogPlan, NamespaceKind,
     RootfsSource, SeccompPlan, TerminalSize, UserPlan,
 };
@@ -72,7 +72,7 @@ pub struct Envelope {
     pub seccomp: Option<SeccompPlan>,
     /// What a seccomp agent is told (see [`ListenerPlan::state`]).
     ///
-    /// [`ListenerPlan::state`]: littlebox_helper::protocol::ListenerPlan::state
+    /// [`ListenerPlan::state`]: littlebox_protocol::ListenerPlan::state
     pub state: Map<String, Value>,
     /// How long the start may take, in milliseconds; `None`: without limit.
     pub start_timeout_ms: Option<u64>,

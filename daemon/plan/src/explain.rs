@@ -10,8 +10,8 @@ mod filesystem;
 mod program;
 mod shell;
 
-use littlebox_helper::cgroup::Layout;
-use littlebox_helper::protocol::{LaunchPlan, NamespaceKind, NamespacePlan, Step};
+use littlebox_protocol::cgroup::Layout;
+use littlebox_protocol::{LaunchPlan, NamespaceKind, NamespacePlan, Step};
 
 use shell::quote;
 

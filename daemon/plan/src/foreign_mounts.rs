@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use littlebox_helper::protocol::{LaunchPlan, NamespaceKind, NamespacePlan, Propagation};
+use littlebox_protocol::{LaunchPlan, NamespaceKind, NamespacePlan, Propagation};
 
 use crate::{Authority, PlanError};
 

@@ -1,6 +1,6 @@
 //! Hooks of a spec (OCI config.md, "POSIX-platform Hooks").
 
-use littlebox_helper::protocol::{HookPlan, HooksPlan};
+use littlebox_protocol::{HookPlan, HooksPlan};
 use oci_spec::runtime::{Hook, Hooks};
 
 use crate::PlanError;

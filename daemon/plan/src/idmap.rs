@@ -1,6 +1,6 @@
 //! Id maps of a new user namespace (user_namespaces(7)).
 
-use littlebox_helper::protocol::IdMapping;
+use littlebox_protocol::IdMapping;
 use oci_spec::runtime::{Linux, LinuxIdMapping};
 
 use crate::PlanError;

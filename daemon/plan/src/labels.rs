@@ -1,7 +1,7 @@
 //! Labels of Linux security modules (OCI config.md, "Linux Process": `apparmorProfile`,
 //! `selinuxLabel`; config-linux.md: `mountLabel`).
 
-use littlebox_helper::protocol::{LabelPlan, MountPlan, MountSource};
+use littlebox_protocol::{LabelPlan, MountPlan, MountSource};
 use oci_spec::runtime::{Linux, Process};
 
 use crate::PlanError;

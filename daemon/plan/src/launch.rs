@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     DevicePlan, HooksPlan, LaunchPlan, LayerIdmap, NamespaceKind, NamespacePlan, PROTOCOL_VERSION,
     Propagation, RootfsPlan, RootfsSource,
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Component, Path, PathBuf};
 
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     MountAttrs, MountIdmap, MountPlan, MountSource, Propagation, RootfsSource, TreeAttrs,
 };
 use oci_spec::runtime::{LinuxIdMapping, Mount};

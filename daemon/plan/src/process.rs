@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     ExecPlan, ProcessPlan, RlimitPlan, SeccompPlan, TerminalSize, UserPlan, UserRef,
 };
 use oci_spec::runtime::{PosixRlimit, PosixRlimitType, Process, User};

@@ -1,9 +1,7 @@
 //! How a process is scheduled (OCI config.md, "Linux Process": `scheduler`, `ioPriority`,
 //! `execCPUAffinity`; config-linux.md: `personality`, `memoryPolicy`).
 
-use littlebox_helper::protocol::{
-    ExecAffinity, IoPriority, MemoryPolicy, SchedulerPlan, SchedulingPlan,
-};
+use littlebox_protocol::{ExecAffinity, IoPriority, MemoryPolicy, SchedulerPlan, SchedulingPlan};
 use oci_spec::runtime::{
     ExecCPUAffinity, IOPriorityClass, Linux, LinuxIOPriority, LinuxPersonalityDomain,
     LinuxSchedulerFlag, LinuxSchedulerPolicy, MemoryPolicyFlagType, MemoryPolicyModeType, Process,

@@ -1,6 +1,6 @@
 //! Which sysctls belong to a namespace, so that setting one cannot change the host.
 
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_protocol::NamespaceKind;
 
 /// The sysctls of an IPC namespace (ipc_namespaces(7)).
 const IPC: [&str; 8] = [

@@ -6,10 +6,8 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use littlebox_helper::protocol::{
-    ExistingCgroup, LaunchPlan, LogPlan, NamespaceKind, RootfsSource,
-};
 use littlebox_plan::{Authority, Envelope, amend, launch_plan};
+use littlebox_protocol::{ExistingCgroup, LaunchPlan, LogPlan, NamespaceKind, RootfsSource};
 use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags, open};
 use serde::de::DeserializeOwned;

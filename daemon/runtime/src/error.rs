@@ -8,8 +8,8 @@ use std::io;
 use std::path::PathBuf;
 
 use littlebox_helper::fault::Fault;
-use littlebox_helper::protocol::{Step, StepFailure};
 use littlebox_plan::PlanError;
+use littlebox_protocol::{Step, StepFailure};
 
 use crate::id::Id;
 use crate::store::Status;

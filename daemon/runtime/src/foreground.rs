@@ -4,8 +4,8 @@
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 
-use littlebox_helper::protocol::TerminalSize;
 use littlebox_helper::sys;
+use littlebox_protocol::TerminalSize;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 use rustix::process::{Signal, WaitId, WaitIdOptions, waitid};

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use littlebox_helper::build::{self, Built, Detached, Status, gate};
-use littlebox_helper::protocol::{CgroupPlan, ExistingCgroup, HooksPlan, LaunchPlan};
 use littlebox_helper::sys;
+use littlebox_protocol::{CgroupPlan, ExistingCgroup, HooksPlan, LaunchPlan};
 
 use crate::bundle::Bundle;
 use crate::cli::{CgroupManager, Create, Global};

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use littlebox_helper::build::{Membership, gate};
 use littlebox_helper::cgroup::Cgroup;
-use littlebox_helper::protocol::{CgroupPlan, HooksPlan, IdMapping};
+use littlebox_protocol::{CgroupPlan, HooksPlan, IdMapping};
 use rustix::fs::{
     AtFlags, FlockOperation, Mode, OFlags, flock, mkdirat, open, openat, renameat, statat, unlinkat,
 };

@@ -1,7 +1,7 @@
 //! Interactive streams: the WebSocket subprotocol `littlebox.exec.v1`.
 //!
-//! Output is read from the log, at the client's own speed; input goes straight into the program's
-//! pipe or terminal, whose descriptor the helper hands over. So a slow client holds nobody up but
+//! Output is read from the log, at the client's own speed; input goes to a worker, which writes it into
+//! the program's pipe or terminal. So a slow client holds nobody up but
 //! (with a lossless stream) its own program, and a client that comes back resumes by position.
 
 use std::io;
@@ -15,8 +15,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use lbctl::types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
-use littlebox_helper::protocol::{Call, LogStream, Target, TerminalSize};
+use littlebox_protocol::{Call, LogStream, Target, TerminalSize};
+use littlebox_types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::attach_stdin::{self, Destination, Input};

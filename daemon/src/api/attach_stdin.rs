@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use littlebox_helper::protocol::{Call, Target};
+use littlebox_protocol::{Call, Target};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::App;

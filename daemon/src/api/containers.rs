@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lbctl::types::{
+use littlebox_types::{
     ContainerConfig, ContainerPatch, ContainerState, KillRequest, Page, Plan, StopRequest,
     TermSize, WaitFor, WaitResult,
 };
@@ -103,7 +103,7 @@ fn parse_fields(text: &str) -> Result<Vec<&str>> {
     }
 }
 
-fn select(item: &lbctl::types::ContainerSummary, fields: &[&str]) -> Result<serde_json::Value> {
+fn select(item: &littlebox_types::ContainerSummary, fields: &[&str]) -> Result<serde_json::Value> {
     let whole = serde_json::to_value(item)
         .map_err(|e| ApiError::new("internal", format!("a summary cannot be written: {e}")))?;
     let mut out = serde_json::Map::new();

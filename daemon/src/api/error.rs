@@ -4,7 +4,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lbctl::types::{ContainerState, Problem};
+use littlebox_types::{ContainerState, Problem};
 use rustix::io::Errno;
 
 use super::file_error;
@@ -319,7 +319,7 @@ fn hint_for(illegal: crate::lifecycle::Illegal) -> Option<String> {
 }
 
 /// A start that failed: of its own code, unless the machine ran out of something.
-fn start_failed(failure: lbctl::types::Failure, exit_code: i32, id: Option<String>) -> ApiError {
+fn start_failed(failure: littlebox_types::Failure, exit_code: i32, id: Option<String>) -> ApiError {
     let code = match failure.errno.as_deref() {
         Some("ENOSPC" | "EDQUOT") => "no_space",
         Some("EMFILE" | "ENFILE" | "ENOMEM" | "EAGAIN") => "resources_exhausted",
@@ -337,14 +337,14 @@ fn start_failed(failure: lbctl::types::Failure, exit_code: i32, id: Option<Strin
 }
 
 /// There is no freezer, or it did not work.
-fn pause_failed(failure: lbctl::types::Failure) -> ApiError {
+fn pause_failed(failure: littlebox_types::Failure) -> ApiError {
     let error = ApiError::new("pause_failed", failure.detail.clone());
     with_failure(error, failure)
         .hint("the warnings of the container say why it has no control group; stop it instead")
 }
 
 /// The kernel refuses a limit of a container that runs.
-fn update_failed(failure: lbctl::types::Failure, restored: bool) -> ApiError {
+fn update_failed(failure: littlebox_types::Failure, restored: bool) -> ApiError {
     let hint = if restored {
         "the limits are as they were; the detail names the one that was refused"
     } else {
@@ -356,7 +356,7 @@ fn update_failed(failure: lbctl::types::Failure, restored: bool) -> ApiError {
 }
 
 /// Where in the helper it failed.
-fn with_failure(mut error: ApiError, failure: lbctl::types::Failure) -> ApiError {
+fn with_failure(mut error: ApiError, failure: littlebox_types::Failure) -> ApiError {
     let problem = &mut error.problem;
     problem.step = Some(failure.step);
     problem.errno = failure.errno;

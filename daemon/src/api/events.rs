@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use lbctl::types::Event;
+use littlebox_types::Event;
 
 use super::error::ApiError;
 use super::extract::{Format, Params};

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lbctl::types::{Exec, ExecConfig, ExecId, Page, SignalRequest, TermSize};
+use littlebox_types::{Exec, ExecConfig, ExecId, Page, SignalRequest, TermSize};
 
 use super::AppState;
 use super::containers::signal as parse_signal;

@@ -411,7 +411,7 @@ impl Format {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lbctl::types::ContainerConfig;
+    use littlebox_types::ContainerConfig;
 
     fn pointer_of(body: &str) -> String {
         let error = parse::<ContainerConfig>(body.as_bytes()).unwrap_err();

@@ -79,8 +79,8 @@ fn hint(op: &str, errno: Errno) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use lbctl::types::Problem;
     use littlebox_archive::failed;
+    use littlebox_types::Problem;
 
     use super::*;
 

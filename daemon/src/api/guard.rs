@@ -137,7 +137,7 @@ pub async fn finish(request: Request, next: Next) -> Response {
 
 fn with_instance(
     response: Response,
-    mut problem: lbctl::types::Problem,
+    mut problem: littlebox_types::Problem,
     id: Option<&HeaderValue>,
 ) -> Response {
     problem.instance = id

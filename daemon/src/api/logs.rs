@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use littlebox_helper::protocol::LogStream;
+use littlebox_protocol::LogStream;
 use tokio::sync::watch;
 
 use super::error::ApiError;

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use lbctl::types::{
+use littlebox_protocol::{Call, NamespaceKind, Reply};
+use littlebox_types::{
     ContainerNamespace, ContainerNamespaces, NamespaceDiff, NamespaceInfo, NamespaceNode,
     NamespaceTypeDiff,
 };
-use littlebox_helper::protocol::{Call, NamespaceKind, Reply};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -36,7 +36,7 @@ fn pid_of(handle: &Handle) -> std::result::Result<u32, EngineError> {
     };
     let process = record.process.as_ref().ok_or_else(|| ended(record.state))?;
     if procfs::start_time(process.pid).ok() != Some(process.start_time) {
-        return Err(ended(lbctl::types::ContainerState::Exited));
+        return Err(ended(littlebox_types::ContainerState::Exited));
     }
     Ok(process.pid)
 }

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use lbctl::types::{Stats, Top, TopProcess};
+use littlebox_types::{Stats, Top, TopProcess};
 
 use super::AppState;
 use super::error::ApiError;

@@ -178,7 +178,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Strict<S> {
 #[cfg(test)]
 mod tests {
     use super::Strict;
-    use lbctl::types::ContainerConfig;
+    use littlebox_types::ContainerConfig;
     use serde::Deserialize;
 
     fn read(text: &str) -> Result<ContainerConfig, serde_json::Error> {

@@ -9,7 +9,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use lbctl::types::{Health, SystemInfo, VersionInfo};
+use littlebox_types::{Health, SystemInfo, VersionInfo};
 use serde_json::json;
 
 use super::AppState;

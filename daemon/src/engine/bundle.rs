@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use lbctl::types::ContainerConfig;
+use littlebox_types::ContainerConfig;
 use serde_json::Value;
 
 use super::{Engine, EngineError};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, Name};
+use littlebox_types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMaps, Name};
 
 use super::files_root::NoCopies;
 use super::record::{Record, maps_of};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerState, Exit, ExitStatus, TermSize};
-use littlebox_helper::protocol::{Call, ExitRecord, Target, TerminalSize, bounds};
+use littlebox_protocol::{Call, ExitRecord, Target, TerminalSize, bounds};
+use littlebox_types::{ContainerState, Exit, ExitStatus, TermSize};
 
 use tokio::sync::watch;
 

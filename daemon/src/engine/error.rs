@@ -4,8 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lbctl::types::{ContainerId, ContainerState, Failure, HelperCondition};
-use littlebox_helper::protocol::{Step, StepFailure};
+use littlebox_protocol::{Step, StepFailure};
+use littlebox_types::{ContainerId, ContainerState, Failure, HelperCondition};
 use rustix::io::Errno;
 
 use crate::lifecycle::{Illegal, in_words};

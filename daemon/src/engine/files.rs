@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use lbctl::types::{ContainerState, FileStat};
-use littlebox_helper::protocol::RootfsSource;
+use littlebox_protocol::RootfsSource;
+use littlebox_types::{ContainerState, FileStat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -187,7 +187,7 @@ impl Engine {
         pack.await.map_err(|error| or_removed(handle, error))
     }
 
-    /// What a container has changed, as the JSON of [`lbctl::types::Changes`].
+    /// What a container has changed, as the JSON of [`littlebox_types::Changes`].
     ///
     /// # Errors
     /// [`EngineError::NotAvailable`] for a root without layers, and as [`Engine::stat`].

@@ -11,8 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use lbctl::types::ContainerId;
-use littlebox_helper::protocol::{Call, RootfsPlan, RootfsSource};
+use littlebox_protocol::{Call, RootfsPlan, RootfsSource};
+use littlebox_types::ContainerId;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};

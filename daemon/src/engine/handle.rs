@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lbctl::types::{ContainerConfig, ContainerId, ContainerState, ExecId};
-use littlebox_helper::protocol::Call;
+use littlebox_protocol::Call;
+use littlebox_types::{ContainerConfig, ContainerId, ContainerState, ExecId};
 use tokio::sync::watch;
 
 use super::EngineError;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use lbctl::types::{
+use littlebox_protocol::cgroup::Layout;
+use littlebox_protocol::{LaunchPlan, Launched, NamespaceKind};
+use littlebox_types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Failure, Page, Plan,
     PlanNamespace, PlanStep,
 };
-use littlebox_helper::cgroup::Layout;
-use littlebox_helper::protocol::{LaunchPlan, Launched, NamespaceKind};
 
 use super::{Engine, EngineError, Handle, looking, prepare};
 use crate::spec::{self, NamespaceSource, Prepared};

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use lbctl::types::{IdMap, IdMaps};
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_protocol::NamespaceKind;
+use littlebox_types::{IdMap, IdMaps};
 
 use super::{Engine, EngineError};
 use crate::spec::{ConfigError, NamespaceSource};

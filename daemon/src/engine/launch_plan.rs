@@ -5,9 +5,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, ContainerId, IdMaps, MountConfig};
-use littlebox_helper::protocol::{LaunchPlan, LogPlan, NamespaceKind, RootfsSource};
 use littlebox_plan::Envelope;
+use littlebox_protocol::{LaunchPlan, LogPlan, NamespaceKind, RootfsSource};
+use littlebox_types::{ContainerConfig, ContainerId, IdMaps, MountConfig};
 
 use super::looking::{self, Wanted};
 use super::{Engine, EngineError, Handle, absent, limits};

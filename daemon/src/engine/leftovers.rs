@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lbctl::types::ContainerId;
-use littlebox_helper::protocol::CgroupPlan;
+use littlebox_protocol::CgroupPlan;
+use littlebox_types::ContainerId;
 use tokio::sync::Semaphore;
 
 use super::{Engine, paths};

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use lbctl::types::{ContainerConfig, Resources};
+use littlebox_types::{ContainerConfig, Resources};
 
 use super::EngineError;
 use crate::spec::ConfigError;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use lbctl::types::ContainerState;
-use littlebox_helper::protocol::Event;
+use littlebox_protocol::Event;
+use littlebox_types::ContainerState;
 
 use super::{Engine, Handle};
 use crate::supervisor::{Incoming, Listener};

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lbctl::types::{ContainerConfig, ContainerId, Resources, Seccomp};
+use littlebox_types::{ContainerConfig, ContainerId, Resources, Seccomp};
 use rustix::io::Errno;
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};

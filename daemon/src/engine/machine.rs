@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lbctl::types::{ContainerConfig, TimeOffset};
+use littlebox_types::{ContainerConfig, TimeOffset};
 use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use super::{EngineError, devices};

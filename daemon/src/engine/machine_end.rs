@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::ContainerState;
+use littlebox_types::ContainerState;
 
 use super::end::By;
 use super::{Engine, Handle, StopOptions};

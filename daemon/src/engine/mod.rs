@@ -46,8 +46,8 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
-use lbctl::types::{ContainerId, ContainerState, ExecId, Name};
 use littlebox_plan::seccomp::Compiler;
+use littlebox_types::{ContainerId, ContainerState, ExecId, Name};
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 

@@ -1,8 +1,8 @@
 //! What a seccomp agent is told of a container (OCI runtime.md, "State"). The helper adds what only it
 //! knows, status and PID.
 
-use lbctl::types::{ContainerConfig, ContainerId};
 use littlebox_plan::SPEC_VERSION;
+use littlebox_types::{ContainerConfig, ContainerId};
 use serde_json::{Map, Value, json};
 
 use super::Engine;

@@ -9,9 +9,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerConfig, ContainerPatch, Name, Resources};
-use littlebox_helper::protocol::{Call, Reply, ResourcePlan};
 use littlebox_plan::cgroup;
+use littlebox_protocol::{Call, Reply, ResourcePlan};
+use littlebox_types::{ContainerConfig, ContainerPatch, Name, Resources};
 
 use super::error::describe_step;
 use super::restart_policy::RestartState;

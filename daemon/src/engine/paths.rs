@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use lbctl::types::{ContainerId, ExecId};
+use littlebox_types::{ContainerId, ExecId};
 use rustix::io::Errno;
 
 pub use crate::files::{remove_tree, remove_tree_unless};

@@ -1,6 +1,6 @@
 //! From a stored or requested configuration to its spec, with what this machine says to it.
 
-use lbctl::types::ContainerConfig;
+use littlebox_types::ContainerConfig;
 
 use super::{EngineError, limits, machine};
 use crate::spec::{self, Prepared, SpecContext};

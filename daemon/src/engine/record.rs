@@ -5,12 +5,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use lbctl::types::{
+use littlebox_protocol::{ExitRecord, MountReport, ProcessExit, ResourcePlan};
+use littlebox_types::{
     Container, ContainerConfig, ContainerId, ContainerState, ContainerSummary, Exec, ExecId,
     ExecState, Exit, ExitStatus, Failure, HelperCondition, IdMap, IdMaps, IdSource, IdmapState,
     MountIdmap, Name, RestartPolicy, UserNamespace,
 };
-use littlebox_helper::protocol::{self, ExitRecord, MountReport, ProcessExit, ResourcePlan};
 use serde::{Deserialize, Serialize};
 
 use super::restart_policy::RestartState;
@@ -225,11 +225,11 @@ pub fn mount_idmap(report: &MountReport) -> MountIdmap {
     MountIdmap {
         destination: report.destination.to_string_lossy().into_owned(),
         state: match report.state {
-            protocol::IdmapState::Mapped => IdmapState::Mapped,
-            protocol::IdmapState::Partly => IdmapState::Partly,
-            protocol::IdmapState::Refused => IdmapState::Refused,
-            protocol::IdmapState::Off => IdmapState::Off,
-            protocol::IdmapState::NotApplicable => IdmapState::NotApplicable,
+            littlebox_protocol::IdmapState::Mapped => IdmapState::Mapped,
+            littlebox_protocol::IdmapState::Partly => IdmapState::Partly,
+            littlebox_protocol::IdmapState::Refused => IdmapState::Refused,
+            littlebox_protocol::IdmapState::Off => IdmapState::Off,
+            littlebox_protocol::IdmapState::NotApplicable => IdmapState::NotApplicable,
         },
     }
 }

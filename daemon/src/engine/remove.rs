@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerState, WaitResult};
-use littlebox_helper::protocol::bounds;
+use littlebox_protocol::bounds;
+use littlebox_types::{ContainerState, WaitResult};
 
 use super::{Engine, EngineError, Handle, StopOptions, event};
 use crate::faults;

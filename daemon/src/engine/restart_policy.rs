@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use lbctl::types::{ExitStatus, RestartMode, RestartPolicy};
+use littlebox_types::{ExitStatus, RestartMode, RestartPolicy};
 use serde::{Deserialize, Serialize};
 
 /// Before the first automatic start; doubled with each short run.

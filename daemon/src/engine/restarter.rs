@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerState, ExitStatus, RestartMode};
+use littlebox_types::{ContainerState, ExitStatus, RestartMode};
 use tokio::sync::oneshot;
 
 use super::handle::Live;

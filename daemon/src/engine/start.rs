@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use lbctl::types::{ContainerConfig, Failure};
-use littlebox_helper::protocol::Launched;
+use littlebox_protocol::Launched;
+use littlebox_types::{ContainerConfig, Failure};
 use tokio::sync::watch;
 
 use super::error::describe_start;

@@ -1,6 +1,6 @@
 //! The way to a program's standard input.
 
-use littlebox_helper::protocol::{Call, Target};
+use littlebox_protocol::{Call, Target};
 
 use super::{Engine, EngineError};
 use crate::supervisor::Helper;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerState, WaitFor, WaitResult};
+use littlebox_types::{ContainerState, WaitFor, WaitResult};
 
 use super::{Engine, EngineError, Handle};
 

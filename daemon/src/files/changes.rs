@@ -8,8 +8,8 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use lbctl::types::{Change, ChangeKind};
 use littlebox_archive::Walk;
+use littlebox_types::{Change, ChangeKind};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 

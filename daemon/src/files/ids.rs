@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use lbctl::types::{IdMap, IdMaps};
+use littlebox_types::{IdMap, IdMaps};
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::thread::{

@@ -2,8 +2,8 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use lbctl::types::FileStat;
 use littlebox_archive::{Owners, Packing, Scope, link_of};
+use littlebox_types::FileStat;
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags};
 use rustix::io::Errno;
 

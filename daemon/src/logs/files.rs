@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     Decoded, FILE_HEADER_LEN, FILE_MAGIC, LOG_PAYLOAD_LIMIT, LogRecord, LogStream,
     RECORD_HEADER_LEN, decode_record,
 };

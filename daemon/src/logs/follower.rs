@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use littlebox_helper::protocol::{LOG_START, LogStream};
+use littlebox_protocol::{LOG_START, LogStream};
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::watch;
 

@@ -1,6 +1,6 @@
 //! Reading what helpers write: the log is the stream.
 //!
-//! A helper appends records to a file and rotates it (`littlebox_helper::protocol`); every reader
+//! A helper appends records to a file and rotates it (`littlebox_protocol`); every reader
 //! here follows the file by position, at its own speed, so nobody slow holds anyone up.
 //!
 //! ```text

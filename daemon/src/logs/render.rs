@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use lbctl::types::{LogLine, OutputEncoding};
-use littlebox_helper::protocol::LogStream;
+use littlebox_protocol::LogStream;
+use littlebox_types::{LogLine, OutputEncoding};
 
 use super::Record;
 use crate::time;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
 
-use littlebox_helper::protocol::LogStream;
+use littlebox_protocol::LogStream;
 
 use super::files::LogFile;
 

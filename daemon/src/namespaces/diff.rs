@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use lbctl::types::{Difference, NamespaceTypeDiff};
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_protocol::NamespaceKind;
+use littlebox_types::{Difference, NamespaceTypeDiff};
 use serde_json::Value;
 
 use super::network::{parse_addresses, parse_addresses6, parse_route, parse_route6};

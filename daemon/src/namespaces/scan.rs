@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use lbctl::types::{ContainerNamespace, NamespaceInfo};
-use littlebox_helper::protocol::{NamespaceKind, NamespaceRef, NamespaceRelation};
+use littlebox_protocol::{NamespaceKind, NamespaceRef, NamespaceRelation};
+use littlebox_types::{ContainerNamespace, NamespaceInfo};
 
 use crate::procfs::{ProcDir, ProcessId, parse_status, pids};
 

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::process::{Child, Command};
 
-use lbctl::types::NamespaceInfo;
-use littlebox_helper::protocol::{NamespaceKind, NamespaceRelation};
+use littlebox_protocol::{NamespaceKind, NamespaceRelation};
+use littlebox_types::NamespaceInfo;
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -285,7 +285,7 @@ proptest! {
             .filter(|(inode, _, _)| seen.insert(*inode))
             .map(|(inode, owner, parent)| info("user", inode, Some(owner), Some(parent)))
             .collect();
-        fn count(nodes: &[lbctl::types::NamespaceNode]) -> usize {
+        fn count(nodes: &[littlebox_types::NamespaceNode]) -> usize {
             nodes.iter().map(|node| 1 + count(&node.children)).sum()
         }
         for by in [TreeBy::Owner, TreeBy::Parent] {

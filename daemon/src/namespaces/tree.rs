@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lbctl::types::{NamespaceInfo, NamespaceNode};
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_protocol::NamespaceKind;
+use littlebox_types::{NamespaceInfo, NamespaceNode};
 
 /// What makes one namespace another's child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@ pub use stats::{cpu_percent, stats};
 pub use top::top;
 
 /// `/proc/PID/uid_map` or `gid_map`: the ids of a user namespace as they are on the host.
-pub fn id_map(path: &str) -> std::io::Result<Vec<lbctl::types::IdMap>> {
+pub fn id_map(path: &str) -> std::io::Result<Vec<littlebox_types::IdMap>> {
     Ok(parse_id_map(&std::fs::read_to_string(path)?))
 }
 

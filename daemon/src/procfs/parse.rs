@@ -1,7 +1,7 @@
 //! Parsers of `/proc` and cgroup files (proc(5), cgroups(7)). They never panic, whatever a
 //! program put into its name; what cannot be read is `None` or left out.
 
-use lbctl::types::{IdMap, NetworkStats, Stall, StallTimes};
+use littlebox_types::{IdMap, NetworkStats, Stall, StallTimes};
 
 /// Fields of `/proc/PID/stat`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use lbctl::types::{NetworkStats, Pressure, Stats};
+use littlebox_types::{NetworkStats, Pressure, Stats};
 
 use super::parse::{
     IoCounts, ProcessStat, parse_blkio, parse_flat, parse_io_stat, parse_limit, parse_net_dev,

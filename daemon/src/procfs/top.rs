@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lbctl::types::TopProcess;
+use littlebox_types::TopProcess;
 use rustix::time::ClockId;
 
 use super::parse::parse_status;

@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lbctl::types::{ContainerId, HelperCondition};
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     Call, EXIT_RECORD, Event, ExitRecord, HELPER_SOCKET, HELPER_SOCKET_UNREADY, PROTOCOL_VERSION,
     Reply, Status,
 };
+use littlebox_types::{ContainerId, HelperCondition};
 use tokio::time::Instant;
 
 use crate::engine::paths::Paths;

@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Context;
-use lbctl::types::{ContainerId, ContainerState, Name};
+use littlebox_types::{ContainerId, ContainerState, Name};
 
 use crate::engine::record::{ExecRecord, Record};
 use crate::engine::{Engine, ExecHandle, Handle};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerState, ExecState, HelperCondition};
-use littlebox_helper::protocol::{Call, ExitRecord, Status, Target};
+use littlebox_protocol::{Call, ExitRecord, Status, Target};
+use littlebox_types::{ContainerState, ExecState, HelperCondition};
 
 use super::ask::{Alive, Found, ask};
 use crate::engine::record::{run_began, unknown_exit};

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::ContainerId;
-use littlebox_helper::protocol::{Call, CgroupPlan, Target, bounds};
+use littlebox_protocol::{Call, CgroupPlan, Target, bounds};
+use littlebox_types::ContainerId;
 use tokio::sync::Semaphore;
 
 use super::cgroups::{below, cgroup_exists, cgroup_names, hierarchies, names};
@@ -145,7 +145,7 @@ async fn end_helper(engine: &Engine, name: &str) {
 struct Deaf;
 
 impl crate::supervisor::Listener for Deaf {
-    fn event(&self, _: littlebox_helper::protocol::Event) {}
+    fn event(&self, _: littlebox_protocol::Event) {}
     fn lost(&self) {}
 }
 

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lbctl::types::{ContainerConfig, IdMap, IdMaps, Resources};
-use littlebox_helper::protocol::{
+use littlebox_plan::{Envelope, PlanError, launch_plan, namespace_kind};
+use littlebox_protocol::{
     LayerIdmap, LogPlan, NamespaceKind, RootfsSource, SeccompPlan, UserPlan, UserRef,
 };
-use littlebox_plan::{Envelope, PlanError, launch_plan, namespace_kind};
+use littlebox_types::{ContainerConfig, IdMap, IdMaps, Resources};
 use oci_spec::runtime::{Linux, Process, Spec, User};
 use serde_json::Value;
 
@@ -349,15 +349,13 @@ pub(super) fn user(user: &User) -> UserPlan {
     }
 }
 
-fn console_size(process: &Process) -> littlebox_helper::protocol::TerminalSize {
+fn console_size(process: &Process) -> littlebox_protocol::TerminalSize {
     let cells = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
     match process.console_size() {
-        Some(size) if size.height() > 0 && size.width() > 0 => {
-            littlebox_helper::protocol::TerminalSize {
-                rows: cells(size.height()),
-                cols: cells(size.width()),
-            }
-        }
+        Some(size) if size.height() > 0 && size.width() > 0 => littlebox_protocol::TerminalSize {
+            rows: cells(size.height()),
+            cols: cells(size.width()),
+        },
         _ => process::TERMINAL,
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use lbctl::types::{RestartMode, RestartPolicy};
-use littlebox_helper::protocol::UserRef;
+use littlebox_protocol::UserRef;
+use littlebox_types::{RestartMode, RestartPolicy};
 
 use super::ConfigError;
 

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use lbctl::types::{ContainerConfig, TimeOffset};
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_protocol::NamespaceKind;
+use littlebox_types::{ContainerConfig, TimeOffset};
 use oci_spec::runtime::LinuxTimeOffset;
 
 use super::ConfigError;

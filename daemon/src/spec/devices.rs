@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lbctl::types::{ContainerConfig, DeviceConfig};
+use littlebox_types::{ContainerConfig, DeviceConfig};
 use oci_spec::runtime::{
     LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Spec,
 };

@@ -1,8 +1,8 @@
 //! The program of an exec: what the request says, over what its container has.
 
-use lbctl::types::{CapabilityChange, ContainerConfig, ExecConfig};
-use littlebox_helper::protocol::{SeccompPlan, TerminalSize, UserPlan};
 use littlebox_plan::capability::{self, ALL_MASK};
+use littlebox_protocol::{SeccompPlan, TerminalSize, UserPlan};
+use littlebox_types::{CapabilityChange, ContainerConfig, ExecConfig};
 use oci_spec::runtime::Process;
 
 use super::log::{LogSettings, for_exec};

@@ -1,6 +1,6 @@
 //! Paths that read empty, and paths that cannot be written.
 
-use lbctl::types::{ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+use littlebox_types::{ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use oci_spec::runtime::Linux;
 
 use super::ConfigError;

@@ -1,7 +1,7 @@
 //! Host and NIS domain name.
 
-use lbctl::types::{ContainerConfig, ContainerId};
-use littlebox_helper::protocol::NamespaceKind;
+use littlebox_protocol::NamespaceKind;
+use littlebox_types::{ContainerConfig, ContainerId};
 
 use super::namespaces::{Sources, is_new};
 use super::{ConfigError, SpecContext, check};

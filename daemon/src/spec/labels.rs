@@ -1,6 +1,6 @@
 //! Labels of security modules.
 
-use lbctl::types::ContainerConfig;
+use littlebox_types::ContainerConfig;
 use oci_spec::runtime::Process;
 
 use super::ConfigError;

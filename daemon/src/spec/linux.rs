@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lbctl::types::ContainerConfig;
+use littlebox_types::ContainerConfig;
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup};
 
 use super::namespaces::{self, Sources};

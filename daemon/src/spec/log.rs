@@ -1,7 +1,7 @@
 //! How much output is kept, of a container and of an exec.
 
-use lbctl::types::{ContainerConfig, ExecConfig};
-use littlebox_helper::protocol::GATE_WINDOW;
+use littlebox_protocol::GATE_WINDOW;
+use littlebox_types::{ContainerConfig, ExecConfig};
 
 use super::ConfigError;
 use super::check::error_with;

@@ -26,12 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lbctl::types::{ContainerConfig, ContainerId, IdMaps, Resources};
-use littlebox_helper::protocol::{
-    Defence, Injection, LayerIdmap, NamespaceKind, SeccompPlan, TerminalSize, UserPlan,
-};
 use littlebox_plan::SPEC_VERSION;
 use littlebox_plan::seccomp::Compiler;
+use littlebox_protocol::{
+    Defence, Injection, LayerIdmap, NamespaceKind, SeccompPlan, TerminalSize, UserPlan,
+};
+use littlebox_types::{ContainerConfig, ContainerId, IdMaps, Resources};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::idpool::IdRange;

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use lbctl::types::{ContainerConfig, MountConfig, MountKind};
-use littlebox_helper::protocol::{NamespaceKind, Propagation};
+use littlebox_protocol::{NamespaceKind, Propagation};
+use littlebox_types::{ContainerConfig, MountConfig, MountKind};
 use oci_spec::runtime::Mount;
 
 use super::check::{at_most, error, error_with, octal, path, shown};

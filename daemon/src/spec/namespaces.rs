@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lbctl::types::ContainerConfig;
-use littlebox_helper::protocol::{IdMapping, NamespaceKind};
+use littlebox_protocol::{IdMapping, NamespaceKind};
+use littlebox_types::ContainerConfig;
 use oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
 };
@@ -223,7 +223,7 @@ pub(super) fn id_maps(
     Ok(Some((spec_map(&uid), spec_map(&gid))))
 }
 
-fn wire_map(map: &[lbctl::types::IdMap]) -> Vec<IdMapping> {
+fn wire_map(map: &[littlebox_types::IdMap]) -> Vec<IdMapping> {
     map.iter()
         .map(|m| IdMapping {
             container_id: m.container_id,

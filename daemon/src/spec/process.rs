@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lbctl::types::{CapabilityChange, ContainerConfig, Rlimit, TermSize};
-use littlebox_helper::protocol::{TerminalSize, UserPlan, UserRef};
 use littlebox_plan::capability;
+use littlebox_protocol::{TerminalSize, UserPlan, UserRef};
+use littlebox_types::{CapabilityChange, ContainerConfig, Rlimit, TermSize};
 use oci_spec::runtime::{
     LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User,
 };

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use lbctl::types::{IoLimit, Resources};
+use littlebox_types::{IoLimit, Resources};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
     LinuxThrottleDevice, LinuxThrottleDeviceBuilder,

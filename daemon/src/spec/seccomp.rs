@@ -1,9 +1,9 @@
 //! The seccomp filter of a container or of an exec in it.
 
-use lbctl::types::{ContainerConfig, Seccomp};
-use littlebox_helper::protocol::SeccompPlan;
 use littlebox_plan::PlanError;
 use littlebox_plan::seccomp::{Compiler, check_init};
+use littlebox_protocol::SeccompPlan;
+use littlebox_types::{ContainerConfig, Seccomp};
 use serde_json::Value;
 
 use super::ConfigError;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use littlebox_helper::protocol::{Defence, Injection, LayerIdmap, Step};
+use littlebox_protocol::{Defence, Injection, LayerIdmap, Step};
 
 /// The label with which tests provoke a failure.
 const INJECT_LABEL: &str = "littlebox.test/inject";

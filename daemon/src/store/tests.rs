@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lbctl::types::ContainerId;
+use littlebox_types::ContainerId;
 
 use super::*;
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lbctl::types::{ContainerId, ExecId};
+use littlebox_types::{ContainerId, ExecId};
 use rustix::io::Errno;
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot, watch};

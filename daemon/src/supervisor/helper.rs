@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use littlebox_helper::protocol::{Call, Event, FromHelper, Reply, Request, StepFailure, bounds};
+use littlebox_protocol::{Call, Event, FromHelper, Reply, Request, StepFailure, bounds};
 use tokio::sync::{SemaphorePermit, oneshot};
 
 use super::is_hang_up;
@@ -260,7 +260,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use littlebox_helper::protocol::{Target, TerminalSize};
+    use littlebox_protocol::{Target, TerminalSize};
 
     use super::*;
 

@@ -5,7 +5,7 @@
 //! not count those before it, so few are sent ahead; and what ends a container must not wait behind
 //! what any number of clients have asked, so it has a way of its own.
 
-use littlebox_helper::protocol::{Call, Target};
+use littlebox_protocol::{Call, Target};
 use rustix::process::Signal;
 use tokio::sync::{Semaphore, SemaphorePermit};
 

@@ -15,11 +15,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lbctl::types::{IdMap, IdMaps};
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     Call, CgroupPlan, First, FromHelper, IdMapping, LaunchPlan, Launched, NamespaceRef,
     NamespaceRelation, Reply, Request, RootfsPlan, StepFailure, Target, bounds,
 };
+use littlebox_types::{IdMap, IdMaps};
 
 pub use helper::{Due, Helper, HelperError, Incoming, Listener};
 pub use lanes::EXECS as EXECS_UNDER_WAY;
@@ -205,7 +205,7 @@ impl Supervisor {
 
     /// Finds a running helper again by its directory.
     pub fn reconnect(run_dir: &Path) -> io::Result<(Helper, Incoming)> {
-        let socket = SeqPacket::connect(run_dir, littlebox_helper::protocol::HELPER_SOCKET)?;
+        let socket = SeqPacket::connect(run_dir, littlebox_protocol::HELPER_SOCKET)?;
         Ok(Helper::new(socket))
     }
 

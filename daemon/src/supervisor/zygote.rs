@@ -13,9 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use littlebox_helper::protocol::{
-    PROTOCOL_VERSION, ProcessExit, TEST_FAULTS, ZygoteEvent, ZygoteRequest,
-};
+use littlebox_protocol::{PROTOCOL_VERSION, ProcessExit, TEST_FAULTS, ZygoteEvent, ZygoteRequest};
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::sync::{Notify, watch};
 

@@ -1,5 +1,5 @@
-//! Workers: processes that enter file systems which may not answer, so that no thread of the daemon
-//! does.
+//! Workers: processes that do what a container can hold up for good, so that no thread of the daemon
+//! does: they enter file systems which may not answer, and write to pipes that a program can keep locked.
 //!
 //! The tree of a container, and every path that a client names, may lie on a FUSE mount whose server
 //! has hung, or on that of a server that is gone. Whoever asks such a file system for something
@@ -11,7 +11,7 @@
 //! ```text
 //! littleboxd ──Request, descriptors──▶ worker      the same program, executed again
 //!            ◀──Ready, Answer────────
-//!            ◀──────── bytes ───────▶              a pipe, for archives
+//!            ◀──────── bytes ───────▶              a pipe, for archives; a socket, for input
 //! ```
 //!
 //! A worker serves one request at a time, and one that has answered is kept for the next. Whatever
@@ -19,9 +19,10 @@
 //! answer, or where there is none until the killed process has really been reaped. So those that
 //! cannot die keep counting against the bounds.
 //!
-//! - `protocol`: what is said, as types; the format is the helpers' ([`littlebox_helper::protocol`]).
+//! - `protocol`: what is said, as types; the format is the helpers' ([`littlebox_protocol`]).
 //! - this module: the asynchronous side, which starts, asks, kills and reaps workers.
-//! - `serve`: the synchronous side, what a worker does.
+//! - `feed`: input for programs.
+//! - `serve`, and `probe` and `pump` below it: the synchronous side, what a worker does.
 
 mod feed;
 mod missing;

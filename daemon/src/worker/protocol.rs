@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use lbctl::types::FileStat;
+use littlebox_types::FileStat;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{FileError, IdView};
@@ -39,7 +39,7 @@ pub enum Request {
         ids: IdView,
     },
     /// Compare a container with what it was made from. Beside it: the pipe that the JSON of
-    /// [`lbctl::types::Changes`] goes to. Answered with [`Answer::Ready`] when it is complete, and with
+    /// [`littlebox_types::Changes`] goes to. Answered with [`Answer::Ready`] when it is complete, and with
     /// [`Answer::Done`].
     Changes {
         /// What the container has written.

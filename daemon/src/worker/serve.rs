@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::mpsc;
 
-use lbctl::types::Changes;
-use littlebox_helper::channel::{self, Received, Wait};
+use littlebox_protocol::channel::{self, Received, Wait};
+use littlebox_types::Changes;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use super::probe;

@@ -1,7 +1,7 @@
 //! What is done to the engine while a system call fails, and what must be true afterwards.
 
-use lbctl::types::{Container, ContainerState};
 use littlebox_tests::prelude::*;
+use littlebox_types::{Container, ContainerState};
 
 /// One thing that a client asks for.
 #[derive(Debug)]

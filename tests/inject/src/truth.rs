@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use lbctl::types::{Container, ContainerState};
 use littlebox_tests::oracle;
 use littlebox_tests::prelude::*;
+use littlebox_types::{Container, ContainerState};
 
 /// Waits until what the API says of every container is so; what is not, after ten seconds.
 ///

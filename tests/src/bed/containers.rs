@@ -1,6 +1,6 @@
 //! Containers, execs and events in short words.
 
-use lbctl::types::{
+use littlebox_types::{
     Container, ContainerState, ContainerSummary, Event, Exec, ExecState, Exit, ExitStatus, LogLine,
     Page, WaitResult,
 };

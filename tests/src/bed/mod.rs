@@ -7,7 +7,7 @@ mod words;
 use std::path::Path;
 use std::time::Duration;
 
-use ::lbctl::types::SystemInfo;
+use ::littlebox_types::SystemInfo;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use lbctl::types::{Container, Exec, Exit, ExitStatus};
+use littlebox_types::{Container, Exec, Exit, ExitStatus};
 use serde_json::{Value, json};
 
 use crate::roots::busybox_root;

@@ -1,6 +1,6 @@
 //! A failure at every step of a start: the step is named, and nothing is left.
 
-use littlebox_helper::protocol::Step;
+use littlebox_protocol::Step;
 use littlebox_tests::prelude::*;
 
 /// A configuration whose start goes through every step.

@@ -37,3 +37,4 @@ mod seccomp_agent;
 mod service;
 mod userns;
 mod waits;
+mod walls;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use littlebox_helper::protocol::{Framed, FromHelper, HELPER_SOCKET, Launched, Reply, Status};
+use littlebox_protocol::{Framed, FromHelper, HELPER_SOCKET, Launched, Reply, Status};
 use littlebox_tests::prelude::*;
 use littlebox_tests::{oracle, roots};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};

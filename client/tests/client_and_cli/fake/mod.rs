@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
 use lbctl::client::Client;
-use lbctl::types::EXEC_SUBPROTOCOL;
+use littlebox_types::EXEC_SUBPROTOCOL;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -37,8 +37,8 @@ use super::deadline::Deadline;
 use super::detached::Status;
 use super::report::Report;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::ListenerPlan;
 use crate::sys::{self, SharedNumber};
+use littlebox_protocol::ListenerPlan;
 
 /// How long an agent may take to accept a connection, and to read what it is sent.
 const PATIENCE: Duration = Duration::from_secs(10);

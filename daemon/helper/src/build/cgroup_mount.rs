@@ -9,10 +9,12 @@ use rustix::mount::{OpenTreeFlags, open_tree};
 use super::mounts;
 use super::paths::Links;
 use super::tree::{Tree, attach};
-use crate::cgroup::{Cgroup, Hierarchy};
+use crate::cgroup::Cgroup;
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, MountAttrs, MountPlan};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
+use littlebox_protocol::cgroup::Hierarchy;
+use littlebox_protocol::{Defence, MountAttrs, MountPlan};
 
 /// On a pure v2 host one cgroup2 mount; else a tmpfs with one mount for each hierarchy that the
 /// container has a cgroup in. The others are left out: there the container lives in the helper's
@@ -29,7 +31,7 @@ pub fn mount(
 ) -> Result<(), Fault> {
     let path = mount.destination.as_path();
     let attrs = MountAttrs {
-        read_only: mount.attrs.read_only && Defence::ReadOnlyCgroup.stands(),
+        read_only: mount.attrs.read_only && stands(Defence::ReadOnlyCgroup),
         ..mount.attrs
     };
     let target = tree.ensure_dir(path, Links::Inside)?;

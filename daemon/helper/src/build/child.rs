@@ -28,13 +28,14 @@ use super::terminal::{self, Pty};
 use super::tree::{Tree, attach, clone_mount};
 use super::{devices, hooks, identity, labels, limits, masks, scheduling, sysctls};
 use crate::cgroup::Cgroup;
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
 use crate::oom;
-use crate::protocol::{
+use crate::sys::{self, MountAttr, mount_setattr};
+use littlebox_protocol::{
     Defence, LaunchPlan, MountSource, NamespaceKind, ProcessPlan, Propagation, RootfsSource, Step,
     StepFailure,
 };
-use crate::sys::{self, MountAttr, mount_setattr};
 
 /// What the child of a launch has from the helper.
 #[derive(Debug)]
@@ -203,7 +204,7 @@ impl<'a> Container<'a> {
             devices::make_elsewhere(&tree, &plan.devices)
         })?;
         let cwd = &plan.process.cwd;
-        if plan.process.create_cwd && Defence::CwdInside.stands() {
+        if plan.process.create_cwd && stands(Defence::CwdInside) {
             // As long as the root is writable.
             let subject = Some(format!("make {}", cwd.display()));
             steps.run_on(Step::Cwd, subject, |_| {
@@ -419,7 +420,7 @@ impl Exec<'_> {
     /// the stdin of programs. They end when the supervisor closes them, however long this process is
     /// on its way.
     fn let_go_of_the_supervisors(&self, report: &Report) -> Result<(), Fault> {
-        if !self.start.is_supervised() || !Defence::ClosedDescriptors.stands() {
+        if !self.start.is_supervised() || !stands(Defence::ClosedDescriptors) {
             return Ok(());
         }
         let cgroups = self.running.cgroups().flat_map(Cgroup::descriptors);

@@ -14,8 +14,8 @@ use rustix::io::Errno;
 
 use super::namespaces::join;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{NamespaceKind, TimeClock, TimeOffset};
 use crate::sys;
+use littlebox_protocol::{NamespaceKind, TimeClock, TimeOffset};
 
 /// The helper's part: the file in which the child `pid` sets its clocks. Opened here, because
 /// root of a user namespace may not open it.

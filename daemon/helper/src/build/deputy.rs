@@ -14,8 +14,8 @@ use super::namespaces;
 use super::report::{FromMiddle, Report};
 use super::spawn;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{IdMapping, Step, bounds};
 use crate::sys::{self, Forked};
+use littlebox_protocol::{IdMapping, Step, bounds};
 
 /// Runs `work` in a child that is made with `flags` (`CLONE_NEW*`, or 0) and returns the
 /// descriptor that it made there.
@@ -85,7 +85,7 @@ pub fn user_namespace(uid_map: &[IdMapping], gid_map: &[IdMapping]) -> Result<Ow
 /// are born there.
 pub fn inside<T>(
     namespaces: &namespaces::Namespaces,
-    kind: crate::protocol::NamespaceKind,
+    kind: littlebox_protocol::NamespaceKind,
     work: impl FnOnce() -> Result<T, Fault>,
 ) -> Result<T, Fault> {
     let Some(given) = namespaces.given(kind) else {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::BorrowedFd;
 
-use crate::protocol::{HookPlan, HooksPlan};
+use littlebox_protocol::{HookPlan, HooksPlan};
 
 /// How a program is started.
 #[derive(Debug, Clone, Copy)]

@@ -12,11 +12,12 @@ use rustix::io::Errno;
 use super::namespaces;
 use super::paths::{self, Dir, Links};
 use super::tree::{Tree, attach, clone_mount};
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, DevicePlan, IdMapping};
 use crate::sys::{
     MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MountAttr, mount_setattr,
 };
+use littlebox_protocol::{Defence, DevicePlan, IdMapping};
 
 /// What programs expect beside the nodes.
 const LINKS: [(&str, &str); 6] = [
@@ -101,7 +102,7 @@ fn node(tree: &Tree, device: &DevicePlan, refused: bool) -> Result<bool, Fault> 
     let path = device.path.as_path();
     if !refused {
         let parent = path.parent().unwrap_or(Path::new("/"));
-        let parent = if Defence::DevByDescriptor.stands() || !is_below_dev(device) {
+        let parent = if stands(Defence::DevByDescriptor) || !is_below_dev(device) {
             tree.ensure_dir(parent, Links::Inside)?
         } else {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -183,7 +184,7 @@ pub fn host_node(
         return Err(Fault::refused("the host's node is another device").at(path.display()));
     }
     let node = clone_mount(fd, false).map_err(|fault| fault.at(path.display()))?;
-    if Defence::ReadOnlyDevices.stands() {
+    if stands(Defence::ReadOnlyDevices) {
         let attr = MountAttr {
             set: MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC,
             propagation: libc::MS_PRIVATE,

@@ -16,7 +16,7 @@ use super::deadline::Deadline;
 use super::guard::Child;
 use super::report::Report;
 use super::succession;
-use crate::protocol::bounds;
+use littlebox_protocol::bounds;
 
 thread_local! {
     /// Only the thread that made a child waits for it, and a helper has one.

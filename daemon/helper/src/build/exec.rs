@@ -22,9 +22,10 @@ use super::{
     settle, spawn, view, watch,
 };
 use crate::cgroup::Cgroup;
+use crate::defence::stands;
 use crate::fault::Fault;
-use crate::protocol::{Defence, ExecPlan, LaunchPlan, ProcessPlan, Step, StepFailure, bounds};
 use crate::sys::Forked;
+use littlebox_protocol::{Defence, ExecPlan, LaunchPlan, ProcessPlan, Step, StepFailure, bounds};
 
 /// How long a supervised exec may take to start when its plan does not say.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -233,7 +234,7 @@ fn wait_for(pending: PendingExec, cgroup: &Cgroup) -> Result<ExecBuilt, StepFail
 /// rights left that the container has not (but for CAP_SYS_ADMIN until its seccomp filter is loaded,
 /// where the request lifts no_new_privileges).
 fn fork_of(running: Running<'_>) -> LastFork {
-    if running.membership.has_pid() && Defence::JoinsLast.stands() {
+    if running.membership.has_pid() && stands(Defence::JoinsLast) {
         LastFork::PidNamespace
     } else {
         LastFork::None

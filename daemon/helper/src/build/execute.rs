@@ -6,8 +6,8 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, accessat, stat};
 use rustix::io::Errno;
 
 use crate::fault::Fault;
-use crate::protocol::{ProcessPlan, StepFailure};
 use crate::sys::{self, Arguments};
+use littlebox_protocol::{ProcessPlan, StepFailure};
 
 /// Where is searched when the environment says nothing.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -17,8 +17,8 @@ use rustix::net::{
 use super::deadline::Deadline;
 use super::report::Report;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Step, StepFailure};
 use crate::sys;
+use littlebox_protocol::{Step, StepFailure};
 
 /// The socket's name in its directory.
 pub const NAME: &str = "start.sock";

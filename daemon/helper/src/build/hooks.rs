@@ -16,8 +16,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::agent::{Agent, Handover};
 use super::seccomp;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{HookPlan, ProcessPlan, bounds};
 use crate::sys;
+use littlebox_protocol::{HookPlan, ProcessPlan, bounds};
 
 /// How much of what a hook printed is told when it fails.
 const OUTPUT_LIMIT: u64 = 4096;

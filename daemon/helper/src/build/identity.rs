@@ -12,9 +12,10 @@ use rustix::thread::{
 use super::program::harden;
 use super::stdio::ChildStdio;
 use super::steps::Warnings;
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CapabilityPlan, Defence, IdMapping, UserPlan};
 use crate::{sys, users};
+use littlebox_protocol::{CapabilityPlan, Defence, IdMapping, UserPlan};
 
 /// Makes the ids of this thread others' for one clone, in what counts for a new user namespace: who
 /// it belongs to, and whose account everything is charged to that the kernel counts per user below
@@ -184,7 +185,7 @@ pub fn give_back(plan: &CapabilityPlan) -> rustix::io::Result<()> {
 /// The plan's sets, as far as they are permitted.
 fn sets(plan: &CapabilityPlan, permitted: CapabilitySet) -> CapabilitySets {
     let set = |bits: u64| CapabilitySet::from_bits_retain(bits) & permitted;
-    let inheritable = if Defence::Inheritable.stands() {
+    let inheritable = if stands(Defence::Inheritable) {
         plan.inheritable
     } else {
         plan.permitted

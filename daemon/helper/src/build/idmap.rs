@@ -11,8 +11,8 @@ use super::deputy;
 use super::namespaces;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{IdMapping, IdmapState, MountIdmap, MountPlan, MountReport, MountSource};
 use crate::sys::{MOUNT_ATTR_IDMAP, MountAttr, mount_setattr};
+use littlebox_protocol::{IdMapping, IdmapState, MountIdmap, MountPlan, MountReport, MountSource};
 
 /// The user namespace of a container, and what it is known to map.
 #[derive(Debug, Clone, Copy)]

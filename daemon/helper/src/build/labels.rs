@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::mounts;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{LabelPlan, MountAttrs};
+use littlebox_protocol::{LabelPlan, MountAttrs};
 
 /// Has this process get its labels at its next execve.
 ///

@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::identity;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::RlimitPlan;
+use littlebox_protocol::RlimitPlan;
 
 /// Sets the limits. A hard limit that may not be raised (it takes CAP_SYS_RESOURCE) stays, with a
 /// warning.

@@ -9,9 +9,10 @@ use super::devices::{host_node, is_device};
 use super::mounts;
 use super::paths::{Links, open_in};
 use super::tree::{Tree, attach, clone_mount};
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, MountAttrs};
 use crate::sys::{MOUNT_ATTR_RDONLY, MountAttr, mount_setattr};
+use littlebox_protocol::{Defence, MountAttrs};
 
 /// Makes paths read-only and masks others. What the container does not have is skipped.
 pub fn apply(tree: &Tree, masked: &[PathBuf], readonly: &[PathBuf]) -> Result<(), Fault> {
@@ -87,7 +88,7 @@ fn empty_directory() -> Result<OwnedFd, Fault> {
 /// `/dev/null` of the container's fresh `/dev`, else of the host; in both no link of the image is
 /// in the way, and what was opened is checked before it covers anything (CVE-2025-31133).
 fn null_device(tree: &Tree) -> Result<OwnedFd, Fault> {
-    if !Defence::MaskDevice.stands() {
+    if !stands(Defence::MaskDevice) {
         let null = Path::new("dev/null");
         return open_in(tree.root(), null, OFlags::PATH, Links::Inside).fault("openat2");
     }

@@ -20,8 +20,8 @@ use super::guard::Child;
 use super::report::Report;
 use super::spawn;
 use crate::fault::Fault;
-use crate::protocol::bounds;
 use crate::sys::{self, Forked};
+use littlebox_protocol::bounds;
 
 thread_local! {
     /// Masters still to be closed, because no process could be forked for it.

@@ -63,11 +63,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::cgroup::Cgroup;
 use crate::defence;
 use crate::fault::Fault;
-use crate::protocol::{
+use crate::sys::Forked;
+use littlebox_protocol::{
     IdMapping, LaunchPlan, Launched, MountReport, NamespaceKind, RootfsPlan, Step, StepFailure,
     StepTiming, bounds,
 };
-use crate::sys::Forked;
 
 use agent::Agent;
 use child::Container;
@@ -135,7 +135,7 @@ pub enum Stdio {
 /// host's namespaces, a `/dev/null`). The zygote calls this before it forks helpers, which inherit
 /// it.
 pub fn prepare() {
-    crate::cgroup::Layout::detect();
+    littlebox_protocol::cgroup::Layout::detect();
     namespaces::host_inodes();
     stdio::prepare();
 }

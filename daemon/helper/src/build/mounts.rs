@@ -16,8 +16,8 @@ use super::tree::{Tree, attach, clone_mount};
 use super::{cgroup_mount, copy_up, namespaces, source};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
 use crate::sys::{self, MountAttr, mount_setattr};
+use littlebox_protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
 
 /// What the helper has made of a mount before the child attaches it.
 #[derive(Debug)]

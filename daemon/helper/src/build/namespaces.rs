@@ -14,8 +14,9 @@ use rustix::thread::{
 use serde::{Deserialize, Serialize};
 
 use super::idmap;
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{
+use littlebox_protocol::{
     Defence, IdMapping, LaunchPlan, NamespaceInodes, NamespaceKind, NamespacePlan,
 };
 
@@ -203,7 +204,7 @@ impl Namespaces {
 
     /// How the first process comes into them.
     pub fn birth(&self) -> Birth {
-        if self.origin(NamespaceKind::Pid) == Origin::Joined && Defence::JoinsLast.stands() {
+        if self.origin(NamespaceKind::Pid) == Origin::Joined && stands(Defence::JoinsLast) {
             return Birth::Outside;
         }
         match self.origin(NamespaceKind::User) {

@@ -20,8 +20,8 @@ use super::steps::Warnings;
 use super::tree::attach;
 use super::{deputy, identity, mounts};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{IdmapState, LayerIdmap, MountAttrs};
 use crate::sys;
+use littlebox_protocol::{IdmapState, LayerIdmap, MountAttrs};
 
 /// A filesystem layer by a name that `fsconfig(2)` takes.
 struct Layer {

@@ -16,8 +16,9 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::Defence;
+use littlebox_protocol::Defence;
 
 /// `PROC_SUPER_MAGIC` of statfs(2).
 pub const PROC_MAGIC: i64 = 0x9fa0;
@@ -61,10 +62,10 @@ pub fn open_in(
 ) -> rustix::io::Result<OwnedFd> {
     const ATTEMPTS: usize = 128;
     let mut resolve = ResolveFlags::empty();
-    if Defence::InRoot.stands() {
+    if stands(Defence::InRoot) {
         resolve |= ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     }
-    if links == Links::Refused && Defence::RealProc.stands() {
+    if links == Links::Refused && stands(Defence::RealProc) {
         resolve |= ResolveFlags::NO_SYMLINKS;
     }
     let path = if path.as_os_str().is_empty() {
@@ -172,7 +173,7 @@ impl<'a> Walk<'a> {
     /// An absolute link starts again from the root.
     fn start_again(&mut self) -> Result<(), Fault> {
         self.above.clear();
-        if !Defence::InRoot.stands() {
+        if !stands(Defence::InRoot) {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let host = openat(CWD, "/", flags, Mode::empty()).fault_at("open", "/")?;
             self.above.push(host);
@@ -206,7 +207,7 @@ impl<'a> Walk<'a> {
         spend(&mut self.links_left)?;
         // Those of procfs may be magic, and lead out (proc_pid_fd(5)).
         let of_proc = fstatfs(link).fault("fstatfs")?.f_type == PROC_MAGIC;
-        if self.links == Links::Refused || of_proc && Defence::InRoot.stands() {
+        if self.links == Links::Refused || of_proc && stands(Defence::InRoot) {
             return Err(Fault::of("openat", Errno::LOOP));
         }
         let target = readlinkat(link, "", Vec::new()).fault("readlinkat")?;

@@ -19,8 +19,8 @@ use super::namespaces::{Namespaces, Origin};
 use super::{cgroup_mount, devices, identity};
 use crate::cgroup::Cgroup;
 use crate::fault::Fault;
-use crate::protocol::{LaunchPlan, MountPlan, MountSource, NamespaceKind};
 use crate::sys;
+use littlebox_protocol::{LaunchPlan, MountPlan, MountSource, NamespaceKind};
 
 /// Makes what the child could not; `None`: it can, or the helper cannot either.
 pub fn make(

@@ -22,10 +22,11 @@ use super::report::{FromChild, Report};
 use super::stdio::ChildStdio;
 use super::steps::Steps;
 use super::{gate, hooks, keyring, limits, scheduling, seccomp, succession};
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
 use crate::init;
-use crate::protocol::{Defence, NamespaceKind, ProcessPlan, Step, StepFailure};
 use crate::sys;
+use littlebox_protocol::{Defence, NamespaceKind, ProcessPlan, Step, StepFailure};
 
 /// What the process becomes.
 #[derive(Debug)]
@@ -364,7 +365,7 @@ impl Program<'_> {
             set_parent_process_death_signal(Some(Signal::KILL)).fault("prctl(PR_SET_PDEATHSIG)")?;
         }
         sys::set_signal_mask(0).fault("rt_sigprocmask")?;
-        if !Defence::ClosedDescriptors.stands() {
+        if !stands(Defence::ClosedDescriptors) {
             return Ok(());
         }
         // Closed, not only flagged: the path of the program is resolved before execve closes
@@ -399,7 +400,7 @@ pub fn give_up(failure: StepFailure, report: &Report) -> ! {
 /// Keeps other processes from attaching to this one while it is on its way into a container
 /// (CVE-2016-9962). A change of identity may undo it, see `fs.suid_dumpable`.
 pub fn harden() -> Result<(), Fault> {
-    let dumpable = if Defence::NotDumpable.stands() {
+    let dumpable = if stands(Defence::NotDumpable) {
         DumpableBehavior::NotDumpable
     } else {
         DumpableBehavior::Dumpable
@@ -414,7 +415,7 @@ fn open_root() -> Result<OwnedFd, Fault> {
 
 /// Enters the working directory, and makes sure that it lies inside.
 fn enter(path: &Path) -> Result<(), Fault> {
-    if !Defence::CwdInside.stands() {
+    if !stands(Defence::CwdInside) {
         return chdir(path).fault_at("chdir", path.display());
     }
     let flags = OFlags::PATH | OFlags::DIRECTORY;

@@ -24,10 +24,10 @@ use super::tree::{Tree, attach};
 use crate::cgroup::Cgroup;
 use crate::defence;
 use crate::fault::Fault;
-use crate::protocol::{
+use crate::sys;
+use littlebox_protocol::{
     Defence, LayerIdmap, MountAttrs, MountPlan, MountSource, Propagation, RootfsPlan, RootfsSource,
 };
-use crate::sys;
 
 /// How often a race that must fail is run, unless the environment says otherwise.
 const TRIES: u64 = 3000;

@@ -21,7 +21,7 @@ use super::guard::Child;
 use super::master::Master;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{StepFailure, StepTiming};
+use littlebox_protocol::{StepFailure, StepTiming};
 
 /// The most bytes of one report; a longer list of timings is cut before it is sent.
 const MESSAGE_LIMIT: usize = 128 * 1024;

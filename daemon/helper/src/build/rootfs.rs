@@ -12,8 +12,8 @@ use super::overlay::Overlay;
 use super::source;
 use super::steps::Warnings;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{IdmapState, MountReport, Propagation, RootfsPlan, RootfsSource};
 use crate::sys::{MountAttr, mount_setattr};
+use littlebox_protocol::{IdmapState, MountReport, Propagation, RootfsPlan, RootfsSource};
 
 /// A root.
 #[derive(Debug)]

@@ -4,8 +4,8 @@ use rustix::io::Errno;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::SchedulingPlan;
 use crate::sys;
+use littlebox_protocol::SchedulingPlan;
 
 /// `SCHED_FLAG_RESET_ON_FORK` of `linux/sched.h`.
 const RESET_ON_FORK: u64 = 1;

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use super::agent::Handover;
 use super::identity;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{BpfInstruction, ProcessPlan, SchedulingPlan};
 use crate::sys;
+use littlebox_protocol::{BpfInstruction, ProcessPlan, SchedulingPlan};
 
 /// `SECCOMP_FILTER_FLAG_TSYNC`: all threads, also that which hands the listener over.
 const TSYNC: u32 = 1;

@@ -7,9 +7,10 @@ use super::guard::Child;
 use super::namespaces::{Birth, Namespaces};
 use super::report::{FromMiddle, Report};
 use super::{clocks, dying, identity};
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{Defence, Step, StepFailure, bounds};
 use crate::sys::{self, Forked};
+use littlebox_protocol::{Defence, Step, StepFailure, bounds};
 
 /// Makes the child. Returns twice, as fork does.
 ///
@@ -39,7 +40,7 @@ pub fn fork_owned(
     flags: u64,
     cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Forked, Fault> {
-    let Some(owner) = owner.filter(|_| Defence::OwnAccount.stands()) else {
+    let Some(owner) = owner.filter(|_| stands(Defence::OwnAccount)) else {
         return fork(flags, cgroup);
     };
     let own = identity::appear_as(owner)?;

@@ -13,8 +13,9 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::Stdio;
 use super::devices::{host_node, is_device};
 use super::paths::{Links, open_in};
+use crate::defence::stands;
 use crate::fault::{Fault, OrFault};
-use crate::protocol::Defence;
+use littlebox_protocol::Defence;
 
 /// The program's ends.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ fn is_pipe_or_socket(fd: &OwnedFd) -> Result<bool, Fault> {
 fn null_input() -> Result<OwnedFd, Fault> {
     let made;
     let node = match NULL.get() {
-        Some(node) if Defence::ReadOnlyDevices.stands() => node,
+        Some(node) if stands(Defence::ReadOnlyDevices) => node,
         _ => {
             made = null_node()?;
             &made
@@ -179,7 +180,7 @@ impl ChildStdio {
     pub fn inherited() -> Result<ChildStdio, Fault> {
         let copy = |fd: BorrowedFd<'_>| {
             let is_null = is_device(fd, FileType::CharacterDevice, 1, 3)?;
-            if !is_null || !Defence::ReadOnlyDevices.stands() {
+            if !is_null || !stands(Defence::ReadOnlyDevices) {
                 return fcntl_dupfd_cloexec(fd, 3).fault("fcntl");
             }
             let access = fcntl_getfl(fd).fault("fcntl")? & OFlags::RWMODE;

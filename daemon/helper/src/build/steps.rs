@@ -4,8 +4,8 @@
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::fault::Fault;
-use crate::protocol::{Injection, Step, StepFailure, StepTiming};
 use crate::sys::{self, SharedNumber};
+use littlebox_protocol::{Injection, Step, StepFailure, StepTiming};
 
 /// Warnings: what could not be done and was not essential.
 pub type Warnings = Vec<String>;

@@ -9,7 +9,7 @@ use rustix::system::{setdomainname, sethostname};
 use super::mounts;
 use super::namespaces::{Namespaces, Origin};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{MountAttrs, NamespaceKind};
+use littlebox_protocol::{MountAttrs, NamespaceKind};
 
 /// Writes them. One that belongs to the host, not to a namespace of the container, is refused.
 ///

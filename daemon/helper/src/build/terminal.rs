@@ -11,7 +11,7 @@ use super::devices::is_device;
 use super::paths::{self, Links};
 use super::tree::{Tree, attach, clone_mount};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::TerminalSize;
+use littlebox_protocol::TerminalSize;
 
 /// `DEVPTS_SUPER_MAGIC` of statfs(2).
 const DEVPTS_MAGIC: i64 = 0x1cd1;

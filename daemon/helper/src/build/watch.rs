@@ -13,7 +13,7 @@ use super::steps::Steps;
 use super::{Parts, clocks, dying, hooks, ids, view};
 use crate::cgroup::Cgroup;
 use crate::fault::Fault;
-use crate::protocol::{LaunchPlan, Launched, NamespaceKind, Step, StepFailure};
+use littlebox_protocol::{LaunchPlan, Launched, NamespaceKind, Step, StepFailure};
 
 /// The helper's part while the child works.
 ///

@@ -5,8 +5,8 @@
 //! the kinds of access that it is about, until none is left or one is denied.
 
 use super::device_rules;
-use crate::protocol::{DeviceAccess, DeviceKind, DeviceRule};
 use crate::sys::Instruction;
+use littlebox_protocol::{DeviceAccess, DeviceKind, DeviceRule};
 
 /// `BPF_LDX | BPF_MEM | BPF_W`: a 32-bit load.
 const LOAD: u8 = 0x61;

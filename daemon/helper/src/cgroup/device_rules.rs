@@ -5,7 +5,7 @@
 //! "entries are applied in the listed order" comes to, and what the v2 filter does exactly. The v1
 //! controller keeps a default and a set of exceptions instead, which cannot express every list.
 
-use crate::protocol::{DeviceAccess, DeviceKind, DeviceRule};
+use littlebox_protocol::{DeviceAccess, DeviceKind, DeviceRule};
 
 /// Whether the rules allow everything, so that no filter is needed.
 pub fn allow_everything(rules: &[DeviceRule]) -> bool {

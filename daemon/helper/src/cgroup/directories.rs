@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::file::write_file;
 use super::{Cgroup, CgroupDir, DEFAULT_V2, Hierarchy};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::ExistingCgroup;
+use littlebox_protocol::ExistingCgroup;
 
 impl Cgroup {
     /// Makes the directory in one hierarchy.

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use super::Cgroup;
 use super::file::write_file;
 use super::processes::wait_until;
-use crate::protocol::bounds;
+use littlebox_protocol::bounds;
 
 /// A kill in progress.
 #[derive(Debug)]

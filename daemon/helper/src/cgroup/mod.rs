@@ -10,10 +10,8 @@ mod device_rules;
 mod directories;
 mod file;
 mod killing;
-mod layout;
 mod oom;
 mod processes;
-pub mod settings;
 mod update;
 mod write;
 
@@ -25,15 +23,15 @@ use rustix::fs::{Mode, OFlags, open};
 use rustix::io::Errno;
 
 pub use killing::Kill;
-pub use layout::{DEFAULT_V2, Hierarchy, Layout};
 pub use oom::OomWatch;
 #[cfg(test)]
 pub(crate) use processes::tests::unwilling;
-use settings::Setting;
 
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{CgroupPlan, DeviceRule, ExistingCgroup, ResourcePlan, Step, StepFailure};
 use crate::sys;
+use littlebox_protocol::cgroup::settings::{self, Setting};
+use littlebox_protocol::cgroup::{DEFAULT_V2, Hierarchy, Layout};
+use littlebox_protocol::{CgroupPlan, DeviceRule, ExistingCgroup, ResourcePlan, Step, StepFailure};
 
 /// The directories of one container in every hierarchy that is used. Dropping it removes nothing.
 #[derive(Debug, Default)]
@@ -381,7 +379,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::protocol::{ExistingCgroup, ResourcePlan, bounds};
+    use littlebox_protocol::{ExistingCgroup, ResourcePlan, bounds};
 
     /// This host's v1 freezer and nothing else. Where it is not mounted it is mounted here, in a mount
     /// namespace of this thread's own.

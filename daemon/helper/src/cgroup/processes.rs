@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use super::file::write_file;
 use super::{Cgroup, CgroupDir, Hierarchy, Layout};
-use crate::protocol::bounds;
 use crate::sys;
+use littlebox_protocol::bounds;
 
 /// After which time killed processes that are still there are looked at: somebody may have frozen
 /// them.
@@ -318,7 +318,7 @@ pub(super) fn wait_until(
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::protocol::CgroupPlan;
+    use littlebox_protocol::CgroupPlan;
 
     /// A cgroup of v2, of a kernel without `cgroup.kill`, that never says that it is frozen.
     pub(crate) fn unwilling(mount: &Path) -> Cgroup {

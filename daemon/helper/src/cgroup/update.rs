@@ -3,10 +3,10 @@
 use std::fs;
 use std::io;
 
-use super::settings::{self, Setting};
 use super::{Cgroup, CgroupDir, Hierarchy, Layout, no_controller};
 use crate::fault::{Fault, OrFault};
-use crate::protocol::{ExistingCgroup, ResourcePlan, Step, StepFailure, bounds};
+use littlebox_protocol::cgroup::settings::{self, Setting};
+use littlebox_protocol::{ExistingCgroup, ResourcePlan, Step, StepFailure, bounds};
 
 impl Cgroup {
     /// Writes the limits that `plan` names, all of them or none.

@@ -8,9 +8,9 @@ use rustix::io::Errno;
 
 use super::directories::enable_above;
 use super::file::write_file;
-use super::settings::{FileWrite, Setting};
 use super::{Cgroup, CgroupDir, no_controller};
 use crate::fault::{Fault, OrFault};
+use littlebox_protocol::cgroup::settings::{FileWrite, Setting};
 
 /// What a file held before it was written.
 #[derive(Debug)]

@@ -7,10 +7,10 @@ use super::event_loop::{Fds, Supervisor};
 use super::output::{StreamError, Streams};
 use super::program::{Kind, Program};
 use crate::build;
-use crate::protocol::{
+use crate::sys::pidfd_send_signal;
+use littlebox_protocol::{
     Call, PROTOCOL_VERSION, Reply, Request, ResourcePlan, Status, Step, StepFailure, Target,
 };
-use crate::sys::pidfd_send_signal;
 
 /// An answer, or why there is none.
 pub(super) type Answer = Result<(Reply, Fds), StepFailure>;

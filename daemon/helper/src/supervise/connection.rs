@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::channel::{self, ChannelError, Datagram, Outbox, Received, Wait};
-use crate::protocol::{Event, FromHelper, Reply, Request};
+use littlebox_protocol::channel::{self, ChannelError, Datagram, Outbox, Received, Wait};
+use littlebox_protocol::{Event, FromHelper, Reply, Request};
 
 /// What came in on a connection.
 #[derive(Debug)]
@@ -92,8 +92,8 @@ impl Connection {
     }
 
     fn send(&mut self, message: &FromHelper, fds: Vec<OwnedFd>) -> Result<(), ChannelError> {
-        let datagram = Datagram::encode(message, fds)?;
-        self.outbox.push(self.socket.as_fd(), datagram)
+        let datagram = Datagram::encode(message)?;
+        self.outbox.push(self.socket.as_fd(), datagram, fds)
     }
 
     /// Sends what can be sent now.

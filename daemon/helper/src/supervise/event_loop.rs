@@ -22,7 +22,7 @@ use super::run_dir::RunDir;
 use super::starting::Starting;
 use super::time_limit::Released;
 use crate::build::{self, Built, Dying};
-use crate::protocol::{Event, ExitRecord, LaunchPlan, LogStream};
+use littlebox_protocol::{Event, ExitRecord, LaunchPlan, LogStream};
 
 /// More connections than a daemon has reason for are closed at once.
 const MAX_CONNECTIONS: usize = 16;

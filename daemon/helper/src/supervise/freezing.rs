@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::calls::{done, io_failure, refused};
 use super::event_loop::Supervisor;
-use crate::protocol::{Step, StepFailure, bounds};
+use littlebox_protocol::{Step, StepFailure, bounds};
 
 /// The first pause between two looks; then they double.
 const FIRST_PAUSE: Duration = Duration::from_micros(100);

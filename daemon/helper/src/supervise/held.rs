@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::calls::{done, refused};
 use super::event_loop::Supervisor;
-use crate::protocol::{Call, Request, StepFailure, Target, bounds};
+use littlebox_protocol::{Call, Request, StepFailure, Target, bounds};
 
 /// A request that is kept until its exec has started, or never will.
 pub(super) struct Held {

@@ -106,7 +106,7 @@ impl Supervisor {
 mod tests {
     use super::*;
     use crate::cgroup::unwilling;
-    use crate::protocol::bounds;
+    use littlebox_protocol::bounds;
 
     #[test]
     fn kills_that_take_their_time_hold_nobody_up() {

@@ -1,4 +1,4 @@
-//! The log's writer: what a program printed, as records in a file (format: [`crate::protocol`]).
+//! The log's writer: what a program printed, as records in a file (format: [`littlebox_protocol`]).
 //!
 //! One call takes everything that one read of the program's output gave, and makes one `write` of
 //! it however many lines it has. Nothing here ever waits: a disk that is full costs output, which
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
-use crate::protocol::{
+use crate::defence::stands;
+use littlebox_protocol::{
     Decoded, Defence, FILE_HEADER_LEN, FILE_MAGIC, LOG_PAYLOAD_LIMIT, LOG_START, LogPlan,
     LogStream, RECORD_HEADER_LEN, decode_record, record_header, seal_header,
 };
@@ -387,7 +388,7 @@ fn open_log_file(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     // NONBLOCK: a FIFO in the file's place must not stop us here.
     let mut flags =
         OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    if Defence::LogNoFollow.stands() {
+    if stands(Defence::LogNoFollow) {
         flags |= OFlags::NOFOLLOW;
     }
     let file = rustix::fs::openat(dir.as_fd(), name, flags, Mode::RUSR | Mode::WUSR)?;

@@ -9,7 +9,7 @@ use rustix::termios::Winsize;
 use super::clock;
 use super::log::LogWriter;
 use crate::build::{Master, Stdio};
-use crate::protocol::{LogStream, TerminalSize};
+use littlebox_protocol::{LogStream, TerminalSize};
 
 /// Bytes of output that are read before they are written to the log: what a pipe holds.
 const READ_LIMIT: usize = 64 * 1024;

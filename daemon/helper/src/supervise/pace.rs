@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::protocol::ResourcePlan;
+use littlebox_protocol::ResourcePlan;
 
 /// What may be spent at once after a quiet period.
 const BURST: Duration = Duration::from_millis(100);

@@ -21,7 +21,7 @@ use super::output::{Buffers, Pumped, Streams};
 use super::time_limit;
 use crate::build::{self, Child};
 use crate::cgroup::Cgroup;
-use crate::protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target, bounds};
+use littlebox_protocol::{ExitRecord, GATE_WINDOW, LogStream, ProcessExit, Target, bounds};
 
 /// How often a stream is read in a row before others get their turn.
 const READS_IN_A_ROW: u32 = 16;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::protocol::ExitRecord;
+use littlebox_protocol::ExitRecord;
 
 /// Writes a record under an absolute path: temporary file, fsync, rename.
 ///

@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-use crate::protocol::{
+use littlebox_protocol::{
     EXIT_RECORD, ExitRecord, HELPER_SOCKET, HELPER_SOCKET_UNREADY, Step, StepFailure,
 };
 

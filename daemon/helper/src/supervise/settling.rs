@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::event_loop::Supervisor;
 use super::program::{Kind, Program};
 use super::record;
-use crate::protocol::{Event, ExitRecord};
+use littlebox_protocol::{Event, ExitRecord};
 
 /// How often the writing of an exit record is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

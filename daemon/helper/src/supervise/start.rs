@@ -17,9 +17,9 @@ use super::program::{Kind, Program, Started};
 use super::run_dir::{self, RunDir};
 use crate::build;
 use crate::cgroup::Cgroup;
-use crate::channel::{self, ChannelError, Received, Wait};
 use crate::defence;
-use crate::protocol::{
+use littlebox_protocol::channel::{self, ChannelError, Received, Wait};
+use littlebox_protocol::{
     CgroupPlan, First, FromHelper, LaunchPlan, Reply, Step, StepFailure, StepTiming, bounds,
 };
 

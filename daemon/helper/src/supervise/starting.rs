@@ -12,7 +12,7 @@ use super::program::{Kind, Program, Started};
 use super::{run_dir, time_limit};
 use crate::build::{self, ExecBuilt, PendingExec};
 use crate::cgroup::Cgroup;
-use crate::protocol::{ExecPlan, Reply, StepFailure, Target};
+use littlebox_protocol::{ExecPlan, Reply, StepFailure, Target};
 
 /// An exec whose processes were forked and whose request is not answered yet.
 pub(super) struct Starting {

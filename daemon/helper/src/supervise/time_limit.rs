@@ -11,8 +11,8 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::build;
 use crate::cgroup::Cgroup;
-use crate::protocol::ExecPlan;
 use crate::sys;
+use littlebox_protocol::ExecPlan;
 
 /// The cgroup of an exec with a time limit, or a warning of what its absence means.
 pub fn prepare(container: &Cgroup, plan: &ExecPlan) -> (Option<Cgroup>, Option<String>) {
@@ -169,7 +169,7 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
-    use crate::protocol::CgroupPlan;
+    use littlebox_protocol::CgroupPlan;
 
     #[test]
     fn a_signal_reaches_no_other_process_with_the_same_number() {

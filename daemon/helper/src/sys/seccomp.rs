@@ -5,7 +5,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use rustix::io::{Errno, Result};
 
 use super::check;
-use crate::protocol::BpfInstruction;
+use littlebox_protocol::BpfInstruction;
 
 const SECCOMP_SET_MODE_FILTER: u32 = 1;
 /// `SECCOMP_FILTER_FLAG_NEW_LISTENER` (Linux 5.0).

@@ -14,5 +14,5 @@ use std::fs;
 use std::os::fd::OwnedFd;
 
 use littlebox_helper::build::{self, Stdio};
-use littlebox_helper::protocol::*;
+use littlebox_protocol::*;
 use support::{Bed, DEFAULT_CAPABILITIES, Leftovers, bind, finish_exec, mount, read_fd};

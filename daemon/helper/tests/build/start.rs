@@ -186,7 +186,7 @@ fn stdin_is_a_pipe_when_it_is_wanted() {
 fn a_start_that_takes_too_long_is_undone_and_names_its_step() {
     let mut bed = Bed::new("true");
     bed.plan.start_timeout_ms = Some(1500);
-    let layout = littlebox_helper::cgroup::Layout::detect();
+    let layout = littlebox_protocol::cgroup::Layout::detect();
     let Some(unified) = layout.unified() else {
         panic!("this host has no cgroup v2, whose freezer holds the child up")
     };

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use littlebox_helper::build::{self, Built, ExecBuilt, Stdio};
-use littlebox_helper::protocol::*;
+use littlebox_protocol::*;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use tempfile::TempDir;
@@ -147,7 +147,7 @@ impl Drop for Bed {
 
 /// The directories above the containers'; others may still be in them.
 pub fn remove_test_cgroups() {
-    for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
+    for hierarchy in littlebox_protocol::cgroup::Layout::detect().all() {
         let test = hierarchy.mount().join("littlebox-test");
         let _ = fs::remove_dir(test.join(std::process::id().to_string()));
         let _ = fs::remove_dir(test.join("second"));
@@ -261,7 +261,7 @@ pub struct Leftovers {
 impl Leftovers {
     pub fn take() -> Leftovers {
         let mut cgroups = BTreeSet::new();
-        for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
+        for hierarchy in littlebox_protocol::cgroup::Layout::detect().all() {
             walk(&hierarchy.mount().join("littlebox-test"), &mut cgroups);
         }
         Leftovers {

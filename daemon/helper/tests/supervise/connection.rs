@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::bed::Bed;
 use crate::support::process::{Helper, Zygote, readable};
-use littlebox_helper::protocol::{Call, Reply};
+use littlebox_protocol::{Call, Reply};
 
 #[test]
 fn a_request_of_a_newer_daemon_is_refused_and_the_connection_stays() {
@@ -13,7 +13,7 @@ fn a_request_of_a_newer_daemon_is_refused_and_the_connection_stays() {
     let (bed, zygote) = (Bed::new(), Zygote::start());
     let (mut helper, _) = zygote.launch(&bed.plan("sleep 100"));
     let unknown = serde_json::json!({ "seq": 99, "call": { "levitate": { "metres": 3 } } });
-    littlebox_helper::channel::send(helper.connection.as_fd(), &unknown, Vec::new()).unwrap();
+    littlebox_protocol::channel::send(helper.connection.as_fd(), &unknown, Vec::new()).unwrap();
     assert!(matches!(helper.reply(99), (Reply::Failed(_), _)));
     assert_eq!(helper.status().exit, None);
     helper.finish();
@@ -21,7 +21,7 @@ fn a_request_of_a_newer_daemon_is_refused_and_the_connection_stays() {
 
 #[test]
 fn a_connection_that_never_reads_is_dropped_and_holds_nobody_up() {
-    use littlebox_helper::protocol::Request;
+    use littlebox_protocol::Request;
     use std::os::fd::AsFd;
     let (bed, zygote) = (Bed::new(), Zygote::start());
     let (mut helper, _) = zygote.launch(&bed.plan("sleep 100"));
@@ -29,7 +29,7 @@ fn a_connection_that_never_reads_is_dropped_and_holds_nobody_up() {
     let sent_until_dropped = (0..100_000).find(|seq| {
         let call = Call::Status;
         let request = Request { seq: *seq, call };
-        littlebox_helper::channel::send(stuck.connection.as_fd(), &request, Vec::new()).is_err()
+        littlebox_protocol::channel::send(stuck.connection.as_fd(), &request, Vec::new()).is_err()
     });
     assert!(
         sent_until_dropped.is_some(),

@@ -7,7 +7,7 @@ use crate::support::bed::Bed;
 use crate::support::log::{output_of, read_log, read_rotated};
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::signals::{libc_signal, signal};
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     Call, First, GATE_WINDOW, LogPlan, LogStream, ProcessExit, Reply, Step, Target, TerminalSize,
     ZygoteEvent,
 };

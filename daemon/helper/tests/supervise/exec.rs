@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::support::bed::{Bed, read_record};
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::sleeper;
-use littlebox_helper::protocol::{Call, Event, ProcessExit, Reply, Step, Target, TerminalSize};
+use littlebox_protocol::{Call, Event, ProcessExit, Reply, Step, Target, TerminalSize};
 
 #[test]
 fn exit_codes_and_output_of_execs_are_true() {

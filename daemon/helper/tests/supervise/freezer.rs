@@ -8,7 +8,7 @@ use crate::support::bed::Bed;
 use crate::support::hierarchies::{ForeignFreezer, Hierarchies, thaw_v1};
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::signals::{libc_signal, signal};
-use littlebox_helper::protocol::{Call, ProcessExit, Reply, Step, Target};
+use littlebox_protocol::{Call, ProcessExit, Reply, Step, Target};
 
 #[test]
 fn freezing_stops_the_program_and_thawing_lets_it_go_on() {
@@ -69,7 +69,7 @@ fn a_container_below_a_frozen_cgroup_is_not_resumed_and_ends_all_the_same() {
     assert!(failure.detail.unwrap().contains("above the container's"));
     helper.done(signal(libc_signal::KILL, false));
     assert_eq!(helper.exit().status, ProcessExit::Signal(libc_signal::KILL));
-    for hierarchy in littlebox_helper::cgroup::Layout::detect().all() {
+    for hierarchy in littlebox_protocol::cgroup::Layout::detect().all() {
         let _ = std::fs::remove_dir(hierarchy.mount().join(&above));
     }
 }

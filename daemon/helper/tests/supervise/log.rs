@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use crate::support::log::{output_of, read_file, read_log, read_rotated};
-use littlebox_helper::protocol::{
+use littlebox_helper::supervise::log::LogWriter;
+use littlebox_protocol::{
     Decoded, FILE_HEADER_LEN, LOG_PAYLOAD_LIMIT, LogPlan, LogStream, RECORD_HEADER_LEN,
     decode_record,
 };
-use littlebox_helper::supervise::log::LogWriter;
 use proptest::prelude::*;
 
 fn plan(path: &Path, max_size: Option<u64>, max_files: u32) -> LogPlan {

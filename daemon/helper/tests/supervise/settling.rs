@@ -10,7 +10,7 @@ use crate::support::bed::Bed;
 use crate::support::hierarchies::Hierarchies;
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::signals::{libc_signal, signal};
-use littlebox_helper::protocol::{Event, ExistingCgroup, First, LaunchPlan, ProcessExit};
+use littlebox_protocol::{Event, ExistingCgroup, First, LaunchPlan, ProcessExit};
 
 /// A process of the host.
 struct Sleeper(std::process::Child);

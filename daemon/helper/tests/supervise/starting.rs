@@ -9,7 +9,7 @@ use crate::support::bed::Bed;
 use crate::support::hierarchies::{ForeignFreezer, Hierarchies, freeze_v1, thaw_v1};
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::signals::signal_to;
-use littlebox_helper::protocol::{Call, Launched, ProcessExit, Reply, Target};
+use littlebox_protocol::{Call, Launched, ProcessExit, Reply, Target};
 
 /// The exec is asked for again until the container has caught its process before the program ran; then
 /// the request is still open.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::bed::Bed;
 use crate::support::process::{Helper, Zygote, eventually};
 use crate::support::sleeper;
-use littlebox_helper::protocol::{Call, ProcessExit, Reply, Target};
+use littlebox_protocol::{Call, ProcessExit, Reply, Target};
 
 #[test]
 fn an_exec_whose_time_is_up_is_killed() {

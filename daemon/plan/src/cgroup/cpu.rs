@@ -1,6 +1,6 @@
 //! `cpu`.
 
-use littlebox_helper::protocol::ResourcePlan;
+use littlebox_protocol::ResourcePlan;
 use oci_spec::runtime::LinuxCpu;
 
 use super::{check, finite};

@@ -1,6 +1,6 @@
 //! `devices`: the rules of the device filter.
 
-use littlebox_helper::protocol::{DeviceAccess, DeviceKind, DeviceRule};
+use littlebox_protocol::{DeviceAccess, DeviceKind, DeviceRule};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType};
 
 use super::{check, refuse};

@@ -1,6 +1,6 @@
 //! `blockIO`.
 
-use littlebox_helper::protocol::{IoDevicePlan, IoPlan};
+use littlebox_protocol::{IoDevicePlan, IoPlan};
 use oci_spec::runtime::{LinuxBlockIo, LinuxThrottleDevice, LinuxWeightDevice};
 
 use super::{check, refuse};

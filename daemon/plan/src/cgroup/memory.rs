@@ -1,6 +1,6 @@
 //! `memory`.
 
-use littlebox_helper::protocol::ResourcePlan;
+use littlebox_protocol::ResourcePlan;
 use oci_spec::runtime::LinuxMemory;
 
 use super::{check, finite, refuse, unlimited};

@@ -1,6 +1,6 @@
 //! `hugepageLimits`, `rdma`, `network`.
 
-use littlebox_helper::protocol::{RdmaPlan, ResourcePlan};
+use littlebox_protocol::{RdmaPlan, ResourcePlan};
 use oci_spec::runtime::LinuxResources;
 
 use super::{check, unlimited};

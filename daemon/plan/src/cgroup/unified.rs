@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use littlebox_helper::protocol::ResourcePlan;
+use littlebox_protocol::ResourcePlan;
 
 use super::refuse;
 use crate::{PlanError, escape};

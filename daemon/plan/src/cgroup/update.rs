@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use littlebox_helper::protocol::{IoDevicePlan, IoPlan, ResourcePlan};
+use littlebox_protocol::{IoDevicePlan, IoPlan, ResourcePlan};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
 
 use super::{check, memory, plan_each};

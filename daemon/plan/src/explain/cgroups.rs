@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use littlebox_helper::cgroup::settings::{FileWrite, Setting, settings};
-use littlebox_helper::cgroup::{DEFAULT_V2, Hierarchy, Layout};
-use littlebox_helper::protocol::{DeviceRule, LaunchPlan, ResourcePlan};
+use littlebox_protocol::cgroup::settings::{FileWrite, Setting, settings};
+use littlebox_protocol::cgroup::{DEFAULT_V2, Hierarchy, Layout};
+use littlebox_protocol::{DeviceRule, LaunchPlan, ResourcePlan};
 
 use super::Explanation;
 use super::shell::quote;

@@ -1,6 +1,6 @@
 //! The steps that build the container's file tree.
 
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     LaunchPlan, MountAttrs, MountPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
     RootfsSource,
 };

@@ -1,6 +1,6 @@
 //! The steps that make the process what the program will be.
 
-use littlebox_helper::protocol::{LaunchPlan, UserRef};
+use littlebox_protocol::{LaunchPlan, UserRef};
 
 use super::Explanation;
 use super::shell::{join, quote, quote_path};

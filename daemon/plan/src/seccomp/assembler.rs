@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use littlebox_helper::protocol::BpfInstruction;
+use littlebox_protocol::BpfInstruction;
 
 /// A place in the program: how many instructions follow it.
 pub(super) type Label = usize;

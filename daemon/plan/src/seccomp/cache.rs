@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use littlebox_helper::protocol::SeccompPlan;
+use littlebox_protocol::SeccompPlan;
 use serde_json::Value;
 
 use super::{Arch, DEFAULT_PROFILE, Profile, Target, compile};

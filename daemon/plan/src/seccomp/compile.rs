@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 
-use littlebox_helper::protocol::BpfProgram;
+use littlebox_protocol::BpfProgram;
 
 use super::Target;
 use super::arch::Arch;

@@ -18,7 +18,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use littlebox_helper::protocol::SeccompPlan;
+use littlebox_protocol::SeccompPlan;
 use oci_spec::runtime::Spec;
 
 pub use arch::Arch;

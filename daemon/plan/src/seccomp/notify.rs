@@ -1,6 +1,6 @@
 //! Calls that a profile leaves to an agent on the host (`SCMP_ACT_NOTIFY`, seccomp_unotify(2)).
 
-use littlebox_helper::protocol::{ListenerPlan, SeccompPlan};
+use littlebox_protocol::{ListenerPlan, SeccompPlan};
 use serde_json::{Map, Value};
 
 use super::profile::{Action, Profile};

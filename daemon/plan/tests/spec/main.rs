@@ -10,13 +10,13 @@ mod refused;
 
 use std::collections::BTreeMap;
 
-use littlebox_helper::cgroup::Layout;
-use littlebox_helper::protocol::{
+use littlebox_plan::explain::explain;
+use littlebox_plan::{Envelope, PlanError, launch_plan};
+use littlebox_protocol::cgroup::Layout;
+use littlebox_protocol::{
     DeviceRule, LaunchPlan, LogPlan, MountSource, NamespaceKind, NamespacePlan, Propagation,
     RootfsSource, Step, TerminalSize, TimeClock, UserRef,
 };
-use littlebox_plan::explain::explain;
-use littlebox_plan::{Envelope, PlanError, launch_plan};
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 

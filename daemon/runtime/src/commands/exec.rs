@@ -5,8 +5,8 @@ use std::path::Path;
 
 use littlebox_helper::build::{self, Detached, Running};
 use littlebox_helper::cgroup::{Below, Cgroup};
-use littlebox_helper::protocol::{LogPlan, ProcessPlan};
 use littlebox_plan::{ExecEnvelope, capability, exec_plan, scheduling, seccomp};
+use littlebox_protocol::{LogPlan, ProcessPlan};
 use oci_spec::runtime::{LinuxCapabilities, Process, Spec};
 use rustix::io::Errno;
 use std::os::fd::AsFd;

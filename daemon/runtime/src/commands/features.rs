@@ -1,8 +1,8 @@
 //! `features`.
 
-use littlebox_helper::protocol::NamespaceKind;
 use littlebox_helper::sys;
 use littlebox_plan::{SPEC_VERSION, capability, hooks, scheduling, seccomp};
+use littlebox_protocol::NamespaceKind;
 use serde_json::{Value, json};
 
 use crate::cli::OLDEST_SPEC_VERSION;

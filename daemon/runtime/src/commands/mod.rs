@@ -16,7 +16,7 @@ mod state;
 mod update;
 
 use littlebox_helper::build::hooks;
-use littlebox_helper::protocol::HookPlan;
+use littlebox_protocol::HookPlan;
 
 use crate::cli::{Cli, Command};
 use crate::error::{Error, Result, fault};

@@ -1,7 +1,7 @@
 //! `pause` and `resume`.
 
 use littlebox_helper::cgroup::Cgroup;
-use littlebox_helper::protocol::bounds;
+use littlebox_protocol::bounds;
 
 use super::find_locked;
 use crate::error::{Doing, Error, Result};

@@ -3,8 +3,8 @@
 use std::fs::File;
 use std::io::Write;
 
-use littlebox_helper::cgroup::{Hierarchy, Layout};
 use littlebox_plan::SPEC_VERSION;
+use littlebox_protocol::cgroup::{Hierarchy, Layout};
 use serde_json::{Value, json};
 
 use crate::bundle::CONFIG;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 
 use littlebox_helper::build::agent;
 use littlebox_helper::build::gate::{self, GateError};
-use littlebox_helper::protocol::Step;
+use littlebox_protocol::Step;
 
 use super::{delete, find_locked, run_hooks};
 use crate::error::{Error, Result};

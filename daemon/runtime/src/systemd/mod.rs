@@ -16,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use littlebox_helper::cgroup::Layout;
+use littlebox_protocol::cgroup::Layout;
 
 use crate::bundle::CONFIG;
 use crate::error::{Doing, Error, Result};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ExecState, Exit};
-use littlebox_helper::protocol::ExitRecord;
+use littlebox_protocol::ExitRecord;
+use littlebox_types::{ExecState, Exit};
 use tokio::sync::oneshot;
 
 use crate::engine::record::{ExecRecord, exit_of, read_exit_record, unknown_exit};

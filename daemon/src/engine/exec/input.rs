@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use littlebox_helper::protocol::{Call, Target};
+use littlebox_protocol::{Call, Target};
 
 use crate::engine::{Engine, EngineError, ExecHandle};
 use crate::supervisor::Helper;

@@ -9,9 +9,9 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lbctl::types::{ContainerState, ExecConfig, ExecId, ExecState};
-use littlebox_helper::protocol::{Call, ExecPlan, LogPlan, Reply, Step, bounds};
 use littlebox_plan::ExecEnvelope;
+use littlebox_protocol::{Call, ExecPlan, LogPlan, Reply, Step, bounds};
+use littlebox_types::{ContainerState, ExecConfig, ExecId, ExecState};
 use rustix::io::Errno;
 
 use super::error::describe_start;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use lbctl::types::{Exec, InlineOutput, OutputEncoding};
-use littlebox_helper::protocol::LogStream;
+use littlebox_protocol::LogStream;
+use littlebox_types::{Exec, InlineOutput, OutputEncoding};
 
 use crate::engine::{Engine, EngineError, ExecHandle};
 use crate::logs::{Chunk, Follower, From, Mode};

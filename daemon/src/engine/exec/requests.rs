@@ -1,7 +1,7 @@
 //! What a running exec is asked to do.
 
-use lbctl::types::TermSize;
-use littlebox_helper::protocol::{Call, Target, TerminalSize};
+use littlebox_protocol::{Call, Target, TerminalSize};
+use littlebox_types::TermSize;
 use rustix::io::Errno;
 
 use crate::engine::{Engine, EngineError, ExecHandle};

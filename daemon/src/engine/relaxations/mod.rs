@@ -6,7 +6,7 @@ mod spec;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lbctl::types::{
+use littlebox_types::{
     ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DeviceConfig, MountConfig,
     MountKind, Seccomp,
 };

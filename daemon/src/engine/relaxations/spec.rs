@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use lbctl::types::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
+use littlebox_types::{DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS};
 use serde_json::Value;
 
 use super::missing;

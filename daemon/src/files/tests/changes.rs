@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use lbctl::types::ChangeKind;
+use littlebox_types::ChangeKind;
 
 use super::*;
 

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::os::unix::fs::chown;
 
 use ::tar::EntryType;
-use lbctl::types::{IdMap, IdMaps};
+use littlebox_types::{IdMap, IdMaps};
 use proptest::prelude::*;
 use rustix::io::Errno;
 

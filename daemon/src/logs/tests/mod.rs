@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     FILE_HEADER_LEN, FILE_MAGIC, LOG_PAYLOAD_LIMIT, LogStream, RECORD_HEADER_LEN, record_header,
     seal_header,
 };

@@ -1,6 +1,6 @@
 //! Requests that are refused, each with the pointer of what is wrong.
 
-use lbctl::types::{ContainerConfig, ExecConfig};
+use littlebox_types::{ContainerConfig, ExecConfig};
 use serde_json::{Value, json};
 
 use super::*;

@@ -5,11 +5,11 @@ mod random;
 
 use std::collections::BTreeMap;
 
-use lbctl::types::{ExecConfig, MountConfig, MountKind, Rlimit};
-use littlebox_helper::protocol::{
+use littlebox_plan::{Envelope, ExecEnvelope};
+use littlebox_protocol::{
     LaunchPlan, LogPlan, MountSource, NamespacePlan, RootfsSource, Step, UserRef,
 };
-use littlebox_plan::{Envelope, ExecEnvelope};
+use littlebox_types::{ExecConfig, MountConfig, MountKind, Rlimit};
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,6 +1,6 @@
 //! Whatever is asked: no panic, and what is accepted can be planned, explained and sent.
 
-use lbctl::types::{
+use littlebox_types::{
     CapabilityChange, ContainerConfig, IdMap, IdMaps, LogConfig, MountConfig, MountKind, Resources,
     RestartMode, RestartPolicy, Rlimit, Seccomp, TermSize, TimeOffset, TimeOffsets,
 };
@@ -8,7 +8,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 
-use littlebox_helper::cgroup::Layout;
+use littlebox_protocol::cgroup::Layout;
 
 use super::*;
 

@@ -415,7 +415,7 @@ fn an_exec_does_not_lead_an_earlier_one_with_more_capabilities_to_the_host() {
         );
         t.exec_wait(&hunter);
         let out = t.get(&format!("/v1/execs/{hunter}/output")).expect(200);
-        let lines: Vec<lbctl::types::LogLine> = out.ndjson();
+        let lines: Vec<littlebox_types::LogLine> = out.ndjson();
         let prey = lines.iter().rev().find_map(|line| {
             let text = serde_json::to_value(line).unwrap();
             let told = text["data"].as_str().or(text["text"].as_str())?;

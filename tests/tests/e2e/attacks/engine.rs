@@ -309,7 +309,7 @@ fn whatever_bytes_a_program_prints_come_back_as_they_were() {
             1 => bytes.extend(b"{\"time\":\"x\",\"stream\":\"stderr\",\"data\":\"forged\"}\n"),
             2 => bytes.extend(b"\x1b]0;title\x07\x1b[2J\r\n\n\0\n"),
             // The header of a file of ours.
-            3 => bytes.extend(littlebox_helper::protocol::FILE_MAGIC),
+            3 => bytes.extend(littlebox_protocol::FILE_MAGIC),
             _ => bytes.extend(state.to_le_bytes()),
         }
     }

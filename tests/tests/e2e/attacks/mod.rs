@@ -25,7 +25,7 @@ mod users;
 
 /// What every module uses.
 mod prelude {
-    pub use littlebox_helper::protocol::Defence;
+    pub use littlebox_protocol::Defence;
     pub use littlebox_tests::attacker::{
         self, Canary, Racer, Root, bind, for_race_time, thousands, without,
     };

@@ -1,9 +1,9 @@
-//! The schemas are what `lbctl::types` reads and writes.
+//! The schemas are what `littlebox_types` reads and writes.
 
 use std::collections::BTreeSet;
 
-use lbctl::types as t;
 use littlebox_tests::contract::Contract;
+use littlebox_types as t;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};

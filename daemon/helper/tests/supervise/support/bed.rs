@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use littlebox_helper::protocol::{
+use littlebox_protocol::{
     CapabilityPlan, CgroupPlan, DevicePlan, ExecPlan, ExitRecord, HooksPlan, LaunchPlan,
     LayerIdmap, LogPlan, LogStream, MountAttrs, MountPlan, MountSource, NamespaceKind,
     NamespacePlan, PROTOCOL_VERSION, ProcessPlan, Propagation, RootfsPlan, RootfsSource,
@@ -200,8 +200,8 @@ fn shell(script: &str) -> ProcessPlan {
         seccomp: None,
         rlimits: Vec::new(),
         oom_score_adj: None,
-        labels: littlebox_helper::protocol::LabelPlan::default(),
-        scheduling: littlebox_helper::protocol::SchedulingPlan::default(),
+        labels: littlebox_protocol::LabelPlan::default(),
+        scheduling: littlebox_protocol::SchedulingPlan::default(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use littlebox_helper::protocol::{Decoded, FILE_HEADER_LEN, FILE_MAGIC, LogStream, decode_record};
+use littlebox_protocol::{Decoded, FILE_HEADER_LEN, FILE_MAGIC, LogStream, decode_record};
 
 /// A record that owns its payload.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use littlebox_helper::channel::{self, Received, Wait};
-use littlebox_helper::protocol::{
+use littlebox_protocol::channel::{self, Received, Wait};
+use littlebox_protocol::{
     Call, Event, ExecPlan, ExitRecord, First, FromHelper, HELPER_SOCKET, LaunchPlan, Launched,
     PROTOCOL_VERSION, Reply, Request, Status, StepFailure, Target, ZygoteEvent, ZygoteRequest,
 };

@@ -1,6 +1,6 @@
 //! Signals by number.
 
-use littlebox_helper::protocol::{Call, Target};
+use littlebox_protocol::{Call, Target};
 
 pub mod libc_signal {
     pub const KILL: i32 = 9;

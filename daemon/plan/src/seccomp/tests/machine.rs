@@ -1,6 +1,6 @@
 //! Classic BPF as the kernel runs it on `struct seccomp_data`: what its checker refuses panics here.
 
-use littlebox_helper::protocol::BpfProgram;
+use littlebox_protocol::BpfProgram;
 
 use super::super::Arch;
 

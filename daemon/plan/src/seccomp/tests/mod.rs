@@ -5,7 +5,7 @@ mod notify;
 mod profiles;
 mod random;
 
-use littlebox_helper::protocol::BpfProgram;
+use littlebox_protocol::BpfProgram;
 use serde_json::{Value, json};
 
 use super::*;

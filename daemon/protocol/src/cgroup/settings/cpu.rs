@@ -1,7 +1,7 @@
 //! CPU time and CPU sets.
 
 use super::{Inexpressible, Setting, max_or, minus_one_or, refuse, set};
-use crate::protocol::ResourcePlan;
+use crate::ResourcePlan;
 
 pub(super) fn settings(
     plan: &ResourcePlan,

@@ -5,7 +5,7 @@ mod io;
 mod memory;
 mod other;
 
-use crate::protocol::ResourcePlan;
+use crate::ResourcePlan;
 
 /// What is written for one limit: into the first of `writes` whose file the kernel has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +109,7 @@ fn minus_one_or(value: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{IoDevicePlan, IoPlan, RdmaPlan};
+    use crate::{IoDevicePlan, IoPlan, RdmaPlan};
 
     /// The first file of each setting with its value.
     fn written(plan: &ResourcePlan, unified: bool) -> Vec<(String, String)> {

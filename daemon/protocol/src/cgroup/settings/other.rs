@@ -1,7 +1,7 @@
 //! Huge pages, RDMA, marks of packets, and files of v2 by name.
 
 use super::{FileWrite, Inexpressible, IsUnified, Setting, max_or, minus_one_or, refuse, set};
-use crate::protocol::{RdmaPlan, ResourcePlan};
+use crate::{RdmaPlan, ResourcePlan};
 
 pub(super) fn settings(
     plan: &ResourcePlan,

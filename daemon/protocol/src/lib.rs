@@ -14,6 +14,8 @@
 //! ```
 
 pub mod bounds;
+pub mod cgroup;
+pub mod channel;
 mod defence;
 mod labels;
 mod log;

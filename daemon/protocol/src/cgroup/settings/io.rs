@@ -1,7 +1,7 @@
 //! Block devices: v1 `blkio`, v2 `io`.
 
 use super::{FileWrite, Inexpressible, Setting, max_or, refuse};
-use crate::protocol::{IoDevicePlan, IoPlan};
+use crate::{IoDevicePlan, IoPlan};
 
 /// The normal weight of BFQ and of v2.
 const NORMAL: u64 = 100;

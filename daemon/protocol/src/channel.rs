@@ -1,8 +1,8 @@
 //! Messages on a `SOCK_SEQPACKET` socket: one message, one datagram, descriptors beside it.
 //!
-//! Both sides of a helper's connections use the same framing ([`crate::protocol`]). What comes in
-//! is bounded before it is read: the datagram's length is asked for first (`MSG_PEEK|MSG_TRUNC`,
-//! recv(2)), so that a helper never keeps a large buffer for messages that are mostly small.
+//! Every end of every connection uses this, blocking or not. What comes in is bounded before it is
+//! read: the datagram's length is asked for first (`MSG_PEEK|MSG_TRUNC`, recv(2)), so that nobody keeps
+//! a large buffer for messages that are mostly small.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -20,7 +20,7 @@ use rustix::net::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::protocol::{Framed, INLINE_LIMIT, MAX_FDS, MESSAGE_LIMIT};
+use super::{Framed, INLINE_LIMIT, MAX_FDS, MESSAGE_LIMIT};
 
 /// Bytes of the largest datagram: [`INLINE_LIMIT`] and the frame around it.
 const DATAGRAM_LIMIT: usize = INLINE_LIMIT + 64;
@@ -36,13 +36,15 @@ pub enum ChannelError {
         /// Its errno.
         errno: Errno,
     },
-    /// The message, its datagram or its memfd is larger than the protocol allows.
-    TooLarge,
-    /// More descriptors than the protocol allows, or the kernel had no room for them
-    /// (`MSG_CTRUNC`; also when this process has no descriptor left).
+    /// The message, its datagram or its memfd has this many bytes, more than the protocol allows.
+    TooLarge(u64),
+    /// More descriptors to send than the protocol allows.
     TooManyFds,
-    /// The message says it is in a memfd, but there is none of that size.
+    /// The message says it is in a memfd, but there is none of that size; perhaps because this process
+    /// has no descriptor left.
     NoMemfd,
+    /// The peer has left too much unread.
+    Overflow,
     /// The bytes are no message.
     Json(serde_json::Error),
 }
@@ -51,10 +53,23 @@ impl fmt::Display for ChannelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ChannelError::Io { syscall, errno } => write!(f, "{syscall}: {errno}"),
-            ChannelError::TooLarge => f.write_str("message over the size limit"),
+            ChannelError::TooLarge(bytes) => {
+                write!(f, "a message of {bytes} bytes; the most is {MESSAGE_LIMIT}")
+            }
             ChannelError::TooManyFds => f.write_str("too many descriptors beside a message"),
             ChannelError::NoMemfd => f.write_str("the memfd of a large message is missing"),
+            ChannelError::Overflow => f.write_str("the peer does not read its messages"),
             ChannelError::Json(error) => write!(f, "not a message: {error}"),
+        }
+    }
+}
+
+impl From<ChannelError> for std::io::Error {
+    fn from(error: ChannelError) -> Self {
+        match error {
+            ChannelError::Io { errno, .. } => errno.into(),
+            ChannelError::TooLarge(_) => Self::new(std::io::ErrorKind::InvalidInput, error),
+            other => Self::new(std::io::ErrorKind::InvalidData, other),
         }
     }
 }
@@ -109,36 +124,47 @@ pub enum Received<T> {
 #[derive(Debug)]
 pub struct Datagram {
     bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
+    /// What is too large for the datagram itself.
+    memfd: Option<OwnedFd>,
 }
 
 impl Datagram {
     /// Encodes `body`, into a memfd when it is large.
     ///
     /// # Errors
-    /// [`ChannelError::TooLarge`] over [`MESSAGE_LIMIT`], [`ChannelError::TooManyFds`] over
-    /// [`MAX_FDS`], and what memfd_create(2) says.
-    pub fn encode<T: Serialize>(body: &T, mut fds: Vec<OwnedFd>) -> Result<Self, ChannelError> {
-        if fds.len() > MAX_FDS {
-            return Err(ChannelError::TooManyFds);
-        }
+    /// [`ChannelError::TooLarge`] over [`MESSAGE_LIMIT`], and what memfd_create(2) says.
+    pub fn encode<T: Serialize>(body: &T) -> Result<Self, ChannelError> {
         let bytes = serde_json::to_vec(&Framed::Inline(body)).map_err(ChannelError::Json)?;
         if bytes.len() <= INLINE_LIMIT {
-            return Ok(Self { bytes, fds });
+            return Ok(Self { bytes, memfd: None });
         }
         let body = serde_json::to_vec(body).map_err(ChannelError::Json)?;
         if body.len() > MESSAGE_LIMIT {
-            return Err(ChannelError::TooLarge);
+            return Err(ChannelError::TooLarge(body.len() as u64));
         }
-        fds.push(memfd_of(&body)?);
         let bytes = serde_json::to_vec(&Framed::<()>::Memfd(body.len() as u64))
             .map_err(ChannelError::Json)?;
-        Ok(Self { bytes, fds })
+        Ok(Self {
+            bytes,
+            memfd: Some(memfd_of(&body)?),
+        })
     }
 
-    /// Sends it; `false` when the socket is full (only with [`Wait::DontWait`]).
-    fn send(&self, socket: BorrowedFd<'_>, wait: Wait) -> Result<bool, ChannelError> {
-        let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
+    /// Sends it with these descriptors; `false` when the socket is full (only with [`Wait::DontWait`]).
+    ///
+    /// # Errors
+    /// [`ChannelError::TooManyFds`] over [`MAX_FDS`], and sendmsg(2): `EPIPE` when the peer is gone.
+    pub fn send(
+        &self,
+        socket: BorrowedFd<'_>,
+        fds: &[BorrowedFd<'_>],
+        wait: Wait,
+    ) -> Result<bool, ChannelError> {
+        if fds.len() > MAX_FDS {
+            return Err(ChannelError::TooManyFds);
+        }
+        let memfd = self.memfd.iter().map(AsFd::as_fd);
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().copied().chain(memfd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_FDS + 1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
         if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds)) {
@@ -154,11 +180,6 @@ impl Datagram {
             Err(Errno::AGAIN) => Ok(false),
             Err(errno) => Err(failed("sendmsg")(errno)),
         }
-    }
-
-    /// Bytes it holds in this process.
-    fn len(&self) -> usize {
-        self.bytes.len()
     }
 }
 
@@ -180,12 +201,14 @@ pub fn send<T: Serialize>(
     body: &T,
     fds: Vec<OwnedFd>,
 ) -> Result<(), ChannelError> {
-    Datagram::encode(body, fds)?
-        .send(socket, Wait::Block)
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    Datagram::encode(body)?
+        .send(socket, &fds, Wait::Block)
         .map(|_| ())
 }
 
-/// Receives one message.
+/// Receives one message. Where this process has no room for a descriptor, the message comes without
+/// any: a connection is worth more than what comes beside one message.
 ///
 /// # Errors
 /// Whatever does not keep to the protocol's limits or is no message of this type, and what
@@ -205,7 +228,7 @@ pub fn receive<T: DeserializeOwned>(
         Err(errno) => return Err(failed("recv")(errno)),
     };
     if len > DATAGRAM_LIMIT {
-        return Err(ChannelError::TooLarge);
+        return Err(ChannelError::TooLarge(len as u64));
     }
     let mut bytes = vec![0; len];
     let mut fds = receive_datagram(socket, &mut bytes)?;
@@ -245,10 +268,11 @@ fn receive_datagram(
         }
     }
     if message.flags.contains(ReturnFlags::TRUNC) {
-        return Err(ChannelError::TooLarge);
+        return Err(ChannelError::TooLarge(message.bytes as u64));
     }
+    // The kernel drops descriptors that find no room (EMFILE), and says so (unix(7)).
     if message.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(ChannelError::TooManyFds);
+        fds.clear();
     }
     Ok(fds)
 }
@@ -259,7 +283,7 @@ fn read_memfd(memfd: Option<OwnedFd>, len: u64) -> Result<Vec<u8>, ChannelError>
     let len = usize::try_from(len)
         .ok()
         .filter(|len| *len <= MESSAGE_LIMIT)
-        .ok_or(ChannelError::TooLarge)?;
+        .ok_or(ChannelError::TooLarge(len))?;
     // The sender shares the offset with us and left it at the end.
     rustix::fs::seek(&memfd, rustix::fs::SeekFrom::Start(0)).map_err(failed("lseek"))?;
     let mut bytes = Vec::with_capacity(len);
@@ -278,7 +302,7 @@ fn read_memfd(memfd: Option<OwnedFd>, len: u64) -> Result<Vec<u8>, ChannelError>
 /// this process grow.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    queue: VecDeque<Datagram>,
+    queue: VecDeque<(Datagram, Vec<OwnedFd>)>,
     bytes: usize,
 }
 
@@ -291,12 +315,17 @@ impl Outbox {
     ///
     /// # Errors
     /// sendmsg(2) failed, or the peer has left too much unread: the connection is to be dropped.
-    pub fn push(&mut self, socket: BorrowedFd<'_>, datagram: Datagram) -> Result<(), ChannelError> {
-        self.bytes += datagram.len();
-        self.queue.push_back(datagram);
+    pub fn push(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        datagram: Datagram,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), ChannelError> {
+        self.bytes += datagram.bytes.len();
+        self.queue.push_back((datagram, fds));
         self.flush(socket)?;
         if self.bytes > OUTBOX_LIMIT || self.queue.len() > OUTBOX_MESSAGES {
-            return Err(ChannelError::TooLarge);
+            return Err(ChannelError::Overflow);
         }
         Ok(())
     }
@@ -306,11 +335,12 @@ impl Outbox {
     /// # Errors
     /// sendmsg(2) failed: the connection is to be dropped.
     pub fn flush(&mut self, socket: BorrowedFd<'_>) -> Result<(), ChannelError> {
-        while let Some(datagram) = self.queue.front() {
-            if !datagram.send(socket, Wait::DontWait)? {
+        while let Some((datagram, fds)) = self.queue.front() {
+            let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            if !datagram.send(socket, &fds, Wait::DontWait)? {
                 break;
             }
-            self.bytes -= datagram.len();
+            self.bytes -= datagram.bytes.len();
             self.queue.pop_front();
         }
         Ok(())
