@@ -118,7 +118,9 @@ struct Place {
 enum There {
     Nothing,
     Directory,
-    Other,
+    File,
+    /// A device, a FIFO or a socket, which a copy would take the place of.
+    Special,
 }
 
 /// The table at the head of this file. `Err` says what is wrong.
@@ -136,7 +138,12 @@ fn place(
             rename,
         });
     }
-    if source_is_directory && there == There::Other {
+    if there == There::Special {
+        return Err(format!(
+            "'{destination}' is a device, a FIFO or a socket; give a file or a directory"
+        ));
+    }
+    if source_is_directory && there == There::File {
         return Err(format!(
             "cannot copy a directory onto the file '{destination}'"
         ));
@@ -172,7 +179,8 @@ async fn download(
     let to = followed.as_str();
     let there = match std::fs::metadata(to) {
         Ok(metadata) if metadata.is_dir() => There::Directory,
-        Ok(_) => There::Other,
+        Ok(metadata) if metadata.is_file() => There::File,
+        Ok(_) => There::Special,
         Err(_) => There::Nothing,
     };
     let place =
@@ -283,7 +291,8 @@ async fn destination(
         let target = match (stat.kind.as_str(), stat.link_target) {
             ("directory", _) => return Ok((path, There::Directory)),
             ("symlink", Some(target)) => target,
-            _ => return Ok((path, There::Other)),
+            ("file", _) => return Ok((path, There::File)),
+            _ => return Ok((path, There::Special)),
         };
         let inside = format!("{}/.", path.trim_end_matches('/'));
         let behind = ctx.client.stat_file(container, &inside).await;
@@ -423,15 +432,16 @@ mod tests {
                 rename: rename.map(str::to_owned),
             })
         };
-        use There::{Directory, Nothing, Other};
+        use There::{Directory, File, Nothing, Special};
         assert_eq!(place("/d", Directory, false, false), to("/d", None));
-        assert_eq!(place("/d/f", Other, false, false), to("/d", Some("f")));
+        assert_eq!(place("/d/f", File, false, false), to("/d", Some("f")));
         assert_eq!(place("f", Nothing, false, false), to(".", Some("f")));
         assert_eq!(place("/f", Nothing, false, false), to("/", Some("f")));
         assert_eq!(place("/d", Directory, true, false), to("/d", None));
         assert_eq!(place("/d", Directory, true, true), to("/d", Some(".")));
         assert_eq!(place("/x/new/", Nothing, true, true), to("/x", Some("new")));
-        assert!(place("/d/f", Other, true, false).is_err());
+        assert!(place("/d/f", File, true, false).is_err());
+        assert!(place("/dev/null", Special, false, false).is_err());
         assert!(place("/no/", Nothing, false, false).is_err());
         assert!(place("..", Nothing, true, false).is_err());
     }

@@ -162,8 +162,16 @@ pub struct AttachArgs {
 /// Joins a running program.
 pub async fn attach(ctx: &Context, args: AttachArgs) -> Result<i32, Failure> {
     let container = ctx.client.container(&args.container).await?;
-    if container.summary.state == ContainerState::Created {
-        return Err(not_started(&args.container, container.config.stdin));
+    let name = &args.container;
+    match container.summary.state {
+        ContainerState::Created => return Err(not_started(name, container.config.stdin)),
+        ContainerState::Paused => {
+            return Err(Failure::usage(
+                format!("container '{name}' is paused"),
+                &format!("resume it first: lbctl resume {name}"),
+            ));
+        }
+        _ => {}
     }
     let stdin = container.config.stdin && !args.no_stdin;
     let interactive = interactive(&container.config, stdin)?;

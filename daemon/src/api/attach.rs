@@ -18,6 +18,7 @@ use futures_util::{SinkExt, StreamExt};
 use littlebox_protocol::{Call, LogStream, Target, TerminalSize};
 use littlebox_types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinHandle};
 
 use super::attach_stdin::{self, Destination, Input};
 use super::error::ApiError;
@@ -187,15 +188,16 @@ impl Session {
         let mut stdin = Some(stdin);
         // Dropped with this call: the client has gone.
         let (_here, gone) = oneshot::channel::<()>();
-        if self.wants_stdin {
-            let to = Destination {
-                app: self.app.clone(),
-                handle: self.source(),
-                target: self.target(),
-                ended: ended.clone(),
-            };
-            tokio::spawn(attach_stdin::write(to, frames, gone));
-        }
+        let to = Destination {
+            app: self.app.clone(),
+            handle: self.source(),
+            target: self.target(),
+            ended: ended.clone(),
+        };
+        // Goes on when the client has gone: what it has sent is for the program.
+        let mut writing = self
+            .wants_stdin
+            .then(|| tokio::spawn(attach_stdin::write(to, frames, gone)));
         let mut told = follower.position();
         // A frame that the program has not had room for yet: nothing more is read from the client
         // until it has, while output goes on.
@@ -241,6 +243,12 @@ impl Session {
                     }
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
                 },
+                written = joined(&mut writing), if writing.is_some() => {
+                    writing = None;
+                    if let Ok(Err(error)) = written {
+                        return Ok(ServerControl::Error(error.into_problem()));
+                    }
+                }
                 () = self.app.closing.cancelled() => {
                     let error = ApiError::new("unavailable", "the daemon is shutting down")
                         .hint("attach again with ?from= when it is back: the program goes on");
@@ -400,6 +408,13 @@ impl Session {
             let target = self.target();
             self.tell_helper(Call::Gate { target, consumed }).await;
         }
+    }
+}
+
+async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,16 +1,24 @@
 //! The input of an attached client, on its way to the program.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use littlebox_protocol::{Call, Target};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 
 use super::App;
-use crate::engine::Handle;
+use super::error::ApiError;
+use crate::engine::{EngineError, Handle, INPUTS, Stdin};
 use crate::supervisor::Helper;
-use crate::worker::Feed;
+use crate::worker::FeedError;
+
+/// How long a client's first input waits for its turn.
+const TURN: Duration = Duration::from_secs(10);
+/// How long a program has to read what a client has left.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
 /// What goes to the program's stdin, in order.
 pub(super) enum Input {
@@ -31,45 +39,103 @@ pub(super) struct Destination {
 
 /// Writes a client's input into the program, and closes it when the client does. Ends with the
 /// program and with the daemon at the latest.
+///
+/// # Errors
+/// The program is still there, and does not get its input.
 pub(super) async fn write(
-    mut to: Destination,
+    to: Destination,
     frames: mpsc::Receiver<Input>,
     gone: oneshot::Receiver<()>,
-) {
+) -> Result<(), ApiError> {
     let Some(helper) = started(&to.app, &to.handle, &frames, gone).await else {
-        return;
+        return Ok(());
     };
-    let opened = to.app.engine.open_stdin(&helper, to.target.clone()).await;
-    let Ok(mut feed) = opened.map_err(|error| tracing::debug!(%error, "no stdin")) else {
-        return;
-    };
+    let mut ended = to.ended.clone();
+    let mut stdin = None;
     let closed = tokio::select! {
-        closed = write_frames(&mut feed, frames) => closed,
-        _ = to.ended.wait_for(|ended| *ended) => false,
-        () = to.app.closing.cancelled() => false,
+        closed = write_frames(&to, &helper, &mut stdin, frames) => closed,
+        _ = ended.wait_for(|ended| *ended) => Ok(false),
+        () = to.app.closing.cancelled() => Ok(false),
     };
+    let closed = closed?;
     if closed {
-        let target = to.target;
+        let target = to.target.clone();
         let _ = helper.done(Call::CloseStdin { target }).await;
     }
     // After the helper has closed its descriptor, which may block whoever closes the last one.
-    drop(feed);
+    drop(stdin);
+    Ok(())
 }
 
-/// Returns whether the client has closed its input, after all of it has been written.
-async fn write_frames(feed: &mut Feed, mut frames: mpsc::Receiver<Input>) -> bool {
-    let closed = loop {
-        match frames.recv().await {
-            Some(Input::Bytes(bytes)) => {
-                if feed.write_all(&bytes).await.is_err() {
-                    return false;
+/// Returns whether the client has closed its input, after all of it has been written. Opens the program's
+/// stdin for the first of it.
+async fn write_frames(
+    to: &Destination,
+    helper: &Helper,
+    stdin: &mut Option<Stdin>,
+    mut frames: mpsc::Receiver<Input>,
+) -> Result<bool, ApiError> {
+    loop {
+        let input = match stdin {
+            Some(stdin) => tokio::select! {
+                input = frames.recv() => input,
+                error = stdin.why_ended() => return taken(Err(error)),
+            },
+            None => frames.recv().await,
+        };
+        let written = match input {
+            Some(Input::Bytes(bytes)) => match opened(to, helper, stdin).await? {
+                Some(stdin) => stdin.write_all(&bytes).await,
+                None => return Ok(false),
+            },
+            Some(Input::End) => match stdin {
+                Some(stdin) => return taken(stdin.written().await),
+                None => return Ok(true),
+            },
+            None => {
+                if let Some(stdin) = stdin {
+                    let _left = timeout(LEFT_BEHIND, stdin.written()).await;
                 }
+                return Ok(false);
             }
-            Some(Input::End) => break true,
-            None => break false,
+        };
+        if !taken(written)? {
+            return Ok(false);
         }
-    };
-    feed.written().await.is_ok() && closed
+    }
+}
+
+/// `None`: the program takes no input any more.
+async fn opened<'a>(
+    to: &Destination,
+    helper: &Helper,
+    stdin: &'a mut Option<Stdin>,
+) -> Result<Option<&'a mut Stdin>, ApiError> {
+    if stdin.is_none() {
+        let engine = &to.app.engine;
+        let open = engine.open_stdin(&to.handle, helper, to.target.clone());
+        let opened = timeout(TURN, open).await.unwrap_or(Err(EngineError::Busy {
+            limit: INPUTS,
+            what: "clients that write to programs of this container",
+        }));
+        match opened {
+            Ok(opened) => *stdin = Some(opened),
+            Err(error @ (EngineError::Busy { .. } | EngineError::Worker(_))) => {
+                return Err(error.into());
+            }
+            Err(error) => tracing::debug!(%error, "no stdin"),
+        }
+    }
+    Ok(stdin.as_mut())
+}
+
+/// Whether the program has taken its input.
+fn taken(written: Result<(), FeedError>) -> Result<bool, ApiError> {
+    match written {
+        Ok(()) => Ok(true),
+        Err(FeedError::Unread) => Ok(false),
+        Err(FeedError::Worker(error)) => Err(EngineError::from(error).into()),
+    }
 }
 
 /// The helper, once the program is started. `None`: there is nothing to wait for, because the client

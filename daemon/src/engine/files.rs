@@ -7,6 +7,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::files_root::{FilesRoot, PATIENCE};
 use super::{Engine, EngineError, Handle};
 use crate::faults;
-use crate::files::{FileError, IdView};
+use crate::files::{FileError, IdView, RootOf};
 use crate::worker::{Answer, Job, Request, WorkerError};
 
 /// Workers at once that look at one file.
@@ -153,7 +154,7 @@ impl Engine {
         path: String,
     ) -> Result<FileStat, EngineError> {
         let stat = async {
-            let (held, root) = self.root_turn(handle, Kind::Stat).await?;
+            let (held, root) = self.root_turn(handle, Kind::Stat, Some(&path)).await?;
             let ids = id_view(handle);
             let request = Request::Stat { path, ids };
             let job = self.begin(held, request, &descriptors(&root, None)).await?;
@@ -178,7 +179,8 @@ impl Engine {
         path: Option<String>,
     ) -> Result<Output, EngineError> {
         let pack = async {
-            let (held, root) = self.root_turn(handle, Kind::Archive).await?;
+            let wanted = path.as_deref();
+            let (held, root) = self.root_turn(handle, Kind::Archive, wanted).await?;
             let ids = id_view(handle);
             let request = Request::Pack { path, ids };
             let limit = self.supervisor.start_limit();
@@ -229,11 +231,15 @@ impl Engine {
         archive: impl Stream<Item = io::Result<Bytes>> + Unpin,
     ) -> Result<(), EngineError> {
         let unpack = async {
-            let (held, root) = self.root_turn(handle, Kind::Archive).await?;
+            let (held, root) = self.root_turn(handle, Kind::Archive, Some(&path)).await?;
             let ids = id_view(handle);
             let (to, from) = pipe::pipe().map_err(EngineError::Worker)?;
             let from = from.into_blocking_fd().map_err(EngineError::Worker)?;
-            let request = Request::Unpack { path, ids };
+            let of = match root {
+                FilesRoot::Running(_) => RootOf::Program,
+                FilesRoot::Offline(_) => RootOf::Stopped,
+            };
+            let request = Request::Unpack { path, ids, of };
             let job = self
                 .begin(held, request, &descriptors(&root, Some(from.as_fd())))
                 .await?;
@@ -292,15 +298,41 @@ impl Engine {
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         kind: Kind,
+        path: Option<&str>,
     ) -> Result<(Held, FilesRoot), EngineError> {
         let deadline = Instant::now() + PATIENCE;
         let turn = self.turn(handle, kind, deadline).await?;
         let root = self.files_root(handle, deadline).await?;
+        if let (FilesRoot::Offline(_), Some(path)) = (&root, path) {
+            self.refuse_mounts(handle, path).await?;
+        }
         let held = Held {
             _turn: turn,
             _root: Some(root.clone()),
         };
         Ok((held, root))
+    }
+
+    /// Only a running container has its mounts: what is copied to one in another would lie hidden below it.
+    async fn refuse_mounts(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        path: &str,
+    ) -> Result<(), EngineError> {
+        let path = normalized(path);
+        let config = self.config(handle).await?;
+        let mounts = config.mounts.iter();
+        match mounts
+            .map(|mount| normalized(&mount.destination))
+            .any(|at| path.starts_with(at))
+        {
+            true => Err(EngineError::NotRunning {
+                name: handle.record().name.to_string(),
+                state: handle.state(),
+                wish: "reaching a path below one of its mounts",
+            }),
+            false => Ok(()),
+        }
     }
 
     async fn turn(
@@ -329,6 +361,19 @@ impl Engine {
             _turn: turn(turns, kind.limit(), kind.many()).await?,
         })
     }
+}
+
+/// A container path without `.`, `..` and doubled slashes. Links are not followed.
+fn normalized(path: &str) -> PathBuf {
+    let mut normalized = PathBuf::from("/");
+    for component in Path::new(path).components() {
+        match component {
+            Component::Normal(name) => normalized.push(name),
+            Component::ParentDir => drop(normalized.pop()),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    normalized
 }
 
 /// What a worker gets beside a request: root, pipe, and what it only keeps.

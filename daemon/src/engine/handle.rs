@@ -13,6 +13,7 @@ use super::files_root::UpperUse;
 use super::kernel::CommandLines;
 use super::operation::Operations;
 use super::record::{ExecRecord, Record};
+use super::stdin::Inputs;
 use crate::lifecycle::{self, Transition};
 use crate::supervisor::{Due, Helper, HelperError};
 
@@ -28,6 +29,8 @@ pub struct Handle {
     pub upper_use: UpperUse,
     /// Its share of the requests that read or write files.
     pub(super) file_share: Share,
+    /// Ways to the standard input of its programs.
+    pub(super) inputs: Inputs,
     /// Whose turn it is to read its processes' command lines.
     pub(super) command_lines: CommandLines,
     live: Mutex<Live>,
@@ -91,6 +94,7 @@ impl Handle {
             operations: Operations::default(),
             upper_use: UpperUse::default(),
             file_share: Share::default(),
+            inputs: Inputs::default(),
             command_lines: CommandLines::default(),
             live: Mutex::new(Live {
                 record,

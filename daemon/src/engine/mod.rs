@@ -62,6 +62,7 @@ pub use inspect::Filter;
 use paths::Paths;
 use record::Record;
 use start::Cause;
+pub use stdin::{INPUTS, Stdin};
 
 use crate::idpool::{IdPool, IdRange};
 use crate::spec::SpecContext;

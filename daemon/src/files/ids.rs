@@ -3,7 +3,6 @@
 use std::cell::Cell;
 
 use littlebox_types::{IdMap, IdMaps};
-use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, Gid, Uid, capabilities, set_capabilities, set_thread_res_gid,
@@ -81,7 +80,7 @@ impl IdView {
             .as_ref()
             .and_then(|maps| Some((maps, first(&maps.uid)?, first(&maps.gid)?)));
         match root {
-            None | Some((_, 0, 0)) => Ok(work(&Rights(None))),
+            None => Ok(work(&Rights(None))),
             Some((maps, uid, gid)) => {
                 let assumed = Assumed::assume(uid, gid)?;
                 Ok(work(&Rights(Some((maps, &assumed)))))
@@ -94,23 +93,18 @@ impl IdView {
 pub(super) struct Rights<'a>(Option<(&'a IdMaps, &'a Assumed)>);
 
 impl Rights<'_> {
-    /// From here on this thread has the rights over these files that the container's root has:
-    /// capabilities in a user namespace count for files whose owner and group it maps
-    /// (user_namespaces(7)), for others the mode alone.
-    pub(super) fn over(&self, files: &[Stat]) -> Result<(), Errno> {
-        let Some((maps, assumed)) = self.0 else {
-            return Ok(());
-        };
-        let mapped = |file: &Stat| {
-            mapped_inside(&maps.uid, file.st_uid).is_some()
-                && mapped_inside(&maps.gid, file.st_gid).is_some()
-        };
-        assumed.have_capabilities(files.iter().all(mapped))
+    /// Whether the container's root has capabilities over a file: where the container's user namespace maps
+    /// owner and group (user_namespaces(7)). Over others it has what their mode gives to everybody.
+    pub(super) fn map(&self, (uid, gid): (u32, u32)) -> bool {
+        self.0.is_none_or(|(maps, _)| {
+            mapped_inside(&maps.uid, uid).is_some() && mapped_inside(&maps.gid, gid).is_some()
+        })
     }
 
-    /// From here on this thread can follow every path.
-    pub(super) fn to_search(&self) -> Result<(), Errno> {
-        self.over(&[])
+    /// Whether this thread's capabilities count from here on.
+    pub(super) fn with_capabilities(&self, wanted: bool) -> Result<(), Errno> {
+        self.0
+            .map_or(Ok(()), |(_, assumed)| assumed.have_capabilities(wanted))
     }
 }
 

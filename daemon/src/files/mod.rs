@@ -23,7 +23,7 @@ pub use littlebox_archive::{Bounds, FileError, Packing};
 use littlebox_archive::{failed, magic_path, shown};
 pub use remove::{remove_tree, remove_tree_unless};
 pub use stat::{pack, pack_all, stat};
-pub use unpack::unpack;
+pub use unpack::{RootOf, unpack};
 
 #[cfg(test)]
 mod tests;

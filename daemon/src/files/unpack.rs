@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use littlebox_archive::{Entry, Kind, Reader, Time, bad, write_content};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, StatxAttributes, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use super::attributes::{self, timestamps};
 use super::ids::Rights;
@@ -21,6 +22,15 @@ const BUFFER: usize = 128 * 1024;
 /// fill the memory. With more of them, one that is written into later has that time.
 const REMEMBERED: usize = 16 * 1024 * 1024;
 
+/// Whose root directory it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootOf {
+    /// A container that does not run: mounted by littlebox, with nothing else below.
+    Stopped,
+    /// A program, which may have chosen it (chroot(2)).
+    Program,
+}
+
 /// Unpacks a tar archive into the directory `dir` of the container.
 ///
 /// Every entry is resolved inside the root, as by a tar that runs chrooted there: links out of it
@@ -32,7 +42,7 @@ const REMEMBERED: usize = 16 * 1024 * 1024;
 /// [`FileError::NotADirectory`] and [`FileError::NotFound`] for `dir`, [`FileError::BadArchive`],
 /// [`FileError::Limit`], [`FileError::NoSpace`]; what was unpacked before stays.
 pub fn unpack(
-    root: BorrowedFd<'_>,
+    root: (BorrowedFd<'_>, RootOf),
     dir: &str,
     ids: &IdView,
     input: impl Read,
@@ -47,7 +57,7 @@ pub fn unpack(
 }
 
 fn unpack_as_root(
-    root: BorrowedFd<'_>,
+    (root, of): (BorrowedFd<'_>, RootOf),
     dir: &str,
     (ids, rights): (&IdView, &Rights<'_>),
     input: impl Read,
@@ -56,6 +66,10 @@ fn unpack_as_root(
     let base = [&b"/"[..], dir.as_bytes()].concat();
     let mut unpacker = Unpacker {
         root,
+        own_mount: match of {
+            RootOf::Stopped => Some(opened(root, b"/")?.stx_mnt_id),
+            RootOf::Program => None,
+        },
         base,
         ids,
         rights,
@@ -78,6 +92,8 @@ fn unpack_as_root(
 
 struct Unpacker<'a> {
     root: BorrowedFd<'a>,
+    /// A mount that has nothing but the container's own files (statx(2), `stx_mnt_id`).
+    own_mount: Option<u64>,
     /// Container path of the directory that is unpacked into.
     base: Vec<u8>,
     ids: &'a IdView,
@@ -172,20 +188,26 @@ impl Unpacker<'_> {
         Ok(fd)
     }
 
+    /// Paths are followed with the capabilities of the host.
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, FileError> {
-        let searching = self.rights.to_search();
-        searching.map_err(|errno| failed("capset", path, errno))?;
+        self.with_capabilities(true, path)?;
         open_directory(self.root, path)
+    }
+
+    fn with_capabilities(&self, wanted: bool, path: &[u8]) -> Result<(), FileError> {
+        let had = self.rights.with_capabilities(wanted);
+        had.map_err(|errno| failed("capset", path, errno))
     }
 
     /// What is done next is done to this file, or to the names in this directory.
     fn act_on(&self, fd: impl AsFd, path: &[u8]) -> Result<(), FileError> {
-        self.act_on_all(&[opened(fd, path)?], path)
+        let own = self.is_own(&opened(fd, path)?);
+        self.with_capabilities(own, path)
     }
 
-    fn act_on_all(&self, files: &[Stat], path: &[u8]) -> Result<(), FileError> {
-        let rights = self.rights.over(files);
-        rights.map_err(|errno| failed("capset", path, errno))
+    /// Whether the container's root has capabilities over a file, or should have.
+    fn is_own(&self, file: &Statx) -> bool {
+        self.own_mount == Some(file.stx_mnt_id) || self.rights.map((file.stx_uid, file.stx_gid))
     }
 
     /// Makes the directories that the archive leaves out.
@@ -219,10 +241,21 @@ impl Unpacker<'_> {
             Err(Errno::EXIST) => return Err(FileError::NotADirectory { path: shown(path) }),
             Err(errno) => return Err(failed("mkdirat", path, errno)),
         }
-        let fd = open_below(parent, name, OFlags::RDONLY | OFlags::DIRECTORY, path)?;
-        self.act_on(&fd, path)?;
+        let fd = self.directory_below(parent, name, path)?;
         attributes::set_owner_and_mode(&fd, self.ids, (0, 0, 0o755), path)?;
         Ok(fd)
+    }
+
+    /// Opens a directory with the rights over itself, which it then is acted on with.
+    fn directory_below(
+        &self,
+        parent: &OwnedFd,
+        name: &[u8],
+        path: &[u8],
+    ) -> Result<OwnedFd, FileError> {
+        let fd = open_below(parent, name, OFlags::PATH | OFlags::DIRECTORY, path)?;
+        self.act_on(&fd, path)?;
+        open_below(&fd, b".", OFlags::RDONLY | OFlags::DIRECTORY, path)
     }
 
     fn directory(&mut self, place: &Place, entry: &Entry) -> Result<(), FileError> {
@@ -244,13 +277,7 @@ impl Unpacker<'_> {
             },
             Err(errno) => return Err(failed("mkdirat", &place.path, errno)),
         }
-        let fd = open_below(
-            &parent,
-            name,
-            OFlags::RDONLY | OFlags::DIRECTORY,
-            &place.path,
-        )?;
-        self.act_on(&fd, &place.path)?;
+        let fd = self.directory_below(&parent, name, &place.path)?;
         attributes::set(&fd, self.ids, entry, &place.path)?;
         self.directories.push((place.path.clone(), entry.mtime));
         self.remembered += place.path.len();
@@ -320,14 +347,15 @@ impl Unpacker<'_> {
             Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
             result => result?,
         };
-        if FileType::from_raw_mode(linked.st_mode) == FileType::Directory {
+        if kind(&linked) == FileType::Directory {
             return Err(bad(&format!(
                 "{}: a hard link to a directory",
                 shown(&place.path)
             )));
         }
         let parent = self.parent(place)?;
-        self.act_on_all(&[opened(&parent, &place.path)?, linked], &place.path)?;
+        let own = self.is_own(&opened(&parent, &place.path)?) && self.is_own(&linked);
+        self.with_capabilities(own, &place.path)?;
         if same_file(&from, target.name(), &parent, place.name()) {
             return Ok(());
         }
@@ -414,7 +442,7 @@ impl Unpacker<'_> {
         self.remembered = 0;
         for (path, time) in std::mem::take(&mut self.directories).iter().rev() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            if self.rights.to_search().is_ok()
+            if self.rights.with_capabilities(true).is_ok()
                 && let Ok(fd) = open_in_root(self.root, &self.full(path), flags)
                 && let Ok(fd) = not_the_kernels(fd, path)
                 && self.act_on(&fd, path).is_ok()
@@ -450,7 +478,7 @@ fn open_below(
 /// The regular file that cannot be replaced, as an `O_PATH` descriptor.
 fn existing_file(parent: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> {
     let fd = open_below(parent, place.name(), OFlags::PATH, &place.path)?;
-    if FileType::from_raw_mode(opened(&fd, &place.path)?.st_mode) != FileType::RegularFile {
+    if kind(&opened(&fd, &place.path)?) != FileType::RegularFile {
         return Err(failed("open", &place.path, Errno::BUSY));
     }
     Ok(fd)
@@ -465,22 +493,27 @@ fn emptied(file: &OwnedFd, place: &Place) -> Result<OwnedFd, FileError> {
 /// Whether something is mounted on a name (statx(2), Linux 5.8). unlink(2) says so only of mounts in
 /// its caller's own mount namespace; those in others, as the container's are, it takes away.
 fn is_mount_point(parent: &OwnedFd, name: &[u8]) -> bool {
-    rustix::fs::statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
+    statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty())
         .is_ok_and(|status| status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn file_type(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<FileType, FileError> {
-    let stat = status(parent, name, path)?;
-    Ok(FileType::from_raw_mode(stat.st_mode))
+    Ok(kind(&status(parent, name, path)?))
 }
 
-fn opened(fd: impl AsFd, path: &[u8]) -> Result<Stat, FileError> {
-    rustix::fs::fstat(fd).map_err(|errno| failed("fstat", path, errno))
+fn kind(file: &Statx) -> FileType {
+    FileType::from_raw_mode(file.stx_mode.into())
 }
 
-fn status(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Stat, FileError> {
-    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
-        .map_err(|errno| failed("fstatat", path, errno))
+fn opened(fd: impl AsFd, path: &[u8]) -> Result<Statx, FileError> {
+    let fields = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    statx(fd, c"", AtFlags::EMPTY_PATH, fields).map_err(|errno| failed("statx", path, errno))
+}
+
+fn status(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Statx, FileError> {
+    let fields = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, fields)
+        .map_err(|errno| failed("statx", path, errno))
 }
 
 fn same_file(a: &OwnedFd, a_name: &[u8], b: &OwnedFd, b_name: &[u8]) -> bool {

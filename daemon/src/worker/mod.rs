@@ -41,7 +41,7 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-pub use feed::Feed;
+pub use feed::{Feed, FeedError};
 pub use protocol::{Answer, Probe, Request};
 pub use serve::{ARGUMENT, main};
 
@@ -66,11 +66,6 @@ pub enum WorkerError {
 }
 
 impl WorkerError {
-    /// Whoever was to have the bytes has gone.
-    fn gone() -> Self {
-        Self::Lost(io::ErrorKind::BrokenPipe.into())
-    }
-
     /// It has answered another question.
     pub fn unexpected(answer: &Answer) -> Self {
         Self::Lost(io::Error::other(format!("unexpected answer {answer:?}")))

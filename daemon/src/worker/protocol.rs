@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use littlebox_types::FileStat;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{FileError, IdView};
+use crate::files::{FileError, IdView, RootOf};
 use crate::procfs::ProcessId;
 
 /// What a worker is to do. Descriptors behind those that a request names are only kept until it is
@@ -37,6 +37,8 @@ pub enum Request {
         path: String,
         /// Whose ids the archive has.
         ids: IdView,
+        /// Whose the root directory is.
+        of: RootOf,
     },
     /// Compare a container with what it was made from. Beside it: the pipe that the JSON of
     /// [`littlebox_types::Changes`] goes to. Answered with [`Answer::Ready`] when it is complete, and with

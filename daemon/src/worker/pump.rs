@@ -9,17 +9,18 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::retry_on_intr;
 
-const CHUNK: usize = 64 * 1024;
+use super::feed::PIECE;
+
 /// When a terminal that nobody has open is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Writes all that comes from a socket to a descriptor in non-blocking mode, until either end is closed.
-/// When the socket's other end is only shut down, all is written and `written` is called; the
+/// Writes each message that comes from a socket to a descriptor in non-blocking mode, until either end is
+/// closed. When the socket's other end is only shut down, all is written and `written` is called; the
 /// descriptor is closed once that end is closed, too, so that it is not this process which closes
 /// it first.
 pub(super) fn pump(from: OwnedFd, to: OwnedFd, written: impl FnOnce()) -> io::Result<()> {
     let (mut from, to) = (File::from(from), File::from(to));
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; PIECE];
     loop {
         match from.read(&mut chunk) {
             Ok(0) => break,
@@ -69,31 +70,32 @@ fn wait(polled: &mut [PollFd<'_>]) -> io::Result<()> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::net::Shutdown;
-    use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
 
+    use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
     use rustix::pipe::{PipeFlags, pipe_with};
 
     use super::*;
 
     struct Pumped {
-        from: UnixStream,
+        from: File,
         to: File,
         told: mpsc::Receiver<&'static str>,
     }
 
     fn pumped() -> Pumped {
-        let (from, theirs) = UnixStream::pair().unwrap();
+        let kind = SocketType::SEQPACKET;
+        let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let (from, theirs) = pair.unwrap();
         let (to, pipe) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         rustix::io::ioctl_fionbio(&pipe, true).unwrap();
         let (tell, told) = mpsc::channel();
         std::thread::spawn(move || {
             let written = tell.clone();
-            let result = pump(theirs.into(), pipe, || written.send("written").unwrap());
+            let result = pump(theirs, pipe, || written.send("written").unwrap());
             tell.send(if result.is_ok() { "closed" } else { "broken" })
         });
-        let to = to.into();
+        let (from, to) = (from.into(), to.into());
         Pumped { from, to, told }
     }
 
@@ -103,11 +105,15 @@ mod tests {
         let bytes = vec![7; 1024 * 1024];
         let mut arrived = vec![0; bytes.len()];
         std::thread::scope(|scope| {
-            scope.spawn(|| (&pumped.from).write_all(&bytes).unwrap());
+            scope.spawn(|| {
+                for piece in bytes.chunks(PIECE) {
+                    (&pumped.from).write_all(piece).unwrap();
+                }
+            });
             pumped.to.read_exact(&mut arrived).unwrap();
         });
         assert_eq!(arrived, bytes);
-        pumped.from.shutdown(Shutdown::Write).unwrap();
+        shutdown(&pumped.from, Shutdown::Write).unwrap();
         assert_eq!(pumped.told.recv().unwrap(), "written");
         rustix::io::ioctl_fionbio(&pumped.to, true).unwrap();
         let open = pumped.to.read(&mut arrived).unwrap_err();
@@ -120,7 +126,9 @@ mod tests {
     #[test]
     fn a_program_that_does_not_read_is_left_when_the_daemon_leaves() {
         let pumped = pumped();
-        (&pumped.from).write_all(&[7; 128 * 1024]).unwrap();
+        for _ in 0..2 {
+            (&pumped.from).write_all(&[7; PIECE]).unwrap();
+        }
         drop(pumped.from);
         assert_eq!(pumped.told.recv().unwrap(), "broken");
     }

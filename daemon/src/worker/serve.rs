@@ -101,13 +101,13 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileErr
             packing.write(File::from(pipe))?;
             Ok(Answer::Done)
         }
-        Request::Unpack { path, ids } => {
+        Request::Unpack { path, ids, of } => {
             let root = next()?;
             let input = Input {
                 pipe: next()?.into(),
                 begun: false,
             };
-            files::unpack(root.as_fd(), &path, &ids, input, &Bounds::default())?;
+            files::unpack((root.as_fd(), of), &path, &ids, input, &Bounds::default())?;
             Ok(Answer::Done)
         }
         Request::Changes {

@@ -354,10 +354,27 @@ fn input_for_a_program_that_keeps_its_pipe_locked_holds_nobody_up() {
     assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
     let (clients, all_dead): (Vec<_>, Vec<_>) = attached.into_iter().unzip();
     drop(clients);
+    // A child of an exec that has ended keeps the pipe locked of which the helper has the last end.
+    let (last, _) = hold(PROGRAMS + 1);
+    let script = format!(
+        "exec 3<&0; /attacker hold-input /m/dead{}/file <&3 & read _ <&3; sleep 1",
+        PROGRAMS + 1
+    );
+    let exec = t.exec_start(
+        &container,
+        &json!({"command": ["sh", "-c", script], "stdin": true}),
+    );
+    let mut ws = t.ws(&format!("/v1/execs/{}/attach?stdin=true", exec.id));
+    for _ in 0..10 {
+        ws.stdin(b"x\n");
+    }
+    let _exit = ws.exit();
+    assert_eq!(last.taken(), 1, "its child is stuck");
+    drop(ws);
     assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
     replace(&mut t);
     assert_eq!(t.exec(&container, &["echo", "served"]), "served\n");
-    drop((all_dead, dead));
+    drop((all_dead, dead, last));
     t.remove(&container);
     drop(shared);
     t.finish();

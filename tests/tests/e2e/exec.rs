@@ -51,6 +51,59 @@ fn input_is_read_to_its_end() {
 }
 
 #[test]
+fn a_program_that_cannot_get_all_of_its_input_is_killed_and_does_not_take_a_part_for_it() {
+    let t = Bed::new();
+    let c = id(&t.sleeper());
+    let input = "x".repeat(500_000);
+    let command = ["sh", "-c", "sleep 2; wc -c"];
+    let exec = t.exec_start(&c, &json!({"command": command, "input": input}));
+    kill_workers(&t);
+    let exec = t.exec_wait(&exec.id.to_string());
+    let status = &exec.exit.as_ref().expect("it has ended").status;
+    assert!(
+        matches!(status, ExitStatus::Signaled { signal: 9, .. }),
+        "{exec:?}"
+    );
+    t.finish();
+}
+
+#[test]
+fn an_attached_client_is_told_when_its_input_cannot_be_passed_on() {
+    let t = Bed::new();
+    let c = id(&t.sleeper());
+    let exec = t.exec_start(&c, &json!({"command": ["cat"], "stdin": true}));
+    let mut ws = t.ws(&format!("/v1/execs/{}/attach?stdin=true&from=0", exec.id));
+    ws.stdin(b"one\n");
+    ws.until("one");
+    kill_workers(&t);
+    ws.stdin(b"two\n");
+    let control = loop {
+        if let Some(control) = ws.ended() {
+            break control;
+        }
+    };
+    assert!(matches!(control, ServerControl::Error(_)), "{control:?}");
+    t.finish();
+}
+
+/// Kills the processes that write to programs.
+fn kill_workers(t: &Bed) {
+    proc::until("a worker has the input", || {
+        let workers = proc::children(t.pid()).into_iter();
+        let writing = |pid: &u32| {
+            proc::descriptors(*pid)
+                .iter()
+                .any(|file| file.to_string_lossy().starts_with("pipe:"))
+        };
+        let writing: Vec<u32> = workers.filter(writing).collect();
+        writing
+            .iter()
+            .for_each(|pid| proc::kill(*pid, Signal::KILL));
+        !writing.is_empty()
+    });
+}
+
+#[test]
 fn bytes_that_are_no_text_come_as_base64() {
     use base64::Engine;
     let t = Bed::new();

@@ -1,4 +1,4 @@
-//! The master of a terminal, and the operations on it that can block on the container.
+//! The ends of a program's terminal and pipes on which operations can block on the container.
 //!
 //! A process can be stuck reading or writing the slave, with its buffer on a file system that does not
 //! respond. Until it continues, anyone who changes the terminal's settings or size, or closes the last
@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
@@ -24,7 +24,7 @@ use crate::sys::{self, Forked};
 use littlebox_protocol::bounds;
 
 thread_local! {
-    /// Masters still to be closed, because no process could be forked for it.
+    /// Descriptors still to be closed, because no process could be forked for it.
     static UNCLOSED: Cell<Vec<OwnedFd>> = const { Cell::new(Vec::new()) };
     /// The last process that was abandoned while it worked on a terminal.
     static STUCK: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
@@ -87,6 +87,57 @@ impl Drop for Master {
     }
 }
 
+/// The write end of a program's standard input. A process that reads it can hold the pipe's lock for good,
+/// as described above, and then whoever closes the last write end blocks.
+#[derive(Debug)]
+pub struct InputPipe(Option<OwnedFd>);
+
+impl InputPipe {
+    /// Closes it for a caller that knows of another process that has it too.
+    pub fn close_here(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl From<OwnedFd> for InputPipe {
+    fn from(pipe: OwnedFd) -> InputPipe {
+        InputPipe(Some(pipe))
+    }
+}
+
+impl AsFd for InputPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0
+            .as_ref()
+            .expect("it is there until it is dropped")
+            .as_fd()
+    }
+}
+
+impl Drop for InputPipe {
+    fn drop(&mut self) {
+        let Some(pipe) = self.0.take() else { return };
+        if is_unread(&pipe) {
+            return;
+        }
+        if let Err(pipe) = close_elsewhere(pipe) {
+            let mut unclosed = UNCLOSED.take();
+            unclosed.push(pipe);
+            UNCLOSED.set(unclosed);
+        }
+    }
+}
+
+/// Whether nobody has the read end of a pipe (`POLLERR`, poll(2)).
+fn is_unread(pipe: &OwnedFd) -> bool {
+    let mut polled = [PollFd::new(pipe, PollFlags::OUT)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
+}
+
 /// Closes this process' descriptor while another process holds a duplicate and closes the last one.
 /// Returns the descriptor if no such process can be forked.
 fn close_elsewhere(master: OwnedFd) -> Result<(), OwnedFd> {
@@ -101,7 +152,7 @@ fn close_elsewhere(master: OwnedFd) -> Result<(), OwnedFd> {
     }
 }
 
-/// Forks a process that holds the master until the returned end of the pair is closed.
+/// Forks a process that holds the descriptor until the returned end of the pair is closed.
 fn held_elsewhere(master: &OwnedFd) -> Result<(Child, Report), Fault> {
     let (ours, theirs) = Report::pair()?;
     let child = match spawn::fork(0, None)? {

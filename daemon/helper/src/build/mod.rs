@@ -88,7 +88,7 @@ pub use detached::{Detached, Status};
 pub(crate) use dying::{Dying, bury_later, ends_within, leave_to_loop, reap, take as take_dying};
 pub use exec::{ExecBuilt, PendingExec, Running, begin as begin_exec, exec, exec_detached};
 pub(crate) use guard::Child;
-pub use master::Master;
+pub use master::{InputPipe, Master};
 pub use namespaces::Membership;
 pub(crate) use view::{children, parent};
 pub use view::{container_hostname, container_root, is_exiting, start_time};

@@ -10,7 +10,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
-use super::paths::{Links, PROC_MAGIC, SYSFS_MAGIC};
+use super::paths::{Links, PROC_MAGIC};
 use super::steps::Warnings;
 use super::tree::{Tree, attach, clone_mount};
 use super::{cgroup_mount, copy_up, namespaces, source};
@@ -245,22 +245,43 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
 /// would else lay a volume over the files that programs believe (CVE-2019-16884).
 fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
     let why = "the image has a link into /proc where a mount is to be";
-    refuse(target, path, ("/proc", PROC_MAGIC), why)
+    refuse(target, path, "/proc", &[PROC_MAGIC], why)
 }
 
 /// What a link of the image leads to is not read with the rights of a helper.
 fn refuse_copy_of_sysfs(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
     let why = "the image has a link into /sys where a tmpfs is to start with a copy";
-    refuse(target, path, ("/sys", SYSFS_MAGIC), why)
+    refuse(target, path, "/sys", &BELOW_SYS, why)
 }
+
+/// What is mounted at `/sys` and below it: sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, bpf,
+/// pstore, efivarfs, selinuxfs, configfs, fusectl, resctrl (`linux/magic.h`).
+const BELOW_SYS: [i64; 13] = [
+    0x6265_6572,
+    0x0027_e0eb,
+    0x6367_7270,
+    0x6462_6720,
+    0x7472_6163,
+    0x7363_6673,
+    0xcafe_4a11,
+    0x6165_676c,
+    0xde5e_81e4,
+    0xf97c_ff8c,
+    0x6265_6570,
+    0x6573_5543,
+    0x0765_5821,
+];
 
 fn refuse(
     target: BorrowedFd<'_>,
     path: &Path,
-    (place, kind): (&str, i64),
+    place: &str,
+    kinds: &[i64],
     why: &'static str,
 ) -> Result<(), Fault> {
-    if path.starts_with(place) || fstatfs(target).fault("fstatfs")?.f_type != kind {
+    // Magic numbers have 32 bits; the type's width is the machine's.
+    let kind = fstatfs(target).fault("fstatfs")?.f_type & i64::from(u32::MAX);
+    if path.starts_with(place) || !kinds.contains(&kind) {
         return Ok(());
     }
     Err(Fault::refused(why).at(path.display()))
@@ -320,8 +341,13 @@ fn filesystem(
     }
     if wanted.copy_up {
         refuse_copy_of_sysfs(target.as_fd(), path)?;
-        copy_up::copy(target.as_fd(), made.as_fd())
-            .map_err(|fault| fault.because("the image's content does not fit the tmpfs"))?;
+        copy_up::copy(target.as_fd(), made.as_fd()).map_err(|fault| {
+            if fault.is(Errno::NOSPC) {
+                fault.because("the image's content does not fit the tmpfs")
+            } else {
+                fault.at(path.display())
+            }
+        })?;
     }
     attach(&made, target, path)?;
     if let Some(propagation) = mount.propagation {

@@ -22,8 +22,6 @@ use littlebox_protocol::Defence;
 
 /// `PROC_SUPER_MAGIC` of statfs(2).
 pub const PROC_MAGIC: i64 = 0x9fa0;
-/// `SYSFS_MAGIC` of statfs(2).
-pub const SYSFS_MAGIC: i64 = 0x6265_6572;
 
 /// How the links on the way are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

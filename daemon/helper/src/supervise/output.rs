@@ -8,7 +8,7 @@ use rustix::termios::Winsize;
 
 use super::clock;
 use super::log::LogWriter;
-use crate::build::{Master, Stdio};
+use crate::build::{InputPipe, Master, Stdio};
 use littlebox_protocol::{LogStream, TerminalSize};
 
 /// Bytes of output that are read before they are written to the log: what a pipe holds.
@@ -45,7 +45,7 @@ pub enum Streams {
     /// Three pipes, each until it has ended.
     Pipes {
         /// The write end of stdin.
-        stdin: Option<OwnedFd>,
+        stdin: Option<InputPipe>,
         /// The read end of stdout.
         stdout: Option<OwnedFd>,
         /// The read end of stderr.
@@ -80,7 +80,7 @@ impl Streams {
                 stdout,
                 stderr,
             } => Self::Pipes {
-                stdin,
+                stdin: stdin.map(InputPipe::from),
                 stdout: Some(stdout),
                 stderr: Some(stderr),
             },
@@ -173,7 +173,8 @@ impl Streams {
     /// [`StreamError::Refused`] at a terminal without input, and what the terminal says.
     pub fn close_stdin(&mut self) -> Result<(), StreamError> {
         match self {
-            Self::Pipes { stdin, .. } => *stdin = None,
+            // Whoever asks has a duplicate until it is answered.
+            Self::Pipes { stdin, .. } => drop(stdin.take().map(InputPipe::close_here)),
             Self::Terminal { typing: false, .. } => {
                 return Err(StreamError::Refused(
                     "the terminal takes no input: stdin was not asked for at the start",

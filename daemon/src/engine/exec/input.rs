@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use littlebox_protocol::{Call, Target};
+use rustix::process::Signal;
 
-use crate::engine::{Engine, EngineError, ExecHandle};
+use crate::engine::{Engine, EngineError, ExecHandle, Stdin};
 use crate::supervisor::Helper;
-use crate::worker::Feed;
+use crate::worker::FeedError;
 
 impl Engine {
     /// Writes an exec's input to its stdin and closes it. Ends with the exec at the latest: its program
-    /// may never read.
+    /// may never read. A program that would take a part of its input for all of it is killed.
     pub(super) async fn feed(&self, helper: Helper, exec: Arc<ExecHandle>, input: String) {
         let mut ended = exec.ended.subscribe();
         tokio::select! {
@@ -21,18 +22,32 @@ impl Engine {
 
     async fn write_and_close(&self, helper: &Helper, exec: &ExecHandle, input: String) {
         let target = Target::Exec(exec.id.to_string());
-        let fed = async {
-            let mut feed = self.open_stdin(helper, target.clone()).await?;
-            feed.write_all(input.as_bytes()).await?;
-            feed.written().await?;
-            Ok::<Feed, EngineError>(feed)
+        let mut stdin = None;
+        let written = async {
+            let opened = self.open_stdin(&exec.container, helper, target.clone());
+            let stdin: &mut Stdin = stdin.insert(opened.await?);
+            let written = match stdin.write_all(input.as_bytes()).await {
+                Ok(()) => stdin.written().await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(()) | Err(FeedError::Unread) => Ok(()),
+                Err(FeedError::Worker(error)) => Err(EngineError::from(error)),
+            }
         };
-        let fed = fed.await;
-        if let Err(error) = &fed {
-            tracing::debug!(id = %exec.id, %error, "an exec did not get all of its input");
-        }
-        let _closed = helper.done(Call::CloseStdin { target }).await;
+        let call = match written.await {
+            Err(error @ EngineError::Worker(_)) => {
+                tracing::warn!(id = %exec.id, %error, "killing an exec that cannot get its input");
+                Call::Signal {
+                    target,
+                    signal: Signal::KILL.as_raw(),
+                    all: false,
+                }
+            }
+            Ok(()) | Err(_) => Call::CloseStdin { target },
+        };
+        let _done = helper.done(call).await;
         // After the helper has closed its descriptor, which may block whoever closes the last one.
-        drop(fed);
+        drop(stdin);
     }
 }

@@ -200,7 +200,7 @@ fn bounds_hold() {
     let unpack = |entries: &[Made], bounds: Bounds| {
         let input = archive(entries);
         super::unpack(
-            root_of(&target.root).as_fd(),
+            (root_of(&target.root).as_fd(), RootOf::Program),
             "/",
             &IdView::identity(),
             &input[..],
@@ -249,7 +249,7 @@ fn a_header_that_promises_a_lot_allocates_little() {
     let header = header.bytes();
     let input = Read::chain(&header[..], std::io::repeat(b'x')).take(1 << 40);
     let result = unpack(
-        root_of(&target.root).as_fd(),
+        (root_of(&target.root).as_fd(), RootOf::Program),
         "/",
         &IdView::identity(),
         input,
@@ -287,7 +287,7 @@ fn broken_archives_are_told() {
     }
     let root = root_of(&target.root);
     let result = unpack(
-        root.as_fd(),
+        (root.as_fd(), RootOf::Program),
         "/",
         &IdView::identity(),
         Broken(failing),
@@ -398,6 +398,28 @@ proptest! {
     }
 }
 
+/// A directory that is mounted in another place until it is dropped.
+struct Mounted {
+    at: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Mounted {
+    fn bind(directory: tempfile::TempDir, at: PathBuf) -> Self {
+        rustix::mount::mount_bind(directory.path(), &at).unwrap();
+        Self {
+            at,
+            _directory: directory,
+        }
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        rustix::mount::unmount(&self.at, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
+}
+
 #[test]
 fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
     const ROOT: u32 = 700_000;
@@ -411,7 +433,10 @@ fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
         gid: vec![line],
     }));
     let target = Target::new();
-    let at = |name: &str| target.root.join(name);
+    // A volume that is not id mapped.
+    fs::create_dir(target.root.join("v")).unwrap();
+    let volume = Mounted::bind(tempfile::tempdir().unwrap(), target.root.join("v"));
+    let at = |name: &str| volume.at.join(name);
     let make = |name: &str, owner: u32, mode: u32| {
         fs::create_dir(at(name)).unwrap();
         chown(at(name), Some(owner), Some(owner)).unwrap();
@@ -420,12 +445,13 @@ fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
     make("hosts", 0, 0o755);
     make("everybodys", 0, 0o777);
     make("its", ROOT + 7, 0o700);
+    fs::create_dir(target.root.join("unmapped")).unwrap();
     fs::write(at("hosts/file"), "the host's").unwrap();
     chown(&target.root, Some(ROOT), Some(ROOT)).unwrap();
-    let unpack = |made: Made| {
+    let unpack = |made: Made, of: RootOf| {
         let archive = archive(&[made]);
         unpack(
-            root_of(&target.root).as_fd(),
+            (root_of(&target.root).as_fd(), of),
             "/",
             &ids,
             &archive[..],
@@ -434,26 +460,26 @@ fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
     };
     let before = listing(&at("hosts"));
     for (refused, errno) in [
-        (Made::file("hosts/new", b"x"), Errno::ACCESS),
-        (Made::file("hosts/file", b"x"), Errno::ACCESS),
-        (Made::file("hosts/new/deep", b"x"), Errno::ACCESS),
-        (Made::symlink("hosts/file", "x"), Errno::ACCESS),
+        (Made::file("v/hosts/new", b"x"), Errno::ACCESS),
+        (Made::file("v/hosts/file", b"x"), Errno::ACCESS),
+        (Made::file("v/hosts/new/deep", b"x"), Errno::ACCESS),
+        (Made::symlink("v/hosts/file", "x"), Errno::ACCESS),
         (
-            Made::new(EntryType::Directory, "hosts", "", b""),
+            Made::new(EntryType::Directory, "v/hosts", "", b""),
             Errno::PERM,
         ),
         (
-            Made::new(EntryType::Link, "hosts/link", "its/file", b""),
+            Made::new(EntryType::Link, "v/hosts/link", "v/its/file", b""),
             Errno::ACCESS,
         ),
         (
-            Made::new(EntryType::Link, "its/link", "hosts/file", b""),
+            Made::new(EntryType::Link, "v/its/link", "v/hosts/file", b""),
             Errno::ACCESS,
         ),
     ] {
         fs::write(at("its/file"), "its own").unwrap();
         chown(at("its/file"), Some(ROOT + 7), Some(ROOT + 7)).unwrap();
-        let error = unpack(refused).unwrap_err();
+        let error = unpack(refused, RootOf::Stopped).unwrap_err();
         let FileError::Refused { source, .. } = &error else {
             panic!("{error:?}");
         };
@@ -464,8 +490,15 @@ fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
         );
         assert_eq!(listing(&at("hosts")), before);
     }
-    for allowed in ["everybodys/new", "its/new", "new/deep"] {
-        unpack(Made::file(allowed, b"x")).unwrap();
-        assert_eq!(fs::metadata(at(allowed)).unwrap().uid(), ROOT);
+    for allowed in ["v/everybodys/new", "v/its/new", "unmapped/new", "new/deep"] {
+        unpack(Made::file(allowed, b"x"), RootOf::Stopped).unwrap();
+        let made = fs::metadata(target.root.join(allowed)).unwrap();
+        assert_eq!(made.uid(), ROOT, "{allowed}");
     }
+    // A directory that only its owner may read, in one of the host's.
+    let listed = Made::new(EntryType::Directory, "v/hosts/its", "", b"");
+    make("hosts/its", ROOT + 7, 0o700);
+    unpack(listed, RootOf::Program).unwrap();
+    // A program may have chosen a directory of the host for its root.
+    unpack(Made::file("unmapped/other", b"x"), RootOf::Program).unwrap_err();
 }

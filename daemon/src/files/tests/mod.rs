@@ -31,7 +31,7 @@ fn pack_path(root: &Path, path: &str) -> Result<Vec<u8>, FileError> {
 
 fn unpack_into(root: &Path, dir: &str, archive: &[u8]) -> Result<(), FileError> {
     unpack(
-        root_of(root).as_fd(),
+        (root_of(root).as_fd(), RootOf::Program),
         dir,
         &IdView::identity(),
         archive,

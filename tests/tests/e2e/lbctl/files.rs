@@ -1,8 +1,10 @@
 //! Files in and out by the command line.
 
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
+use littlebox_tests::attacker;
 use littlebox_tests::prelude::*;
+use rustix::fs::{CWD, FileType, Mode};
 
 use super::text;
 
@@ -78,6 +80,42 @@ fn cp_goes_through_links_keeps_holes_and_reads_files_of_the_kernel() {
     gzip.resize(2048, 7);
     let refused = t.lbctl_stdin(&["cp", "-", &format!("{c}:/tmp")], &gzip);
     assert!(!refused.status.success() && text(&refused.stderr).contains("gzip"));
+    std::fs::remove_dir_all(dir).unwrap();
+    t.finish();
+}
+
+#[test]
+fn cp_takes_the_place_of_no_device_and_hides_nothing_below_a_mount() {
+    let t = Bed::new();
+    let dir = t.dirs.base_path.join("cp");
+    std::fs::create_dir_all(dir.join("mounted")).unwrap();
+    let path = |name: &str| dir.join(name).to_str().expect("UTF-8").to_owned();
+    let mounts = json!([attacker::bind(&dir.join("mounted"), "/m")]);
+    let c = id(&t.sleeper_with(json!({ "mounts": mounts })));
+    let fifo = dir.join("fifo");
+    rustix::fs::mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let refused = |from: &str, to: &str, why: &str| {
+        let out = t.lbctl(&["cp", from, to]);
+        assert!(!out.status.success(), "{from} {to}");
+        assert!(text(&out.stderr).contains(why), "{}", text(&out.stderr));
+    };
+    let (inside, special) = (format!("{c}:/etc/motd"), "is a device, a FIFO or a socket");
+    std::fs::write(dir.join("one"), "one\n").unwrap();
+    refused(&inside, &path("fifo"), special);
+    refused(&path("one"), &format!("{c}:/dev/null"), special);
+    assert!(
+        std::fs::symlink_metadata(&fifo)
+            .unwrap()
+            .file_type()
+            .is_fifo()
+    );
+
+    t.lbctl_ok(&["stop", "-t", "0", &c]);
+    let below = "below one of its mounts needs a running container";
+    refused(&path("one"), &format!("{c}:/etc/../m//one"), below);
+    refused(&format!("{c}:/m/."), &path("back"), below);
+    t.lbctl_ok(&["cp", &path("one"), &format!("{c}:/mm")]);
+    t.lbctl_ok(&["rm", &c]);
     std::fs::remove_dir_all(dir).unwrap();
     t.finish();
 }

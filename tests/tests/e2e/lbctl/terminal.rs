@@ -62,6 +62,21 @@ fn exec_on_a_terminal_works_and_restores_it() {
 }
 
 #[test]
+fn attaching_to_a_paused_container_says_how_to_resume_it() {
+    let t = Bed::new();
+    let _id = t.lbctl_ok(&["run", "-d", "--name", "held", &root(), "sleep", "1000"]);
+    let _paused = t.lbctl_ok(&["pause", "held"]);
+    let out = t.lbctl(&["attach", "held"]);
+    assert_eq!(out.status.code(), Some(125));
+    assert_eq!(
+        text(&out.stderr),
+        "lbctl: container 'held' is paused\nhint: resume it first: lbctl resume held\n"
+    );
+    let _removed = t.lbctl_ok(&["rm", "-f", "held"]);
+    t.finish();
+}
+
+#[test]
 fn attaching_to_a_container_that_was_never_started_says_how_to_start_it() {
     let t = Bed::new();
     let root = root();
