@@ -1,8 +1,8 @@
 //! Messages on a `SOCK_SEQPACKET` socket: one message, one datagram, descriptors beside it.
 //!
-//! Every end of every connection uses this, blocking or not. What comes in is bounded before it is
-//! read: the datagram's length is asked for first (`MSG_PEEK|MSG_TRUNC`, recv(2)), so that nobody keeps
-//! a large buffer for messages that are mostly small.
+//! Every connection uses this, blocking or not, at both ends. The receiver asks for a datagram's length first
+//! (`MSG_PEEK|MSG_TRUNC`, recv(2)) and refuses what is too long, so that nobody keeps a large buffer for
+//! messages that are mostly small.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,10 +40,10 @@ pub enum ChannelError {
     TooLarge(u64),
     /// More descriptors to send than the protocol allows.
     TooManyFds,
-    /// The message says it is in a memfd, but there is none of that size; perhaps because this process
-    /// has no descriptor left.
+    /// The message should be in a memfd, but none of that size came with it; this process may be out of
+    /// descriptors.
     NoMemfd,
-    /// The peer has left too much unread.
+    /// The peer has left too many messages unread.
     Overflow,
     /// The bytes are no message.
     Json(serde_json::Error),
@@ -54,11 +54,14 @@ impl fmt::Display for ChannelError {
         match self {
             ChannelError::Io { syscall, errno } => write!(f, "{syscall}: {errno}"),
             ChannelError::TooLarge(bytes) => {
-                write!(f, "a message of {bytes} bytes; the most is {MESSAGE_LIMIT}")
+                write!(
+                    f,
+                    "message of {bytes} bytes: at most {INLINE_LIMIT} fit in a datagram, {MESSAGE_LIMIT} in a memfd"
+                )
             }
             ChannelError::TooManyFds => f.write_str("too many descriptors beside a message"),
             ChannelError::NoMemfd => f.write_str("the memfd of a large message is missing"),
-            ChannelError::Overflow => f.write_str("the peer does not read its messages"),
+            ChannelError::Overflow => f.write_str("the peer has stopped reading"),
             ChannelError::Json(error) => write!(f, "not a message: {error}"),
         }
     }
@@ -207,8 +210,8 @@ pub fn send<T: Serialize>(
         .map(|_| ())
 }
 
-/// Receives one message. Where this process has no room for a descriptor, the message comes without
-/// any: a connection is worth more than what comes beside one message.
+/// Receives one message. If this process is out of descriptors, the message arrives without any: losing
+/// them is better than losing the connection.
 ///
 /// # Errors
 /// Whatever does not keep to the protocol's limits or is no message of this type, and what
@@ -270,7 +273,7 @@ fn receive_datagram(
     if message.flags.contains(ReturnFlags::TRUNC) {
         return Err(ChannelError::TooLarge(message.bytes as u64));
     }
-    // The kernel drops descriptors that find no room (EMFILE), and says so (unix(7)).
+    // The kernel drops descriptors that do not fit in this process' table (EMFILE; unix(7)).
     if message.flags.contains(ReturnFlags::CTRUNC) {
         fds.clear();
     }

@@ -17,6 +17,7 @@ pub mod bounds;
 pub mod cgroup;
 pub mod channel;
 mod defence;
+pub mod file_systems;
 mod labels;
 mod log;
 mod message;

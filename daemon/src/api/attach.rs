@@ -1,8 +1,8 @@
 //! Interactive streams: the WebSocket subprotocol `littlebox.exec.v1`.
 //!
-//! Output is read from the log, at the client's own speed; input goes to a worker, which writes it into
-//! the program's pipe or terminal. So a slow client holds nobody up but
-//! (with a lossless stream) its own program, and a client that comes back resumes by position.
+//! Output is read from the log, at the client's own speed; input goes to a worker, which writes it to the
+//! program's pipe or terminal. So a slow client holds nobody up but (with a lossless stream) its own
+//! program, and a client that comes back resumes by position.
 
 use std::io;
 use std::path::PathBuf;
@@ -194,7 +194,7 @@ impl Session {
             target: self.target(),
             ended: ended.clone(),
         };
-        // Goes on when the client has gone: what it has sent is for the program.
+        // Continues after the client has disconnected: the program still gets what was sent.
         let mut writing = self
             .wants_stdin
             .then(|| tokio::spawn(attach_stdin::write(to, frames, gone)));

@@ -15,9 +15,9 @@ use crate::engine::{EngineError, Handle, INPUTS, Stdin};
 use crate::supervisor::Helper;
 use crate::worker::FeedError;
 
-/// How long a client's first input waits for its turn.
+/// How long a client's first input waits while too many clients write to the container.
 const TURN: Duration = Duration::from_secs(10);
-/// How long a program has to read what a client has left.
+/// How long a program has to read the input of a client that has disconnected.
 const LEFT_BEHIND: Duration = Duration::from_secs(10);
 
 /// What goes to the program's stdin, in order.
@@ -41,7 +41,7 @@ pub(super) struct Destination {
 /// program and with the daemon at the latest.
 ///
 /// # Errors
-/// The program is still there, and does not get its input.
+/// The program is running but cannot get its input.
 pub(super) async fn write(
     to: Destination,
     frames: mpsc::Receiver<Input>,
@@ -62,13 +62,13 @@ pub(super) async fn write(
         let target = to.target.clone();
         let _ = helper.done(Call::CloseStdin { target }).await;
     }
-    // After the helper has closed its descriptor, which may block whoever closes the last one.
+    // Not before the helper has closed its descriptor: closing the last one can block.
     drop(stdin);
     Ok(())
 }
 
-/// Returns whether the client has closed its input, after all of it has been written. Opens the program's
-/// stdin for the first of it.
+/// Writes input until it ends, and returns whether the client closed it. Opens the program's stdin when the
+/// first input arrives.
 async fn write_frames(
     to: &Destination,
     helper: &Helper,
@@ -105,7 +105,7 @@ async fn write_frames(
     }
 }
 
-/// `None`: the program takes no input any more.
+/// The program's stdin, opened if it is not yet; `None` once the program takes no more input.
 async fn opened<'a>(
     to: &Destination,
     helper: &Helper,
@@ -129,7 +129,7 @@ async fn opened<'a>(
     Ok(stdin.as_mut())
 }
 
-/// Whether the program has taken its input.
+/// Whether the program still takes input.
 fn taken(written: Result<(), FeedError>) -> Result<bool, ApiError> {
     match written {
         Ok(()) => Ok(true),

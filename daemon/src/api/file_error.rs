@@ -53,7 +53,7 @@ fn hint(op: &str, errno: Errno) -> &'static str {
         }
         Errno::ROFS => "it is mounted read-only there; choose a path that can be written to",
         Errno::ACCESS | Errno::PERM => {
-            "the container's own root may not do that there: choose another path, or do it on the host"
+            "root inside the container may not do that there; choose another path, or do it on the host"
         }
         Errno::TXTBSY => "a program is running from that file; stop it first",
         Errno::BUSY => "something is mounted there; unmount it, or choose another path",

@@ -313,7 +313,8 @@ impl Engine {
         Ok((held, root))
     }
 
-    /// Only a running container has its mounts: what is copied to one in another would lie hidden below it.
+    /// Only a running container has its mounts. Files copied below a mount of another one would be hidden once
+    /// it starts.
     async fn refuse_mounts(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
@@ -321,18 +322,15 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let path = normalized(path);
         let config = self.config(handle).await?;
-        let mounts = config.mounts.iter();
-        match mounts
-            .map(|mount| normalized(&mount.destination))
-            .any(|at| path.starts_with(at))
-        {
-            true => Err(EngineError::NotRunning {
-                name: handle.record().name.to_string(),
-                state: handle.state(),
-                wish: "reaching a path below one of its mounts",
-            }),
-            false => Ok(()),
+        let mut mounts = config.mounts.iter();
+        if !mounts.any(|mount| path.starts_with(normalized(&mount.destination))) {
+            return Ok(());
         }
+        Err(EngineError::NotRunning {
+            name: handle.record().name.to_string(),
+            state: handle.state(),
+            wish: "reaching a path below one of its mounts",
+        })
     }
 
     async fn turn(

@@ -29,7 +29,7 @@ pub struct Handle {
     pub upper_use: UpperUse,
     /// Its share of the requests that read or write files.
     pub(super) file_share: Share,
-    /// Ways to the standard input of its programs.
+    /// The open standard inputs of its programs.
     pub(super) inputs: Inputs,
     /// Whose turn it is to read its processes' command lines.
     pub(super) command_lines: CommandLines,

@@ -1,4 +1,4 @@
-//! The way to a program's standard input.
+//! Access to a program's standard input.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::{Engine, EngineError, Handle};
 use crate::supervisor::Helper;
 use crate::worker::Feed;
 
-/// How many programs of one container are written to at once: for each there is a process.
+/// The most open standard inputs in one container; each has a worker process.
 pub const INPUTS: usize = 256;
 
-/// Ways to the standard input of a container's programs.
+/// Limits how many standard inputs of a container are open.
 #[derive(Debug)]
 pub(super) struct Inputs(Arc<Semaphore>);
 
@@ -22,12 +22,12 @@ impl Default for Inputs {
     }
 }
 
-/// A way to the standard input of a program.
+/// An open standard input of a program.
 pub type Stdin = Feed<OwnedSemaphorePermit>;
 
 impl Engine {
     /// Opens the standard input of a container's program, or of an exec: a pipe, or the master of its
-    /// terminal. Waits while the container has as many open as it may have.
+    /// terminal. Waits while [`INPUTS`] of the container are open.
     ///
     /// # Errors
     /// The program has none, or has ended; [`EngineError::Worker`].
@@ -38,10 +38,10 @@ impl Engine {
         target: Target,
     ) -> Result<Stdin, EngineError> {
         let turn = container.inputs.0.clone().acquire_owned();
-        // Nobody closes it.
+        // The semaphore is never closed.
         let turn = turn.await.map_err(|_closed| EngineError::Task)?;
         let (helper, workers) = (helper.clone(), self.workers.clone());
-        // A task of its own: a cancelled caller does not close the descriptor in this thread.
+        // A separate task: a cancelled caller must not close the descriptor in this thread.
         let opening = tokio::spawn(async move {
             let input = helper.descriptor(Call::OpenStdin { target }).await?;
             Ok(workers.feed(input, turn).await?)

@@ -89,19 +89,19 @@ impl IdView {
     }
 }
 
-/// What a thread may do that acts for a container's root.
+/// The rights of a thread that acts as a container's root.
 pub(super) struct Rights<'a>(Option<(&'a IdMaps, &'a Assumed)>);
 
 impl Rights<'_> {
-    /// Whether the container's root has capabilities over a file: where the container's user namespace maps
-    /// owner and group (user_namespaces(7)). Over others it has what their mode gives to everybody.
+    /// Whether the container's root has capabilities over a file: only if the container's user namespace maps
+    /// its owner and group (user_namespaces(7)). Otherwise the file's mode alone decides.
     pub(super) fn map(&self, (uid, gid): (u32, u32)) -> bool {
         self.0.is_none_or(|(maps, _)| {
             mapped_inside(&maps.uid, uid).is_some() && mapped_inside(&maps.gid, gid).is_some()
         })
     }
 
-    /// Whether this thread's capabilities count from here on.
+    /// Turns this thread's capabilities on or off.
     pub(super) fn with_capabilities(&self, wanted: bool) -> Result<(), Errno> {
         self.0
             .map_or(Ok(()), |(_, assumed)| assumed.have_capabilities(wanted))
@@ -130,7 +130,7 @@ fn on_host(map: &[IdMap], container: u32) -> Option<u32> {
 /// so do the permitted capabilities (capabilities(7), "Effect of user ID changes").
 struct Assumed {
     before: CapabilitySets,
-    /// Whether those are effective.
+    /// Whether those capabilities are effective now.
     effective: Cell<bool>,
 }
 

@@ -25,9 +25,9 @@ const REMEMBERED: usize = 16 * 1024 * 1024;
 /// Whose root directory it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootOf {
-    /// A container that does not run: mounted by littlebox, with nothing else below.
+    /// A container that is not running: littlebox has mounted the root, and nothing below it.
     Stopped,
-    /// A program, which may have chosen it (chroot(2)).
+    /// A running program, which may have changed it (chroot(2)).
     Program,
 }
 
@@ -92,7 +92,7 @@ fn unpack_as_root(
 
 struct Unpacker<'a> {
     root: BorrowedFd<'a>,
-    /// A mount that has nothing but the container's own files (statx(2), `stx_mnt_id`).
+    /// A mount with only the container's own files (statx(2), `stx_mnt_id`).
     own_mount: Option<u64>,
     /// Container path of the directory that is unpacked into.
     base: Vec<u8>,
@@ -188,7 +188,7 @@ impl Unpacker<'_> {
         Ok(fd)
     }
 
-    /// Paths are followed with the capabilities of the host.
+    /// Follows the path with the capabilities of the host.
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, FileError> {
         self.with_capabilities(true, path)?;
         open_directory(self.root, path)
@@ -199,13 +199,13 @@ impl Unpacker<'_> {
         had.map_err(|errno| failed("capset", path, errno))
     }
 
-    /// What is done next is done to this file, or to the names in this directory.
+    /// Takes the rights for what follows: changes to this file, or to the names in this directory.
     fn act_on(&self, fd: impl AsFd, path: &[u8]) -> Result<(), FileError> {
         let own = self.is_own(&opened(fd, path)?);
         self.with_capabilities(own, path)
     }
 
-    /// Whether the container's root has capabilities over a file, or should have.
+    /// Whether the container's root has capabilities over a file. On its own mount it gets them for all files.
     fn is_own(&self, file: &Statx) -> bool {
         self.own_mount == Some(file.stx_mnt_id) || self.rights.map((file.stx_uid, file.stx_gid))
     }
@@ -246,7 +246,7 @@ impl Unpacker<'_> {
         Ok(fd)
     }
 
-    /// Opens a directory with the rights over itself, which it then is acted on with.
+    /// Opens a directory with the rights over that directory, not its parent's, and keeps them.
     fn directory_below(
         &self,
         parent: &OwnedFd,

@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::unix::AsyncFd;
 
+use crate::asyncfd;
+
 /// One end of a connection to a helper or to the zygote.
 #[derive(Debug)]
 pub struct SeqPacket {
@@ -21,26 +23,15 @@ pub struct SeqPacket {
 impl SeqPacket {
     /// A connected pair: ours, and the blocking end that is handed to another process.
     pub fn pair() -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        rustix::io::ioctl_fionbio(&ours, true)?;
-        Ok((
-            Self {
-                fd: crate::asyncfd::watch(ours)?,
-            },
-            theirs,
-        ))
+        let (fd, theirs) = asyncfd::seqpacket_pair()?;
+        Ok((Self { fd }, theirs))
     }
 
     /// One end of a connection that is made already, in non-blocking mode.
     #[cfg(test)]
     pub fn from_connected(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            fd: crate::asyncfd::watch(fd)?,
+            fd: asyncfd::watch(fd)?,
         })
     }
 
@@ -62,7 +53,7 @@ impl SeqPacket {
         let address = SocketAddrUnix::new(path)?;
         retry_on_intr(|| rustix::net::connect(&socket, &address))?;
         Ok(Self {
-            fd: crate::asyncfd::watch(socket)?,
+            fd: asyncfd::watch(socket)?,
         })
     }
 
@@ -88,8 +79,8 @@ impl SeqPacket {
         Ok(())
     }
 
-    /// Receives one message; `None` when the peer is gone. Where this process had no room for a
-    /// descriptor, the message comes without any.
+    /// Receives one message; `None` when the peer is gone. If this process is out of descriptors, the message
+    /// arrives without any.
     pub async fn recv<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
         loop {
             let mut ready = self.fd.readable().await?;

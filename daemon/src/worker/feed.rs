@@ -1,52 +1,53 @@
-//! Input for programs. A program that reads its pipe into memory on a file system that does not respond
-//! holds the lock of the pipe meanwhile, and a write blocks, non-blocking or not (`pipe_write` in the
-//! kernel). So does closing the last descriptor, of a pipe as of a terminal's master
-//! (`tty_ldisc_hangup`). Workers do both.
+//! Writing to programs.
+//!
+//! A program that reads its pipe into memory on a file system that does not respond holds the pipe's lock,
+//! and writing to the pipe blocks even in non-blocking mode (`pipe_write` in the kernel). So does closing the
+//! last write end, and the last master of a terminal (`tty_ldisc_hangup`). Workers do both.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType};
+use rustix::net::{SendFlags, Shutdown};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{sleep, timeout};
 
 use super::{Answer, Job, Request, WorkerError, Workers};
 use crate::asyncfd;
 
-/// How long a worker has to close its descriptor before it is left behind.
+/// How long a worker may take to close its descriptor before it is abandoned.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// When another worker is tried where none could be had.
+/// How long to wait before trying to start another worker.
 const AGAIN: Duration = Duration::from_secs(1);
-/// The most bytes of one message to a worker, which writes each by itself.
+/// The most bytes in one message to a worker, which writes every message separately.
 pub(super) const PIECE: usize = 64 * 1024;
 
-/// Why input does not reach a program.
+/// Why a program does not get its input.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// The program takes no more.
-    #[error("nobody reads it any more")]
+    /// The program has closed its standard input.
+    #[error("the program has closed its standard input")]
     Unread,
-    /// The worker failed. The program may wait for more.
+    /// The worker failed; the program may still be waiting for input.
     #[error(transparent)]
     Worker(#[from] WorkerError),
 }
 
-/// A worker that writes to a program's standard input. Dropped, the program gets nothing more, and the
-/// worker closes its descriptor.
+/// A worker that writes to a program's standard input. When this is dropped, the worker stops writing and
+/// closes its descriptor.
 #[derive(Debug)]
 pub struct Feed<H: Send + Sync + 'static> {
-    /// The socket to the worker, and the worker. `None` only once it has ended.
+    /// The socket to the worker, and the worker; `None` once the worker is done.
     at_work: Option<(AsyncFd<OwnedFd>, Job<H>)>,
 }
 
 impl Workers {
-    /// Has a worker write to this descriptor, which is in non-blocking mode. Holds `held` for as long as
-    /// it does.
+    /// Gives this descriptor, in non-blocking mode, to a worker that writes to it. `held` is dropped when the
+    /// worker is done.
     ///
     /// # Errors
-    /// No worker can take it. It is closed when one can.
+    /// No worker could be started. One that is started later closes the descriptor.
     pub async fn feed<H: Send + Sync + 'static>(
         self: &Arc<Self>,
         input: OwnedFd,
@@ -55,7 +56,7 @@ impl Workers {
         let handed_over = self.hand_over(&input, held).await;
         if handed_over.is_err() {
             let workers = self.clone();
-            // Never close the last descriptor here: that could block this thread for good.
+            // Never close the last descriptor in the daemon: this thread could block for good.
             self.runtime.spawn(async move {
                 while workers.hand_over(&input, ()).await.is_err() {
                     sleep(AGAIN).await;
@@ -70,15 +71,7 @@ impl Workers {
         input: &OwnedFd,
         held: H,
     ) -> Result<Feed<H>, WorkerError> {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .map_err(io::Error::from)?;
-        rustix::io::ioctl_fionbio(&ours, true).map_err(io::Error::from)?;
-        let ours = asyncfd::watch(ours)?;
+        let (ours, theirs) = asyncfd::seqpacket_pair()?;
         let job = self.take(held)?;
         job.ask(&Request::Feed, &[theirs.as_fd(), input.as_fd()])
             .await?;
@@ -92,7 +85,7 @@ impl Workers {
 }
 
 impl<H: Send + Sync + 'static> Feed<H> {
-    /// Passes bytes on, as the program makes room.
+    /// Writes all bytes, as fast as the program reads.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -108,7 +101,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
         Ok(())
     }
 
-    /// Waits until all of it is written. Nothing can be written after it.
+    /// Waits until everything has been written. Nothing can be written afterwards.
     ///
     /// # Errors
     /// [`FeedError`].
@@ -116,7 +109,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
         let Some((socket, job)) = &self.at_work else {
             return Err(FeedError::Unread);
         };
-        // ENOTCONN: the worker has ended, and says why.
+        // ENOTCONN: the worker has exited, and its answer says why.
         let _shut_down = rustix::net::shutdown(socket.get_ref(), Shutdown::Write);
         match job.answer().await {
             Ok(Answer::Ready) => Ok(()),
@@ -124,7 +117,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
         }
     }
 
-    /// Waits until nothing can be written any more. May be dropped and called again.
+    /// Waits until the worker stops writing, and returns why. Cancel-safe.
     pub async fn why_ended(&mut self) -> FeedError {
         match &self.at_work {
             Some((_, job)) => {
@@ -135,7 +128,7 @@ impl<H: Send + Sync + 'static> Feed<H> {
         }
     }
 
-    /// What the worker's last answer means.
+    /// Interprets the worker's last answer.
     fn ended(&mut self, answer: Result<Answer, WorkerError>) -> FeedError {
         let at_work = self.at_work.take();
         match answer {

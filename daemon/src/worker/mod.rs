@@ -1,5 +1,5 @@
-//! Workers: processes that do what a container can hold up for good, so that no thread of the daemon
-//! does: they enter file systems which may not answer, and write to pipes that a program can keep locked.
+//! Workers: processes that do what a container can block for good, so that no thread of the daemon does it.
+//! They enter file systems that may not respond, and write to pipes that a program can keep locked.
 //!
 //! The tree of a container, and every path that a client names, may lie on a FUSE mount whose server
 //! has hung, or on that of a server that is gone. Whoever asks such a file system for something

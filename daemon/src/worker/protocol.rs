@@ -37,7 +37,7 @@ pub enum Request {
         path: String,
         /// Whose ids the archive has.
         ids: IdView,
-        /// Whose the root directory is.
+        /// Whose root directory it is.
         of: RootOf,
     },
     /// Compare a container with what it was made from. Beside it: the pipe that the JSON of
@@ -53,9 +53,9 @@ pub enum Request {
     },
     /// Look at paths of the host. Answered with [`Answer::Done`], whatever is found.
     Probe(Vec<Probe>),
-    /// Write to a program. Beside it: the socket that the bytes come from, and the program's standard
-    /// input. Answered with [`Answer::Ready`] at once and when the socket's other end has been shut down
-    /// and all is written, and with [`Answer::Done`] when both are closed.
+    /// Write to a program. Beside it: the socket with the input, and the program's standard input. Answered
+    /// with [`Answer::Ready`] at once, with another when the daemon has shut the socket down and everything
+    /// is written, and with [`Answer::Done`] when both are closed.
     Feed,
     /// Say whether there is no such file. Answered with [`Answer::IsMissing`], which is true only when
     /// that is known.

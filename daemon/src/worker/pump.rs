@@ -1,4 +1,4 @@
-//! Writing to a program what comes from the daemon.
+//! Passing input from the daemon to a program.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,13 +11,12 @@ use rustix::io::retry_on_intr;
 
 use super::feed::PIECE;
 
-/// When a terminal that nobody has open is tried again.
+/// How long to wait before writing again to a terminal that no process has open.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// Writes each message that comes from a socket to a descriptor in non-blocking mode, until either end is
-/// closed. When the socket's other end is only shut down, all is written and `written` is called; the
-/// descriptor is closed once that end is closed, too, so that it is not this process which closes
-/// it first.
+/// Writes every message from a socket to a descriptor in non-blocking mode, until either end is closed. When the
+/// daemon shuts the socket down for writing, calls `written` once everything has been written, and keeps the
+/// descriptor open until the daemon closes the socket, so that the helper can close its own first.
 pub(super) fn pump(from: OwnedFd, to: OwnedFd, written: impl FnOnce()) -> io::Result<()> {
     let (mut from, to) = (File::from(from), File::from(to));
     let mut chunk = vec![0; PIECE];
@@ -45,7 +44,7 @@ fn write_all(mut to: &File, mut bytes: &[u8], from: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Waits until there may be room.
+/// Waits until there may be room; an error once the daemon has closed the socket.
 fn make_room(to: &File, from: &File) -> io::Result<()> {
     let mut polled = [
         PollFd::new(to, PollFlags::OUT),
@@ -56,7 +55,7 @@ fn make_room(to: &File, from: &File) -> io::Result<()> {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     if !polled[0].revents().contains(PollFlags::OUT) {
-        // A terminal that nobody has open is hung up until somebody opens it again (pty(7)).
+        // While no process has the terminal open, poll(2) returns at once with POLLHUP.
         sleep(AGAIN);
     }
     Ok(())

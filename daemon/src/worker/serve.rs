@@ -131,7 +131,7 @@ fn answer(request: Request, descriptors: Vec<OwnedFd>) -> Result<Answer, FileErr
         Request::Feed => {
             let (from, to) = (next()?, next()?);
             say(&Answer::Ready);
-            // Whoever has gone is the program or the daemon.
+            // An error means that the program or the daemon has gone.
             let _gone = pump(from, to, || say(&Answer::Ready));
             Ok(Answer::Done)
         }

@@ -275,15 +275,21 @@ fn read_to_end(mut stream: impl std::io::Read) -> std::io::Result<usize> {
     stream.read_to_end(&mut Vec::new())
 }
 
-#[test]
-fn a_terminal_that_cannot_be_hung_up_holds_neither_its_helper_nor_the_daemon_up() {
-    let mut t = hasty();
+/// A container with the attacker, which sees what is mounted below a directory of the host.
+fn attackers(t: &Bed) -> (SharedDirectory, String) {
     let shared = SharedDirectory::new(t.dirs.base_path.join("shared"));
     let mounts = json!([
         {"type": "bind", "source": shared.path, "destination": "/m", "propagation": "rslave"},
         attacker::mount(),
     ]);
     let container = id(&t.sleeper_with(json!({ "mounts": mounts })));
+    (shared, container)
+}
+
+#[test]
+fn a_terminal_that_cannot_be_hung_up_holds_neither_its_helper_nor_the_daemon_up() {
+    let mut t = hasty();
+    let (shared, container) = attackers(&t);
     let dead = DeadMount::with_files(shared.path.join("dead"));
     let command = ["/attacker", "hold-terminal", "/m/dead/file"];
     let holds = json!({"command": command, "terminal": true, "stdin": true});
@@ -319,12 +325,7 @@ fn input_for_a_program_that_keeps_its_pipe_locked_holds_nobody_up() {
     // More than the daemon has threads.
     const PROGRAMS: usize = 4;
     let mut t = hasty();
-    let shared = SharedDirectory::new(t.dirs.base_path.join("shared"));
-    let mounts = json!([
-        {"type": "bind", "source": shared.path, "destination": "/m", "propagation": "rslave"},
-        attacker::mount(),
-    ]);
-    let container = id(&t.sleeper_with(json!({ "mounts": mounts })));
+    let (shared, container) = attackers(&t);
     let hold = |n: usize| {
         let name = format!("dead{n}");
         let dead = DeadMount::with_files(shared.path.join(&name));

@@ -17,6 +17,7 @@ use super::{cgroup_mount, copy_up, namespaces, source};
 use crate::cgroup::Cgroup;
 use crate::fault::{Fault, OrFault};
 use crate::sys::{self, MountAttr, mount_setattr};
+use littlebox_protocol::file_systems::is_kernel_interface;
 use littlebox_protocol::{IdMapping, MountAttrs, MountPlan, MountSource, Propagation};
 
 /// What the helper has made of a mount before the child attaches it.
@@ -244,46 +245,21 @@ fn bind(tree: &Tree, mount: &MountPlan, source: &OwnedFd) -> Result<(), Fault> {
 /// Nothing but what the plan itself puts below `/proc` may be mounted there: a link of the image
 /// would else lay a volume over the files that programs believe (CVE-2019-16884).
 fn refuse_proc(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
-    let why = "the image has a link into /proc where a mount is to be";
-    refuse(target, path, "/proc", &[PROC_MAGIC], why)
-}
-
-/// What a link of the image leads to is not read with the rights of a helper.
-fn refuse_copy_of_sysfs(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
-    let why = "the image has a link into /sys where a tmpfs is to start with a copy";
-    refuse(target, path, "/sys", &BELOW_SYS, why)
-}
-
-/// What is mounted at `/sys` and below it: sysfs, cgroup, cgroup2, debugfs, tracefs, securityfs, bpf,
-/// pstore, efivarfs, selinuxfs, configfs, fusectl, resctrl (`linux/magic.h`).
-const BELOW_SYS: [i64; 13] = [
-    0x6265_6572,
-    0x0027_e0eb,
-    0x6367_7270,
-    0x6462_6720,
-    0x7472_6163,
-    0x7363_6673,
-    0xcafe_4a11,
-    0x6165_676c,
-    0xde5e_81e4,
-    0xf97c_ff8c,
-    0x6265_6570,
-    0x6573_5543,
-    0x0765_5821,
-];
-
-fn refuse(
-    target: BorrowedFd<'_>,
-    path: &Path,
-    place: &str,
-    kinds: &[i64],
-    why: &'static str,
-) -> Result<(), Fault> {
-    // Magic numbers have 32 bits; the type's width is the machine's.
-    let kind = fstatfs(target).fault("fstatfs")?.f_type & i64::from(u32::MAX);
-    if path.starts_with(place) || !kinds.contains(&kind) {
+    if path.starts_with("/proc") || fstatfs(target).fault("fstatfs")?.f_type != PROC_MAGIC {
         return Ok(());
     }
+    Err(Fault::refused("the image has a link into /proc where a mount is to be").at(path.display()))
+}
+
+/// A link in the image must not make the helper read kernel interfaces with its own rights.
+fn refuse_copy_of_kernel(target: BorrowedFd<'_>, path: &Path) -> Result<(), Fault> {
+    let asked_for = ["/proc", "/sys", "/dev"]
+        .iter()
+        .any(|at| path.starts_with(at));
+    if asked_for || !is_kernel_interface(fstatfs(target).fault("fstatfs")?.f_type) {
+        return Ok(());
+    }
+    let why = "the image has a link into /sys where a tmpfs is to start with a copy";
     Err(Fault::refused(why).at(path.display()))
 }
 
@@ -340,7 +316,7 @@ fn filesystem(
         chmodat(&made, ".", mode, AtFlags::empty()).fault_at("fchmodat", path.display())?;
     }
     if wanted.copy_up {
-        refuse_copy_of_sysfs(target.as_fd(), path)?;
+        refuse_copy_of_kernel(target.as_fd(), path)?;
         copy_up::copy(target.as_fd(), made.as_fd()).map_err(|fault| {
             if fault.is(Errno::NOSPC) {
                 fault.because("the image's content does not fit the tmpfs")

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::deadline::Deadline;
 use super::guard::Child;
-use super::master::Master;
 use super::steps::Warnings;
+use super::stream_ends::Master;
 use crate::fault::{Fault, OrFault};
 use littlebox_protocol::{StepFailure, StepTiming};
 

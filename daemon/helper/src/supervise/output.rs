@@ -173,7 +173,7 @@ impl Streams {
     /// [`StreamError::Refused`] at a terminal without input, and what the terminal says.
     pub fn close_stdin(&mut self) -> Result<(), StreamError> {
         match self {
-            // Whoever asks has a duplicate until it is answered.
+            // The daemon holds a duplicate until it has the reply.
             Self::Pipes { stdin, .. } => drop(stdin.take().map(InputPipe::close_here)),
             Self::Terminal { typing: false, .. } => {
                 return Err(StreamError::Refused(

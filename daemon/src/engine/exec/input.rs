@@ -11,7 +11,8 @@ use crate::worker::FeedError;
 
 impl Engine {
     /// Writes an exec's input to its stdin and closes it. Ends with the exec at the latest: its program
-    /// may never read. A program that would take a part of its input for all of it is killed.
+    /// may never read. If the input cannot be passed on, the exec is killed: its program would otherwise
+    /// mistake a part of it for the whole.
     pub(super) async fn feed(&self, helper: Helper, exec: Arc<ExecHandle>, input: String) {
         let mut ended = exec.ended.subscribe();
         tokio::select! {
@@ -47,7 +48,7 @@ impl Engine {
             Ok(()) | Err(_) => Call::CloseStdin { target },
         };
         let _done = helper.done(call).await;
-        // After the helper has closed its descriptor, which may block whoever closes the last one.
+        // Not before the helper has closed its descriptor: closing the last one can block.
         drop(stdin);
     }
 }

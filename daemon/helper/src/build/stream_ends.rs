@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcsetwinsize};
@@ -87,13 +87,13 @@ impl Drop for Master {
     }
 }
 
-/// The write end of a program's standard input. A process that reads it can hold the pipe's lock for good,
-/// as described above, and then whoever closes the last write end blocks.
+/// The write end of a program's standard input. A process that is stuck reading the pipe holds its lock, and
+/// then closing the last write end blocks.
 #[derive(Debug)]
 pub struct InputPipe(Option<OwnedFd>);
 
 impl InputPipe {
-    /// Closes it for a caller that knows of another process that has it too.
+    /// Closes it in this process, because another process still holds a duplicate.
     pub fn close_here(mut self) {
         drop(self.0.take());
     }
@@ -128,14 +128,11 @@ impl Drop for InputPipe {
     }
 }
 
-/// Whether nobody has the read end of a pipe (`POLLERR`, poll(2)).
+/// Whether a pipe has no readers left (`POLLERR`, poll(2)).
 fn is_unread(pipe: &OwnedFd) -> bool {
-    let mut polled = [PollFd::new(pipe, PollFlags::OUT)];
-    let now = Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().contains(PollFlags::ERR)
+    // Errors are reported without being asked for.
+    let ready = Deadline::now().wait(pipe.as_fd(), PollFlags::empty());
+    ready.unwrap_or(false)
 }
 
 /// Closes this process' descriptor while another process holds a duplicate and closes the last one.
