@@ -16,6 +16,8 @@
 //! Nothing else decides what may follow what: the engine asks [`next`] and keeps the answer, and
 //! a refusal becomes a 409 that names the state.
 
+pub mod exec;
+
 use littlebox_types::ContainerState;
 
 /// What can happen to a container.

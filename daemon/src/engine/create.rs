@@ -7,7 +7,7 @@ use littlebox_types::{ContainerConfig, ContainerId, ContainerState, IdMap, IdMap
 use super::files_root::NoCopies;
 use super::record::{Record, maps_of};
 use super::restart_policy::RestartState;
-use super::{Engine, EngineError, Handle, SaveExtra, event};
+use super::{Engine, EngineError, Handle};
 use crate::faults;
 use crate::idpool::{IdPool, IdRange};
 use crate::lifecycle::Transition;
@@ -202,35 +202,26 @@ impl Engine {
         config: &Arc<ContainerConfig>,
         prepared: Prepared,
         start: Option<NoCopies>,
-        mut writes: Vec<Write>,
+        writes: Vec<Write>,
     ) -> Result<(), EngineError> {
         // Before the row: what cannot be made (no inodes left) leaves none that holds the name.
         self.make_directories(handle.id)?;
         faults::point("create.before");
         // The row keeps the config without what the record owns and may change.
         let config_json = serde_json::to_string(&**config).unwrap_or_default();
-        let committed = {
-            let mut live = handle.live();
-            let created = event(&live.record, "container.created", serde_json::json!({}));
-            let last = if start.is_some() {
+        let ((), queued) = self.change(handle, |live, recording| {
+            recording.event("container.created", serde_json::json!({}));
+            if start.is_some() {
                 live.transition(Transition::Start)?;
-                writes.push(Write::Event(created));
-                event(&live.record, "container.starting", serde_json::json!({}))
-            } else {
-                created
-            };
-            let extra = SaveExtra {
-                config: Some(config_json),
-                launched: None,
-                writes,
-                durable: true,
-            };
-            self.save(&live, Some(last), extra)
-        };
+                recording.event("container.starting", serde_json::json!({}));
+            }
+            recording.config = Some(config_json);
+            recording.writes = writes;
+            recording.durable = true;
+            Ok::<_, EngineError>(())
+        })?;
         let commit = async {
-            let result = committed
-                .await
-                .unwrap_or(Err(crate::store::StoreError::Closed));
+            let result = queued.committed().await;
             faults::point("create.after");
             result
         };

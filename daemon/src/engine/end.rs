@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::handle::Running;
 use super::record::exit_of;
-use super::{Cause, Engine, EngineError, Handle, SaveExtra, describe_step, event};
+use super::{Cause, Engine, EngineError, Handle, describe_step};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
 use crate::supervisor::{Helper, HelperError};
@@ -125,7 +125,6 @@ impl Engine {
         let end = handle.operations.end();
         let turn = end.turn().await;
         if by == By::Client && self.cancel_restart(handle) {
-            handle.notify();
             return Ok(());
         }
         if was_starting && handle.state() == ContainerState::Failed {
@@ -135,32 +134,27 @@ impl Engine {
             }
             return Ok(());
         }
-        let (running, was_paused, signal, grace) = {
-            let mut live = handle.live();
-            let was_paused = live.record.state == ContainerState::Paused;
-            live.transition(Transition::Stop)?;
-            match by {
-                By::Client => live.record.restart.stopped = true,
-                By::Machine => live.record.restart.interrupted = true,
-            }
-            let signal = options.signal.unwrap_or(live.record.stop_signal);
-            let grace = options.grace.unwrap_or(live.record.grace());
-            let stopping = event(
-                &live.record,
-                "container.stopping",
-                serde_json::json!({ "signal": crate::spec::signal_name(signal) }),
-            );
-            drop(self.save(&live, Some(stopping), SaveExtra::default()));
-            live.stop_timer = true;
-            let running = Running {
-                run: live.run,
-                helper: live.helper.clone(),
-            };
-            (running, was_paused, signal, grace)
-        };
+        let ((running, was_paused, signal, grace), _queued) =
+            self.change(handle, |live, recording| {
+                let was_paused = live.record.state == ContainerState::Paused;
+                live.transition(Transition::Stop)?;
+                match by {
+                    By::Client => live.record.restart.stopped = true,
+                    By::Machine => live.record.restart.interrupted = true,
+                }
+                let signal = options.signal.unwrap_or(live.record.stop_signal);
+                let grace = options.grace.unwrap_or(live.record.grace());
+                let data = serde_json::json!({ "signal": crate::spec::signal_name(signal) });
+                recording.event("container.stopping", data);
+                live.stop_timer = true;
+                let running = Running {
+                    run: live.run,
+                    helper: live.helper.clone(),
+                };
+                Ok::<_, EngineError>((running, was_paused, signal, grace))
+            })?;
         // What follows is about this run alone, and a helper may take its time.
         drop((turn, end));
-        handle.notify();
         let Some(helper) = &running.helper else {
             self.end_without_helper(handle, running.run, signal, grace);
             return Ok(());
@@ -264,18 +258,16 @@ impl Engine {
                 }
                 other => other?,
             };
-            {
-                let mut live = handle.live();
+            engine.change(&handle, |live, recording| {
                 live.transition(transition)?;
                 let kind = if frozen {
                     "container.paused"
                 } else {
                     "container.resumed"
                 };
-                let told = event(&live.record, kind, serde_json::json!({}));
-                drop(engine.save(&live, Some(told), SaveExtra::default()));
-            }
-            handle.notify();
+                recording.event(kind, serde_json::json!({}));
+                Ok::<_, EngineError>(())
+            })?;
             Ok(handle.clone())
         })
         .await
@@ -305,16 +297,17 @@ impl Engine {
 
     /// The OOM killer has ended `kills` processes of this run by now.
     pub(crate) fn oom_killed(&self, handle: &Handle, run: u64, kills: u64) {
-        let mut live = handle.live();
-        if live.run != run || live.record.oom_kills >= kills {
-            return;
-        }
-        let new = kills - live.record.oom_kills;
-        live.record.oom_kills = kills;
-        live.record.generation += 1;
-        let data = serde_json::json!({ "count": new, "total": kills });
-        let told = event(&live.record, "container.oom", data);
-        drop(self.save(&live, Some(told), SaveExtra::default()));
+        let _known = self.change(handle, |live, recording| {
+            if live.run != run || live.record.oom_kills >= kills {
+                return Err(());
+            }
+            let new = kills - live.record.oom_kills;
+            live.record.oom_kills = kills;
+            live.record.generation += 1;
+            let data = serde_json::json!({ "count": new, "total": kills });
+            recording.event("container.oom", data);
+            Ok(())
+        });
     }
 
     /// The helper says that the program has ended; its exit record is on disk.
@@ -328,11 +321,11 @@ impl Engine {
     /// Records an end, however it became known.
     pub(crate) fn ended(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, exit: Exit, at: i64) {
         faults::point("exited.before");
-        let (saved, auto_remove, again) = {
-            let mut live = handle.live();
-            if live.run != run || live.transition(Transition::Ended).is_err() {
-                return;
+        let ended = self.change(handle, |live, recording| {
+            if live.run != run {
+                return Err(());
             }
+            live.transition(Transition::Ended).map_err(drop)?;
             live.helper = None;
             live.pidfd = None;
             // What removes itself is gone before the last who waits for it is answered with it.
@@ -346,17 +339,18 @@ impl Engine {
             live.record.exit = Some(exit.clone());
             live.ends = live.ends.wrapping_add(1);
             live.ended.send_replace(true);
-            let told = event(&live.record, "container.exited", exit_data(&exit));
-            let again = self.again_after_run(&mut live.record, &exit.status);
-            let (saved, due_at) = self.save_ending(&live, told, again);
-            (saved, live.record.auto_remove, due_at)
+            recording.event("container.exited", exit_data(&exit));
+            let again = self.again_after_run(&mut live.record, &exit.status, recording);
+            Ok((live.record.auto_remove, again))
+        });
+        let Ok(((auto_remove, again), recorded)) = ended else {
+            return;
         };
-        handle.notify();
         self.end_execs(handle);
         let (engine, ended, id) = (self.clone(), handle.clone(), handle.id);
         self.background(async move {
             // The exit record may go only when the row holds what it says.
-            if let Ok(Ok(())) = saved.await {
+            if recorded.committed().await.is_ok() {
                 faults::point("exited.after");
                 engine.remove_run_dir_of(&ended, run);
             } else {

@@ -6,6 +6,7 @@
 mod absent;
 mod bind_sources;
 mod bundle;
+mod change;
 mod create;
 mod devices;
 mod end;
@@ -48,9 +49,10 @@ use std::sync::{Arc, RwLock};
 
 use littlebox_plan::seccomp::Compiler;
 use littlebox_types::{ContainerId, ContainerState, ExecId, Name};
-use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use change::Recording;
+use change::event;
 pub use create::{CreateOptions, Created};
 pub use end::StopOptions;
 pub use error::{EngineError, describe_step};
@@ -60,13 +62,12 @@ pub(crate) use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
 use paths::Paths;
-use record::Record;
 use start::Cause;
 pub use stdin::{INPUTS, Stdin};
 
 use crate::idpool::{IdPool, IdRange};
 use crate::spec::SpecContext;
-use crate::store::{NewEvent, Store, StoreError, Write};
+use crate::store::Store;
 use crate::supervisor::Supervisor;
 use crate::worker::Workers;
 
@@ -330,57 +331,6 @@ impl Engine {
     /// Takes an exec that its container has into the map.
     pub(crate) fn insert_exec(&self, exec: &Arc<ExecHandle>) {
         self.containers_mut().execs.insert(exec.id, exec.clone());
-    }
-
-    /// Queues the record as it is now, with an event. The caller holds the record's lock, so rows
-    /// are written in the order in which records change.
-    pub(crate) fn save(
-        &self,
-        live: &Live,
-        event: Option<NewEvent>,
-        extra: SaveExtra,
-    ) -> oneshot::Receiver<Result<(), StoreError>> {
-        let mut writes = vec![container_write(&live.record, extra.config, extra.launched)];
-        writes.extend(extra.writes);
-        writes.extend(event.map(Write::Event));
-        self.store.submit(writes, extra.durable)
-    }
-}
-
-/// What a save writes beside the record.
-#[derive(Debug, Default)]
-pub(crate) struct SaveExtra {
-    /// JSON; makes the row.
-    pub config: Option<String>,
-    /// JSON of the last start.
-    pub launched: Option<String>,
-    /// Others in the same unit.
-    pub writes: Vec<Write>,
-    /// Survives a power cut.
-    pub durable: bool,
-}
-
-fn container_write(record: &Record, config: Option<String>, launched: Option<String>) -> Write {
-    Write::Container {
-        id: record.id,
-        name: record.name.to_string(),
-        state: record.state.name(),
-        config,
-        // A record is made of strings and numbers: serialising it cannot fail.
-        detail: serde_json::to_string(record).unwrap_or_default(),
-        launched,
-        generation: record.generation,
-    }
-}
-
-/// An event about a container.
-pub(crate) fn event(record: &Record, kind: &'static str, data: serde_json::Value) -> NewEvent {
-    NewEvent {
-        kind,
-        subject: record.id.to_string(),
-        container: Some(record.id),
-        name: Some(record.name.to_string()),
-        data,
     }
 }
 

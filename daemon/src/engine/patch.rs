@@ -5,6 +5,7 @@
 //! recorded before, so that a daemon which dies in between leaves it to the next one.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +15,13 @@ use littlebox_protocol::{Call, Reply, ResourcePlan};
 use littlebox_types::{ContainerConfig, ContainerPatch, Name, Resources};
 
 use super::error::describe_step;
+use super::handle::Live;
 use super::restart_policy::RestartState;
-use super::{Engine, EngineError, Handle, SaveExtra, event, limits, looking};
+use super::{Engine, EngineError, Handle, Recording, limits, looking};
 use crate::faults;
 use crate::lifecycle;
 use crate::spec::{self, ConfigError};
-use crate::store::{StoreError, Write};
+use crate::store::{Queued, Write};
 use crate::supervisor::HelperError;
 
 /// How long it may take to know what became of a container whose connection was lost.
@@ -33,6 +35,20 @@ struct NewLimits {
     forth: ResourcePlan,
     /// What is written to come back.
     back: ResourcePlan,
+}
+
+impl NewLimits {
+    /// Takes them into the config, and forgets the way back to the old ones.
+    fn set(&self, live: &mut Live, recording: &mut Recording) {
+        live.record.limits_back = None;
+        recording.writes.push(Write::Config {
+            id: live.record.id,
+            config: serde_json::to_string(&*self.config).unwrap_or_default(),
+        });
+        if live.config.is_some() {
+            live.config = Some(self.config.clone());
+        }
+    }
 }
 
 /// What a patch replaces.
@@ -79,7 +95,6 @@ impl Engine {
                 engine.set_limits_back(&handle).await;
             }
             result?;
-            handle.notify();
             Ok(handle.clone())
         })
         .await
@@ -156,12 +171,11 @@ impl Engine {
         handle: &Handle,
         back: Option<Box<ResourcePlan>>,
     ) -> Result<(), EngineError> {
-        let saved = {
-            let mut live = handle.live();
+        let noted = self.change(handle, |live, _| {
             live.record.limits_back = back;
-            self.save(&live, None, SaveExtra::default())
-        };
-        Ok(saved.await.unwrap_or(Err(StoreError::Closed))?)
+            Ok::<_, EngineError>(())
+        });
+        Ok(noted?.1.committed().await?)
     }
 
     /// Sets the limits back to the recorded ones after a change that failed, or whose daemon died.
@@ -189,24 +203,29 @@ impl Engine {
         patch: ContainerPatch,
         limits: Option<&NewLimits>,
     ) -> Result<(), EngineError> {
-        let (before, committed) = self.apply_patch(handle, patch, limits)?;
-        let result = committed.await.unwrap_or(Err(StoreError::Closed));
-        let unused = if result.is_err() {
-            // What was refused may not be shown either.
-            let mut live = handle.live();
+        let (before, queued) = self.apply_patch(handle, patch, limits)?;
+        let result = queued.committed().await;
+        let unused = match result {
+            Ok(()) => before.name,
+            Err(_) => self.take_back(handle, before),
+        };
+        self.release_name(handle, &unused);
+        Ok(result?)
+    }
+
+    /// What was refused may not be shown either; and something else may have been recorded meanwhile
+    /// with all of it. Returns the refused name.
+    fn take_back(&self, handle: &Handle, before: Before) -> Name {
+        let taken = self.change(handle, |live, _| {
             let refused = std::mem::replace(&mut live.record.name, before.name);
             live.record.labels = before.labels;
             live.record.restart = before.restart;
             live.record.limits_back = before.limits_back;
             live.config = before.config;
-            // Something else may have been recorded meanwhile, with all of this in it.
-            drop(self.save(&live, None, SaveExtra::default()));
-            refused
-        } else {
-            before.name
-        };
-        self.release_name(handle, &unused);
-        Ok(result?)
+            Ok::<_, Infallible>(refused)
+        });
+        let Ok((refused, _queued)) = taken;
+        refused
     }
 
     fn apply_patch(
@@ -214,58 +233,43 @@ impl Engine {
         handle: &Arc<Handle>,
         patch: ContainerPatch,
         limits: Option<&NewLimits>,
-    ) -> Result<
-        (
-            Before,
-            tokio::sync::oneshot::Receiver<Result<(), StoreError>>,
-        ),
-        EngineError,
-    > {
+    ) -> Result<(Before, Queued), EngineError> {
         // Only who holds the operation's lock changes the name.
         let old_name = handle.record().name;
         let new_name = patch.name.filter(|n| *n != old_name);
         if let Some(name) = &new_name {
             self.claim_name(handle, name)?;
         }
-        let mut live = handle.live();
-        let before = Before {
-            name: live.record.name.clone(),
-            labels: live.record.labels.clone(),
-            restart: live.record.restart.clone(),
-            limits_back: live.record.limits_back.clone(),
-            config: live.config.clone(),
-        };
-        let mut kind = "container.updated";
-        if let Some(name) = new_name {
-            live.record.name = name;
-            kind = "container.renamed";
-        }
-        if let Some(labels) = patch.labels {
-            live.record.labels = labels;
-        }
-        if let Some(policy) = patch.restart {
-            live.record.restart.change(policy);
-        }
-        let mut data = serde_json::json!({ "old_name": before.name.to_string() });
-        let mut extra = SaveExtra {
-            durable: true,
-            ..SaveExtra::default()
-        };
-        if let Some(limits) = limits {
-            live.record.limits_back = None;
-            data["resources"] = serde_json::to_value(&patch.resources).unwrap_or_default();
-            extra.writes.push(Write::Config {
-                id: handle.id,
-                config: serde_json::to_string(&*limits.config).unwrap_or_default(),
-            });
-            if live.config.is_some() {
-                live.config = Some(limits.config.clone());
+        self.change(handle, |live, recording| {
+            let before = Before {
+                name: live.record.name.clone(),
+                labels: live.record.labels.clone(),
+                restart: live.record.restart.clone(),
+                limits_back: live.record.limits_back.clone(),
+                config: live.config.clone(),
+            };
+            let mut kind = "container.updated";
+            let mut data = serde_json::json!({});
+            if let Some(name) = new_name {
+                kind = "container.renamed";
+                data["old_name"] = before.name.to_string().into();
+                live.record.name = name;
             }
-        }
-        live.record.generation += 1;
-        let told = event(&live.record, kind, data);
-        let committed = self.save(&live, Some(told), extra);
-        Ok((before, committed))
+            if let Some(labels) = patch.labels {
+                live.record.labels = labels;
+            }
+            if let Some(policy) = patch.restart {
+                live.record.restart.change(policy);
+            }
+            if let Some(limits) = limits {
+                limits.set(live, recording);
+                data["resources"] = serde_json::to_value(&patch.resources).unwrap_or_default();
+            }
+            live.record.generation += 1;
+            recording.durable = true;
+            recording.event(kind, data);
+            Ok(before)
+        })
     }
 }
 

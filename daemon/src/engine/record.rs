@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::restart_policy::RestartState;
 use crate::idpool::IdRange;
+use crate::lifecycle::exec;
 use crate::spec::signal_name;
 use crate::time::{now_ns, rfc3339};
 
@@ -266,7 +267,20 @@ pub struct ExecRecord {
     pub warnings: Vec<String>,
 }
 
+/// A transition of an exec that comes too late: it has happened, or the exec is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TooLate;
+
 impl ExecRecord {
+    /// Moves on, and returns the state before.
+    ///
+    /// # Errors
+    /// [`TooLate`]; nothing has changed then.
+    pub fn transition(&mut self, transition: exec::Transition) -> Result<ExecState, TooLate> {
+        let to = exec::next(self.state, transition).ok_or(TooLate)?;
+        Ok(std::mem::replace(&mut self.state, to))
+    }
+
     /// As the API shows it, without output.
     pub fn exec(&self, id: ExecId) -> Exec {
         Exec {

@@ -4,45 +4,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use littlebox_types::{ContainerState, ExitStatus, RestartMode};
-use tokio::sync::oneshot;
 
-use super::handle::Live;
 use super::record::Record;
 use super::restart_policy::{Ending, RestartState};
-use super::{Cause, Engine, EngineError, Handle, SaveExtra, event};
+use super::{Cause, Engine, EngineError, Handle, Recording};
 use crate::lifecycle;
-use crate::store::{NewEvent, StoreError, Write};
 use crate::time::now_ns;
 
 const SIGKILL: i32 = 9;
 
-/// A restart that was decided on.
-#[derive(Debug)]
-pub(super) struct Again {
-    due_at: i64,
-    told: NewEvent,
-}
-
 impl Engine {
-    /// A run is over: its record says whether and when there is another one.
-    pub(super) fn again_after_run(&self, record: &mut Record, exit: &ExitStatus) -> Option<Again> {
+    /// A run is over: decides whether there is another one, records that, and returns when it is due.
+    pub(super) fn again_after_run(
+        &self,
+        record: &mut Record,
+        exit: &ExitStatus,
+        recording: &mut Recording,
+    ) -> Option<i64> {
         let lasted = match (record.started_at, record.finished_at) {
             (Some(from), Some(to)) => u64::try_from(to.saturating_sub(from)).unwrap_or(0),
             // The daemon died while it started it.
             _ => 0,
         };
-        self.again(record, Ending::Exit(exit), Duration::from_nanos(lasted))
+        let lasted = Duration::from_nanos(lasted);
+        self.again(record, Ending::Exit(exit), lasted, recording)
     }
 
-    /// A start has failed. When it was a client's, the client knows, and decides.
-    pub(super) fn again_after_failed_start(&self, record: &mut Record) -> Option<Again> {
+    /// The same after a start that failed. When it was a client's, the client knows, and decides.
+    pub(super) fn again_after_failed_start(
+        &self,
+        record: &mut Record,
+        recording: &mut Recording,
+    ) -> Option<i64> {
         if record.restart.count == 0 {
             return None;
         }
-        self.again(record, Ending::FailedStart, Duration::ZERO)
+        self.again(record, Ending::FailedStart, Duration::ZERO, recording)
     }
 
-    fn again(&self, record: &mut Record, ending: Ending<'_>, lasted: Duration) -> Option<Again> {
+    fn again(
+        &self,
+        record: &mut Record,
+        ending: Ending<'_>,
+        lasted: Duration,
+        recording: &mut Recording,
+    ) -> Option<i64> {
         record.restart.boot_id.clone_from(&self.boot_id);
         let delay = record.restart.after(ending, lasted)?;
         let due_at = now_ns().saturating_add(i64::try_from(delay.as_nanos()).unwrap_or(i64::MAX));
@@ -51,28 +57,8 @@ impl Engine {
             "restart_count": record.restart.count.saturating_add(1),
             "delay_ms": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
         });
-        Some(Again {
-            due_at,
-            told: event(record, "container.restarting", data),
-        })
-    }
-
-    /// Queues the record of a container of which something is over, with its event and that of
-    /// the restart that follows; when that is due.
-    pub(super) fn save_ending(
-        &self,
-        live: &Live,
-        over: NewEvent,
-        again: Option<Again>,
-    ) -> (oneshot::Receiver<Result<(), StoreError>>, Option<i64>) {
-        let Some(Again { due_at, told }) = again else {
-            return (self.save(live, Some(over), SaveExtra::default()), None);
-        };
-        let extra = SaveExtra {
-            writes: vec![Write::Event(over)],
-            ..SaveExtra::default()
-        };
-        (self.save(live, Some(told), extra), Some(due_at))
+        recording.event("container.restarting", data);
+        Some(due_at)
     }
 
     /// Starts a container when its time has come. Not tracked: a shutdown does not wait for it,
@@ -111,30 +97,33 @@ impl Engine {
     /// A client sends a signal that is meant to end the container: then that is what it wants, and
     /// no policy brings it back.
     pub(super) fn note_deadly(&self, handle: &Handle, signal: i32) {
-        let mut live = handle.live();
-        let deadly = signal == SIGKILL || signal == live.record.stop_signal;
-        let restart = &live.record.restart;
-        if !deadly || restart.stopped || restart.policy.policy == RestartMode::No {
-            return;
-        }
-        live.record.restart.stopped = true;
-        drop(self.save(&live, None, SaveExtra::default()));
+        let _unchanged = self.change(handle, |live, _| {
+            let deadly = signal == SIGKILL || signal == live.record.stop_signal;
+            let restart = &mut live.record.restart;
+            if !deadly || restart.stopped || restart.policy.policy == RestartMode::No {
+                return Err(());
+            }
+            restart.stopped = true;
+            Ok(())
+        });
     }
 
     /// A client asks a container to stop that only waits for its next start: it waits no more.
     /// `false`: it does not wait.
     pub(super) fn cancel_restart(&self, handle: &Handle) -> bool {
-        let mut live = handle.live();
-        if lifecycle::is_live(live.record.state) || live.record.restart.due_at.take().is_none() {
-            return false;
-        }
-        live.record.generation += 1;
-        live.record.restart.stopped = true;
-        live.record.restart.boot_id.clone_from(&self.boot_id);
-        let data = serde_json::json!({ "restart": "cancelled" });
-        let told = event(&live.record, "container.updated", data);
-        drop(self.save(&live, Some(told), SaveExtra::default()));
-        true
+        let cancelled = self.change(handle, |live, recording| {
+            let record = &mut live.record;
+            if lifecycle::is_live(record.state) || record.restart.due_at.take().is_none() {
+                return Err(());
+            }
+            record.generation += 1;
+            record.restart.stopped = true;
+            record.restart.boot_id.clone_from(&self.boot_id);
+            let data = serde_json::json!({ "restart": "cancelled" });
+            recording.event("container.updated", data);
+            Ok(())
+        });
+        cancelled.is_ok()
     }
 
     /// After a start of the daemon: starts again what waited for it, and, after a boot of the

@@ -1,5 +1,6 @@
 //! Start: from a configuration to a running helper.
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use super::error::describe_start;
 use super::files_root::NoCopies;
 use super::record::{ProcessIdentity, maps_of, mount_idmap};
-use super::{Engine, EngineError, Handle, SaveExtra, event};
+use super::{Engine, EngineError, Handle};
 use crate::faults;
 use crate::idpool::IdRange;
 use crate::lifecycle::Transition;
@@ -55,15 +56,13 @@ impl Engine {
         {
             return Err(error);
         }
-        {
-            let mut live = handle.live();
+        // Nobody waits for the commit: if the daemon dies now, the helper's directory tells.
+        self.change(handle, |live, recording| {
             live.transition(Transition::Start)?;
             live.record.begin_run(cause == Cause::Policy, &self.boot_id);
-            let starting = event(&live.record, "container.starting", serde_json::json!({}));
-            // Nobody waits: if the daemon dies now, the helper's directory tells.
-            drop(self.save(&live, Some(starting), SaveExtra::default()));
-        }
-        handle.notify();
+            recording.event("container.starting", serde_json::json!({}));
+            Ok::<_, EngineError>(())
+        })?;
         match prepared {
             Ok((prepared, no_copies)) => self.launch(handle, &config, prepared, no_copies).await,
             Err(error) => {
@@ -155,9 +154,7 @@ impl Engine {
         launched: Launched,
         pidfd: OwnedFd,
     ) {
-        let launched_json = serde_json::to_string(&launched).unwrap_or_default();
-        {
-            let mut live = handle.live();
+        let started = self.change(handle, |live, recording| {
             // The state is `starting`: only this task changes it.
             if let Err(error) = live.transition(Transition::Launched) {
                 tracing::error!(id = %handle.id, %error, "a start in an unexpected state");
@@ -167,14 +164,11 @@ impl Engine {
             self.fill_identity(&mut live.record, &launched);
             live.record.started_at = Some(now_ns());
             let data = serde_json::json!({ "pid": launched.pid });
-            let started = event(&live.record, "container.started", data);
-            let extra = SaveExtra {
-                launched: Some(launched_json),
-                ..SaveExtra::default()
-            };
-            drop(self.save(&live, Some(started), extra));
-        }
-        handle.notify();
+            recording.event("container.started", data);
+            recording.launched = serde_json::to_string(&launched).ok();
+            Ok::<_, Infallible>(())
+        });
+        let Ok(_queued) = started;
         self.listen(handle, incoming);
     }
 
@@ -218,8 +212,7 @@ impl Engine {
             refusal => refusal,
         };
         let (failure, code) = refusal.describe(&program);
-        let (auto_remove, again) = {
-            let mut live = handle.live();
+        let failed = self.change(handle, |live, recording| {
             if let Err(error) = live.transition(Transition::LaunchFailed) {
                 tracing::error!(id = %handle.id, %error, "a failed start in an unexpected state");
             }
@@ -234,12 +227,11 @@ impl Engine {
             }
             live.ended.send_replace(true);
             let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
-            let failed = event(&live.record, "container.start_failed", data);
-            let again = self.again_after_failed_start(&mut live.record);
-            let due_at = self.save_ending(&live, failed, again).1;
-            (live.record.auto_remove, due_at)
-        };
-        handle.notify();
+            recording.event("container.start_failed", data);
+            let again = self.again_after_failed_start(&mut live.record, recording);
+            Ok::<_, Infallible>((live.record.auto_remove, again))
+        });
+        let Ok(((auto_remove, again), _queued)) = failed;
         let run_dir = self.paths.run_dir(handle.id);
         if let Err(error) = super::paths::remove_tree(&run_dir) {
             // Its next start and its removal try again.

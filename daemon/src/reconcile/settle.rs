@@ -8,7 +8,7 @@ use littlebox_types::{ContainerState, ExecState, HelperCondition};
 
 use super::ask::{Alive, Found, ask};
 use crate::engine::record::{run_began, unknown_exit};
-use crate::engine::{Engine, Handle, Live, SaveExtra, event};
+use crate::engine::{Engine, EngineError, Handle, Live, Recording};
 use crate::lifecycle::{self, Transition};
 use crate::time::now_ns;
 
@@ -40,17 +40,19 @@ pub(crate) async fn settle(engine: &Arc<Engine>, handle: &Arc<Handle>) -> Settle
 }
 
 fn ended(engine: &Arc<Engine>, handle: &Arc<Handle>, record: &ExitRecord) -> Settled {
-    let run = {
-        let mut live = handle.live();
-        let known = live.record.finished_at == i64::try_from(record.finished_at_ns).ok();
-        if !lifecycle::is_live(live.record.state)
-            && (known || revive(engine, &mut live, None).is_err())
-        {
-            return Settled::Ended;
+    let revived = engine.change(handle, |live, recording| {
+        if lifecycle::is_live(live.record.state) {
+            return Err(Some(live.run));
         }
-        live.run
-    };
-    engine.exited(handle, run, record);
+        if live.record.finished_at == i64::try_from(record.finished_at_ns).ok() {
+            return Err(None);
+        }
+        revive(engine, live, recording, None).map_err(|_illegal| None)?;
+        Ok(live.run)
+    });
+    if let Ok((run, _)) | Err(Some(run)) = revived {
+        engine.exited(handle, run, record);
+    }
     Settled::Ended
 }
 
@@ -79,21 +81,25 @@ async fn absent(engine: &Arc<Engine>, handle: &Arc<Handle>) -> Settled {
 }
 
 /// A start or an end that the daemon did not live to record is recorded now.
-fn revive(engine: &Engine, live: &mut Live, pid: Option<u32>) -> Result<(), ()> {
+fn revive(
+    engine: &Engine,
+    live: &mut Live,
+    recording: &mut Recording,
+    pid: Option<u32>,
+) -> Result<(), EngineError> {
     if live.record.state != ContainerState::Starting {
         let by_policy = live.record.restart.due_at.is_some();
-        live.transition(Transition::Start).map_err(drop)?;
+        live.transition(Transition::Start)?;
         live.record.begin_run(by_policy, &engine.boot_id);
     }
-    live.transition(Transition::Launched).map_err(drop)?;
+    live.transition(Transition::Launched)?;
     live.record.started_at = Some(now_ns());
     live.record.cgroups.clear();
     if *live.ended.borrow() {
         live.ended = tokio::sync::watch::Sender::new(false);
     }
     let data = serde_json::json!({ "pid": pid, "recovered": true });
-    let started = event(&live.record, "container.started", data);
-    drop(engine.save(live, Some(started), SaveExtra::default()));
+    recording.event("container.started", data);
     Ok(())
 }
 
@@ -103,13 +109,9 @@ fn keep(
     condition: HelperCondition,
     pid: Option<u32>,
 ) -> Settled {
-    let run = {
-        let mut live = handle.live();
-        let starts = live.record.state == ContainerState::Starting;
-        if (starts || !lifecycle::is_live(live.record.state))
-            && revive(engine, &mut live, None).is_err()
-        {
-            return Settled::Unclear;
+    let kept = engine.change(handle, |live, recording| {
+        if live.record.state == ContainerState::Starting || !lifecycle::is_live(live.record.state) {
+            revive(engine, live, recording, None).map_err(drop)?;
         }
         live.helper = None;
         if live.record.helper.is_none() {
@@ -117,7 +119,7 @@ fn keep(
             live.record.helper = pid.and_then(|pid| engine.identity(pid));
         }
         if live.record.helper_condition.replace(condition).is_some() {
-            return Settled::Unclear;
+            return Err(());
         }
         if live.record.state == ContainerState::Stopping && !live.stop_timer {
             // The timer that would have killed it died with the daemon that set it.
@@ -125,10 +127,12 @@ fn keep(
             let grace = live.record.grace();
             engine.end_without_helper(handle, live.run, live.record.stop_signal, grace);
         }
-        live.run
+        Ok(live.run)
+    });
+    let Ok((run, _queued)) = kept else {
+        return Settled::Unclear;
     };
     tracing::error!(id = %handle.id, ?condition, "a container is kept whose helper cannot be asked");
-    handle.notify();
     ask_again(engine, handle, run);
     Settled::Unclear
 }
@@ -168,7 +172,7 @@ async fn take_over(engine: &Arc<Engine>, handle: &Arc<Handle>, mut alive: Alive)
         let state = exec.record().state;
         let runs = alive.status.running_execs.contains(&exec.id.to_string());
         match state {
-            ExecState::Starting if runs => exec.record().state = ExecState::Running,
+            ExecState::Starting if runs => drop(engine.exec_started(&exec, None, Vec::new())),
             ExecState::Starting | ExecState::Running if !runs => engine.settle_exec(&exec),
             _ => {}
         }
@@ -193,39 +197,42 @@ fn adopt(
     alive: &mut Alive,
 ) -> Option<(u64, ContainerState, Duration)> {
     let status = &alive.status;
-    let mut live = handle.live();
-    let before = live.record.state;
-    if live.removed || before == ContainerState::Removing {
-        return None;
-    }
-    if before == ContainerState::Starting || !lifecycle::is_live(before) {
-        revive(engine, &mut live, Some(status.launched.pid)).ok()?;
-    }
-    live.helper = Some(alive.helper.clone());
-    live.pidfd = alive.pidfd.take().map(Arc::new);
-    live.record.helper_condition = None;
-    let process = live.record.process.clone();
-    engine.fill_identity(&mut live.record, &status.launched);
-    let state = match (live.record.state, status.frozen) {
-        (ContainerState::Stopping, _) => ContainerState::Stopping,
-        (_, true) => ContainerState::Paused,
-        (_, false) => ContainerState::Running,
-    };
-    let is_new = live.record.process != process;
-    if state != before || is_new {
+    let adopted = engine.change(handle, |live, recording| {
+        let before = live.record.state;
+        if live.removed || before == ContainerState::Removing {
+            return Err(None);
+        }
+        if before == ContainerState::Starting || !lifecycle::is_live(before) {
+            revive(engine, live, recording, Some(status.launched.pid)).map_err(|_illegal| None)?;
+        }
+        live.helper = Some(alive.helper.clone());
+        live.pidfd = alive.pidfd.take().map(Arc::new);
+        live.record.helper_condition = None;
+        let process = live.record.process.clone();
+        engine.fill_identity(&mut live.record, &status.launched);
+        let state = match (live.record.state, status.frozen) {
+            (ContainerState::Stopping, _) => ContainerState::Stopping,
+            (_, true) => ContainerState::Paused,
+            (_, false) => ContainerState::Running,
+        };
+        let adopted = (live.run, state, live.record.grace());
+        let is_new = live.record.process != process;
+        if state == before && !is_new {
+            // Nothing to record.
+            return Err(Some(adopted));
+        }
         live.record.state = state;
         live.record.generation += 1;
         if is_new {
             live.record.started_at = Some(run_began(status.launched.start_time));
         }
-        let extra = SaveExtra {
-            launched: serde_json::to_string(&status.launched).ok(),
-            ..SaveExtra::default()
-        };
-        drop(engine.save(&live, None, extra));
+        recording.launched = serde_json::to_string(&status.launched).ok();
+        Ok(adopted)
+    });
+    match adopted {
+        Ok((adopted, _queued)) => Some(adopted),
+        Err(adopted) => adopted,
     }
-    let grace = live.record.grace();
-    Some((live.run, state, grace))
 }
 
 /// Execs that were started for a client who was never told, or was told that they failed: nobody

@@ -50,6 +50,20 @@ fn migrator() -> Migrator {
     Migrator::with_migrations(MIGRATIONS.map(migration).into())
 }
 
+/// Writes on their way to the database, which are committed whether or not anybody waits.
+#[derive(Debug)]
+pub struct Queued(oneshot::Receiver<Result<(), StoreError>>);
+
+impl Queued {
+    /// Waits for the commit.
+    ///
+    /// # Errors
+    /// The transaction's; [`StoreError::Closed`] when the writer has ended.
+    pub async fn committed(self) -> Result<(), StoreError> {
+        self.0.await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -190,13 +204,9 @@ impl Store {
         Ok(store)
     }
 
-    /// Queues writes as one unit of a transaction; the receiver tells when they are committed.
-    /// Units are committed in the order of the calls. Does not wait.
-    pub fn submit(
-        &self,
-        writes: Vec<Write>,
-        durable: bool,
-    ) -> oneshot::Receiver<Result<(), StoreError>> {
+    /// Queues writes as one unit of a transaction. Units are committed in the order of the calls.
+    /// Does not wait.
+    pub fn submit(&self, writes: Vec<Write>, durable: bool) -> Queued {
         let (tell, done) = oneshot::channel();
         // A closed queue drops `tell`, which the receiver sees as Closed.
         let _ = self.queue.send(writer::Job {
@@ -204,14 +214,12 @@ impl Store {
             durable,
             tell,
         });
-        done
+        Queued(done)
     }
 
     /// Queues writes and waits for the commit.
     pub async fn commit(&self, writes: Vec<Write>, durable: bool) -> Result<(), StoreError> {
-        self.submit(writes, durable)
-            .await
-            .unwrap_or(Err(StoreError::Closed))
+        self.submit(writes, durable).committed().await
     }
 
     /// Follows the newest committed event's number.

@@ -1,24 +1,20 @@
-//! How an exec changes, what is told of it, and which are kept.
+//! How an exec ends, and which execs are kept.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use littlebox_protocol::ExitRecord;
 use littlebox_types::{ExecState, Exit};
-use tokio::sync::oneshot;
 
-use crate::engine::record::{ExecRecord, exit_of, read_exit_record, unknown_exit};
+use crate::engine::record::{TooLate, exit_of, read_exit_record, unknown_exit};
 use crate::engine::{Engine, ExecHandle, Handle};
-use crate::store::{NewEvent, StoreError, Write};
+use crate::lifecycle;
+use crate::lifecycle::exec::Transition;
+use crate::store::Write;
 use crate::time::now_ns;
 
 /// Finished execs whose result is kept, per container.
 const KEPT: usize = 64;
-
-/// Comes when a row is written.
-pub(super) type Recorded = oneshot::Receiver<Result<(), StoreError>>;
-/// An event's kind and data.
-pub(super) type Told = (&'static str, serde_json::Value);
 
 impl Engine {
     /// The helper says that an exec has ended; its output is complete.
@@ -37,37 +33,26 @@ impl Engine {
         self.exec_ended(&exec, exit_of(record), at);
     }
 
-    fn exec_ended(&self, exec: &Arc<ExecHandle>, exit: Exit, at: i64) {
-        let end = |record: &mut ExecRecord| {
-            let mut told = Vec::new();
-            match record.state {
-                // The answer that tells its start is still on its way.
-                ExecState::Starting => told.push(("exec.started", serde_json::json!({}))),
-                ExecState::Running => {}
-                ExecState::Exited | ExecState::Failed => return None,
+    fn exec_ended(&self, exec: &ExecHandle, exit: Exit, at: i64) {
+        let _late = self.change_exec(exec, |record, recording| {
+            if record.transition(Transition::Exited)? == ExecState::Starting {
+                // The answer that says it was started is still on its way.
+                recording.event("exec.started", serde_json::json!({}));
             }
-            told.push(("exec.exited", crate::engine::end::exit_data(&exit)));
-            record.state = ExecState::Exited;
+            recording.event("exec.exited", crate::engine::end::exit_data(&exit));
             record.pid = None;
             record.finished_at = Some(at);
             record.exit = Some(exit);
-            Some(told)
-        };
-        if self.change_exec(exec, end, Vec::new()).is_some() {
-            exec.ended.send_replace(true);
-            exec.container.notify();
-        }
+            Ok::<_, TooLate>(())
+        });
     }
 
     /// Settles execs of which nothing more will be heard: by their exit records, or as unknown.
     pub(crate) fn end_execs(self: &Arc<Self>, handle: &Arc<Handle>) {
         let execs = handle.live().execs.clone();
         for exec in execs {
-            let running = matches!(
-                exec.record().state,
-                ExecState::Starting | ExecState::Running
-            );
-            if running {
+            let state = exec.record().state;
+            if !lifecycle::exec::is_over(state) {
                 self.settle_exec(&exec);
             }
         }
@@ -94,36 +79,6 @@ impl Engine {
                 self.exec_ended(exec, exit, now_ns());
             }
         }
-    }
-
-    /// Changes an exec, and submits its record with what is told of the change: under the record's
-    /// lock, so that rows and events are written in the order of the changes. `None`: the change
-    /// found nothing to do.
-    pub(super) fn change_exec(
-        &self,
-        exec: &ExecHandle,
-        change: impl FnOnce(&mut ExecRecord) -> Option<Vec<Told>>,
-        mut writes: Vec<Write>,
-    ) -> Option<Recorded> {
-        let name = exec.container.live().record.name.to_string();
-        let mut record = exec.record();
-        let told = change(&mut record)?;
-        writes.push(Write::Exec {
-            id: exec.id,
-            container: exec.container.id,
-            state: state_name(record.state),
-            detail: serde_json::to_string(&*record).unwrap_or_default(),
-        });
-        writes.extend(told.into_iter().map(|(kind, data)| {
-            Write::Event(NewEvent {
-                kind,
-                subject: exec.id.to_string(),
-                container: Some(exec.container.id),
-                name: Some(name.clone()),
-                data,
-            })
-        }));
-        Some(self.store.submit(writes, false))
     }
 
     /// Forgets the oldest finished execs over the number that is kept.
@@ -171,14 +126,5 @@ impl Engine {
                 }
             }
         }
-    }
-}
-
-fn state_name(state: ExecState) -> &'static str {
-    match state {
-        ExecState::Starting => "starting",
-        ExecState::Running => "running",
-        ExecState::Exited => "exited",
-        ExecState::Failed => "failed",
     }
 }

@@ -5,6 +5,7 @@ mod input;
 mod output;
 mod requests;
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,14 +16,14 @@ use littlebox_types::{ContainerState, ExecConfig, ExecId, ExecState};
 use rustix::io::Errno;
 
 use super::error::describe_start;
-use super::record::ExecRecord;
+use super::record::{ExecRecord, TooLate};
 use super::{Engine, EngineError, ExecHandle, Handle};
+use crate::lifecycle::exec::Transition;
 use crate::spec::{self, ConfigError};
-use crate::store::{StoreError, Write};
+use crate::store::{Queued, Write};
 use crate::supervisor::{Due, EXECS_UNDER_WAY, Helper, HelperError, StartError};
 use crate::time::now_ns;
 use crate::{faults, lifecycle};
-use changes::Recorded;
 
 /// How to exec.
 #[derive(Debug, Default)]
@@ -83,7 +84,11 @@ impl Engine {
         handle.live().begin_exec(run, &exec)?;
         self.insert_exec(&exec);
         faults::point("exec.before");
-        self.change_exec(&exec, |_| Some(Vec::new()), writes);
+        let recorded = self.change_exec(&exec, |_, recording| {
+            recording.writes = writes;
+            Ok::<_, Infallible>(())
+        });
+        let Ok(_queued) = recorded;
         let answer = due.slow_call(self.supervisor.start_limit()).await;
         faults::point("exec.after");
         let started = self.exec_answered(&exec, answer).await;
@@ -119,8 +124,8 @@ impl Engine {
             Ok((Reply::ExecStarted { pid, warnings, .. }, _)) => {
                 // Written, without an fsync: a client that was told of it finds it again when the
                 // daemon is killed, and a power cut ends the exec anyway.
-                return match self.exec_started(exec, pid, warnings) {
-                    Some(recorded) => Ok(recorded.await.unwrap_or(Err(StoreError::Closed))?),
+                return match self.exec_started(exec, Some(pid), warnings) {
+                    Some(queued) => Ok(queued.committed().await?),
                     None => Ok(()),
                 };
             }
@@ -187,42 +192,45 @@ impl Engine {
         })
     }
 
-    /// `None`: a quick program's end was told, and submitted, before this answer was read.
-    fn exec_started(
+    /// `None`: a quick program's exit was read, and recorded, before the answer that it was started.
+    pub(crate) fn exec_started(
         &self,
-        exec: &Arc<ExecHandle>,
-        pid: u32,
+        exec: &ExecHandle,
+        pid: Option<u32>,
         warnings: Vec<String>,
-    ) -> Option<Recorded> {
-        let start = |record: &mut ExecRecord| {
+    ) -> Option<Queued> {
+        let started = self.change_exec(exec, |record, recording| {
+            let no_news = warnings.is_empty();
             record.warnings = warnings;
-            if record.state != ExecState::Starting {
-                return (!record.warnings.is_empty()).then(Vec::new);
+            match record.transition(Transition::Started) {
+                Err(late) if no_news => return Err(late),
+                Err(_late) => return Ok(()),
+                Ok(_) => {}
             }
-            record.state = ExecState::Running;
-            record.pid = Some(pid);
-            Some(vec![("exec.started", serde_json::json!({ "pid": pid }))])
-        };
-        self.change_exec(exec, start, Vec::new())
+            record.pid = pid;
+            let data = match pid {
+                Some(pid) => serde_json::json!({ "pid": pid }),
+                None => serde_json::json!({}),
+            };
+            recording.event("exec.started", data);
+            Ok(())
+        });
+        started.ok().map(|((), queued)| queued)
     }
 
-    fn exec_failed(&self, exec: &Arc<ExecHandle>, error: StartError) -> EngineError {
+    fn exec_failed(&self, exec: &ExecHandle, error: StartError) -> EngineError {
         let program = exec.record().command.first().cloned().unwrap_or_default();
         let (failure, exit_code) = describe_start(&error, &program);
-        let fail = |record: &mut ExecRecord| {
-            if record.state != ExecState::Starting {
-                // Its container has ended, and it with it.
-                return None;
-            }
-            record.state = ExecState::Failed;
+        // Too late: its container has ended, and it with it.
+        let _late = self.change_exec(exec, |record, recording| {
+            record.transition(Transition::Failed)?;
             record.finished_at = Some(now_ns());
             record.failure = Some(failure.clone());
             record.failure_code = Some(exit_code);
             let data = serde_json::json!({ "step": failure.step, "errno": failure.errno });
-            Some(vec![("exec.failed", data)])
-        };
-        self.change_exec(exec, fail, Vec::new());
-        exec.ended.send_replace(true);
+            recording.event("exec.failed", data);
+            Ok::<_, TooLate>(())
+        });
         EngineError::StartFailed {
             failure: Box::new(failure),
             exit_code,
