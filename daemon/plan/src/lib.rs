@@ -20,6 +20,7 @@ pub mod idmap;
 pub mod labels;
 mod launch;
 mod mount;
+pub mod pointer;
 mod process;
 pub mod scheduling;
 pub mod seccomp;
@@ -59,9 +60,4 @@ impl PlanError {
             ..self
         }
     }
-}
-
-/// A key as a token of a JSON pointer (RFC 6901, section 3).
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
