@@ -82,7 +82,7 @@ fn every_flag_becomes_configuration() {
         "capabilities": {"add": ["ALL"], "drop": ["MKNOD"]}, "no_new_privileges": false,
         "seccomp": "unconfined",
         "privileged": true, "masked_paths": ["/m"], "apparmor": "p",
-        "devices": [{"path": "/dev/fuse", "permissions": "rw"}], "device_rules": ["a:b"], "oom_score_adj": -5, "stop_signal": "INT", "stop_timeout_s": 5,
+        "devices": [{"path": "/dev/fuse", "permissions": "rw"}], "device_rules": ["a:b"], "oom_score_adj": -5, "stop_signal": "SIGINT", "stop_timeout_s": 5,
         "restart": {"policy": "on-failure", "max_retries": 3},
         "log": {"max_size": 1_048_576, "max_files": 2},
     });

@@ -29,7 +29,7 @@ mod unsupported;
 
 pub use envelope::{Authority, Envelope, ExecEnvelope};
 pub use launch::{launch_plan, namespace_kind, namespace_path};
-pub use mount::{mount_options, propagation};
+pub use mount::mount_options;
 pub use process::{exec_plan, rlimit_name};
 
 /// The newest version of the OCI runtime specification whose words are known here.
