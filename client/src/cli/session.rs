@@ -421,6 +421,9 @@ impl Writer<'_> {
         }
         // A PID 1 without a handler is not ended by any other signal: pid_namespaces(7).
         let kill = asks_to_end(signal) && *self.endings >= KILL_AFTER;
+        if kill {
+            eprintln!("lbctl: the program has not exited; killing it");
+        }
         let signal = if kill { Signal::KILL } else { signal };
         self.control(&ClientControl::Signal { signal }).await;
         None
