@@ -175,6 +175,13 @@ fn contradictions_are_refused() {
     for line in [
         &["run", "--name", "-bad", "host", "true"][..],
         &["run", "-m", "much", "host", "true"],
+        &["run", "-u", "a b", "host", "true"],
+        &["run", "--group-add", "", "host", "true"],
+        &["run", "--umask", "8", "host", "true"],
+        &["run", "--propagation", "both", "host", "true"],
+        &["exec", "-u", "0:", "c", "true"],
+        &["kill", "-s", "SIGNONE", "c"],
+        &["ns", "ls", "--type", "nett"],
         &["run"],
         &["exec", "c"],
         &["rm"],
