@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use clap::Args;
 use littlebox_types::{
     CapabilityChange, ContainerConfig, DeviceConfig, IdMap, IdMaps, LogConfig, MountConfig, Name,
-    RestartPolicy, Rlimit, TimeOffset, TimeOffsets,
+    NamespaceSource, NamespaceType, Propagation, RestartPolicy, Rlimit, Signal, TimeOffset,
+    TimeOffsets, Umask, UserRef, UserSpec,
 };
 
 use super::error::Failure;
@@ -73,13 +74,13 @@ struct ProgramArgs {
     workdir: Option<String>,
     /// Run as USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
-    user: Option<String>,
+    user: Option<UserSpec>,
     /// Add a supplementary group
     #[arg(long, value_name = "GROUP")]
-    group_add: Vec<String>,
+    group_add: Vec<UserRef>,
     /// File mode creation mask, octal
     #[arg(long, value_name = "MASK")]
-    umask: Option<String>,
+    umask: Option<Umask>,
     /// Run a small init as PID 1 that reaps orphans and forwards signals
     #[arg(long)]
     init: bool,
@@ -88,7 +89,7 @@ struct ProgramArgs {
     label: Vec<MaybePair>,
     /// Signal that asks the program to exit
     #[arg(long, value_name = "SIGNAL")]
-    stop_signal: Option<String>,
+    stop_signal: Option<Signal>,
     /// Seconds between the stop signal and SIGKILL
     #[arg(long, value_name = "SECONDS")]
     stop_timeout: Option<u32>,
@@ -117,22 +118,22 @@ struct FileArgs {
     read_only: bool,
     /// Mount propagation of the root filesystem: rprivate, rslave, ...
     #[arg(long, value_name = "MODE")]
-    propagation: Option<String>,
+    propagation: Option<Propagation>,
 }
 
 #[derive(Debug, Args)]
 struct NamespaceArgs {
     /// Network: none, host, container:NAME
     #[arg(long, alias = "net", value_name = "NETWORK", value_parser = parse::network)]
-    network: Option<String>,
+    network: Option<NamespaceSource>,
     /// Choose a namespace: TYPE is mnt, uts, ipc, net, pid, user, cgroup or time; SOURCE is new, host,
     /// container:NAME or pid:N
     #[arg(long, value_name = "TYPE=SOURCE", value_parser = parse::namespace)]
-    ns: Vec<(String, String)>,
+    ns: Vec<(NamespaceType, NamespaceSource)>,
     /// User namespace: auto (ids of its own, the default), host (the default with --privileged),
     /// container:NAME, pid:N
     #[arg(long, value_name = "SOURCE", value_parser = parse::userns)]
-    userns: Option<String>,
+    userns: Option<NamespaceSource>,
     /// Add a line to the user id map, instead of using ids of the daemon's pool
     #[arg(long, value_name = "CONTAINER:HOST:SIZE", value_parser = parse::id_map)]
     uidmap: Vec<IdMap>,
@@ -216,7 +217,7 @@ impl CreateArgs {
             working_dir: program.workdir.clone(),
             user: program.user.clone(),
             groups: program.group_add.clone(),
-            umask: program.umask.clone(),
+            umask: program.umask,
             hostname: spaces.hostname.clone(),
             domainname: spaces.domainname.clone(),
             labels: labels(&program.label),
@@ -227,7 +228,7 @@ impl CreateArgs {
             auto_remove: self.rm,
             init: program.init,
             read_only: files.read_only,
-            propagation: files.propagation.clone(),
+            propagation: files.propagation,
             mounts: [&files.volume[..], &files.mount, &files.tmpfs].concat(),
             namespaces: spaces.namespaces()?,
             id_maps: spaces.id_maps(),
@@ -249,7 +250,7 @@ impl CreateArgs {
             apparmor: None,
             selinux: None,
             oom_score_adj: limits.oom_score_adj,
-            stop_signal: program.stop_signal.clone(),
+            stop_signal: program.stop_signal,
             stop_timeout_s: program.stop_timeout,
             restart: program.restart,
             log: program.log()?,
@@ -372,12 +373,12 @@ impl ProgramArgs {
 }
 
 impl NamespaceArgs {
-    fn namespaces(&self) -> Result<BTreeMap<String, String>, Failure> {
-        let network = self.network.iter().map(|n| ("net".to_owned(), n.clone()));
-        let user = self.userns.iter().map(|u| ("user".to_owned(), u.clone()));
+    fn namespaces(&self) -> Result<BTreeMap<NamespaceType, NamespaceSource>, Failure> {
+        let network = self.network.iter().map(|n| (NamespaceType::Net, n.clone()));
+        let user = self.userns.iter().map(|u| (NamespaceType::User, u.clone()));
         let mut map = BTreeMap::new();
         for (kind, source) in self.ns.iter().cloned().chain(network).chain(user) {
-            if let Some(other) = map.insert(kind.clone(), source.clone())
+            if let Some(other) = map.insert(kind, source.clone())
                 && other != source
             {
                 let message = format!("the {kind} namespace is both '{other}' and '{source}'");

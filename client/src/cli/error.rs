@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::io;
 
 use lbctl::client::ClientError;
+use littlebox_types::Signal;
 
 use super::sanitize;
 
 /// What a shell shows for a program that SIGPIPE ended.
-pub const BROKEN_PIPE_CODE: i32 = 128 + 13;
+pub const BROKEN_PIPE_CODE: i32 = Signal::PIPE.shell_code();
 
 /// Why a command did not succeed.
 #[derive(Debug, thiserror::Error)]

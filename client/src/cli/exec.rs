@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::{AttachFrom, LogOptions};
-use littlebox_types::{CapabilityChange, ContainerState, ExecConfig};
+use littlebox_types::{CapabilityChange, ContainerState, ExecConfig, UserSpec};
 
 use super::create_args::environment;
 use super::detach::{self, DetachKeys, Scanner};
@@ -40,7 +40,7 @@ pub struct ExecArgs {
     workdir: Option<String>,
     /// Run as USER[:GROUP], names or numbers
     #[arg(short, long, value_name = "USER")]
-    user: Option<String>,
+    user: Option<UserSpec>,
     /// Kill the program and all that it has started after this time
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     timeout: Option<Duration>,
@@ -115,7 +115,7 @@ pub async fn exec(ctx: &Context, args: ExecArgs) -> Result<i32, Failure> {
     let mut early = None;
     let exec = match signals.uninterrupted(&mut early, making).await {
         Ok(made) => made?,
-        Err(sig) => return Ok(sig.exit_code()),
+        Err(signal) => return Ok(signal.shell_code()),
     };
     super::output::warnings(&exec.warnings);
     let target = Target::Exec(exec.id.to_string());
@@ -263,7 +263,7 @@ async fn start_and_stay(ctx: &Context, name: &str, args: &StartArgs) -> Result<i
     let mut early = None;
     let started = match signals.uninterrupted(&mut early, starting).await {
         Ok(started) => started?,
-        Err(sig) => return Ok(sig.exit_code()),
+        Err(signal) => return Ok(signal.shell_code()),
     };
     let target = Target::Container(started.summary.id.to_string());
     let options = Options {

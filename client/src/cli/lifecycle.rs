@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use lbctl::client::ClientError;
 use littlebox_types::{
-    ContainerPatch, KillRequest, Name, Problem, StopRequest, WaitFor, WaitResult,
+    ContainerPatch, KillRequest, Name, Problem, Signal, StopRequest, WaitFor, WaitResult,
 };
 
 use super::error::Failure;
@@ -26,7 +26,7 @@ pub struct Containers {
 pub struct StopArgs {
     /// Signal that asks the program to exit
     #[arg(short, long, value_name = "SIGNAL")]
-    signal: Option<String>,
+    signal: Option<Signal>,
     /// Seconds between that signal and SIGKILL; 0 kills at once
     #[arg(short, long, alias = "timeout", value_name = "SECONDS")]
     time: Option<u32>,
@@ -37,7 +37,7 @@ pub struct StopArgs {
 impl StopArgs {
     fn request(&self) -> StopRequest {
         StopRequest {
-            signal: self.signal.clone(),
+            signal: self.signal,
             timeout_s: self.time,
         }
     }
@@ -75,8 +75,8 @@ pub async fn restart(ctx: &Context, args: StopArgs) -> Result<i32, Failure> {
 #[derive(Debug, Args)]
 pub struct KillArgs {
     /// Signal, by name or number
-    #[arg(short, long, value_name = "SIGNAL", default_value = "SIGKILL")]
-    signal: String,
+    #[arg(short, long, value_name = "SIGNAL", default_value_t = Signal::KILL)]
+    signal: Signal,
     /// Signal every process in the container, not only PID 1
     #[arg(short, long)]
     all: bool,

@@ -44,13 +44,6 @@ fn common_option(mount: &mut MountConfig, option: &str) -> bool {
     true
 }
 
-fn is_propagation(option: &str) -> bool {
-    matches!(
-        option,
-        "private" | "rprivate" | "slave" | "rslave" | "shared" | "rshared"
-    )
-}
-
 /// `SRC:DST[:OPTION,...]`. Options: `ro rw create bind rbind idmap noidmap` and the propagations.
 pub fn volume(text: &str) -> Result<MountConfig, String> {
     let mut parts = text.splitn(3, ':');
@@ -78,9 +71,11 @@ pub fn volume(text: &str) -> Result<MountConfig, String> {
             "noidmap" => mount.idmap = Some(false),
             "bind" | "norecursive" => mount.recursive = Some(false),
             "rbind" => mount.recursive = Some(true),
-            option if is_propagation(option) => mount.propagation = Some(option.to_owned()),
             option if common_option(&mut mount, option) => {}
-            _ => return Err(format!("unknown volume option '{option}'")),
+            option => {
+                let unknown = |_| format!("unknown volume option '{option}'");
+                mount.propagation = Some(option.parse().map_err(unknown)?);
+            }
         }
     }
     Ok(mount)
@@ -93,7 +88,7 @@ pub fn tmpfs(text: &str) -> Result<MountConfig, String> {
     for option in options.split(',').filter(|o| !o.is_empty()) {
         match option.split_once('=') {
             Some(("size", size)) => mount.size = Some(parse::size(size)?),
-            Some(("mode", mode)) => mount.mode = Some(mode.to_owned()),
+            Some(("mode", mode)) => mount.mode = Some(mode.parse()?),
             None if common_option(&mut mount, option) => {}
             _ => return Err(format!("unknown tmpfs option '{option}'")),
         }
@@ -145,7 +140,7 @@ fn mount_option(mount: &mut MountConfig, part: &str) -> Result<(), String> {
     };
     match key {
         "readonly" | "ro" => mount.read_only = truth()?,
-        "bind-propagation" | "propagation" if bind => mount.propagation = Some(value.to_owned()),
+        "bind-propagation" | "propagation" if bind => mount.propagation = Some(value.parse()?),
         "bind-nonrecursive" if bind => mount.recursive = Some(!truth()?),
         "bind-recursive" if bind => {
             mount.recursive = Some(!matches!(value, "disabled" | "false"));
@@ -153,7 +148,7 @@ fn mount_option(mount: &mut MountConfig, part: &str) -> Result<(), String> {
         "create" if bind => mount.create = truth()?,
         "idmap" if bind => mount.idmap = Some(truth()?),
         "tmpfs-size" | "size" if !bind => mount.size = Some(parse::size(value)?),
-        "tmpfs-mode" | "mode" if !bind => mount.mode = Some(value.to_owned()),
+        "tmpfs-mode" | "mode" if !bind => mount.mode = Some(value.parse()?),
         _ if !part.contains('=') && common_option(mount, key) => {}
         _ => return Err(format!("unknown mount option '{part}'")),
     }
@@ -162,6 +157,8 @@ fn mount_option(mount: &mut MountConfig, part: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
+    use littlebox_types::Propagation;
+
     use super::*;
 
     #[test]
@@ -174,7 +171,7 @@ mod tests {
         assert!(m.read_only && m.create && m.idmap.is_none());
         assert_eq!(volume("/a:/b:idmap").unwrap().idmap, Some(true));
         assert_eq!(volume("/a:/b:noidmap").unwrap().idmap, Some(false));
-        assert_eq!(m.propagation.as_deref(), Some("rslave"));
+        assert_eq!(m.propagation, Some(Propagation::Rslave));
         assert_eq!(m.options, ["noexec"]);
         let here = std::env::current_dir().unwrap();
         let m = volume("./a:/b").unwrap();
@@ -187,9 +184,9 @@ mod tests {
     #[test]
     fn tmpfses() {
         let m = tmpfs("/run:size=64m,mode=0755,noexec").unwrap();
-        assert_eq!((m.size, m.mode.as_deref()), (Some(64 << 20), Some("0755")));
+        assert_eq!((m.size, m.mode), (Some(64 << 20), "0755".parse().ok()));
         assert_eq!(tmpfs("/run").unwrap().destination, "/run");
-        assert!(tmpfs("/run:uid=1").is_err());
+        assert!(tmpfs("/run:uid=1").is_err() && tmpfs("/run:mode=8").is_err());
     }
 
     #[test]
@@ -202,7 +199,7 @@ mod tests {
         assert_eq!(m.source.as_deref(), Some("/a,b \"c\""));
         assert!(m.read_only);
         let m = mount("type=tmpfs,target=/t,tmpfs-size=1g,tmpfs-mode=1777").unwrap();
-        assert_eq!((m.size, m.mode.as_deref()), (Some(1 << 30), Some("1777")));
+        assert_eq!((m.size, m.mode), (Some(1 << 30), "1777".parse().ok()));
         for bad in [
             "src=/a,dst=/b",
             "type=bind,dst=/b",
@@ -210,6 +207,8 @@ mod tests {
             "type=volume,src=a,dst=/b",
             "type=tmpfs,src=/a,dst=/b",
             "type=tmpfs,dst=/b,bind-nonrecursive",
+            "type=tmpfs,dst=/b,tmpfs-mode=4755",
+            "type=bind,src=/a,dst=/b,bind-propagation=both",
             "type=bind,src=/a,dst=/b,readonly=maybe",
         ] {
             assert!(mount(bad).is_err(), "{bad}");

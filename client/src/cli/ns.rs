@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use littlebox_types::{NamespaceDiff, NamespaceInfo, NamespaceNode};
+use littlebox_types::{NamespaceDiff, NamespaceInfo, NamespaceNode, NamespaceType};
 
 use super::error::Failure;
 use super::table::{Column, Table};
@@ -26,7 +26,7 @@ enum NsCommand {
     List {
         /// Only this type: mnt, uts, ipc, net, pid, user, cgroup or time
         #[arg(short, long = "type", value_name = "TYPE")]
-        kind: Option<String>,
+        kind: Option<NamespaceType>,
     },
     /// Show a container's namespaces beside the host's
     Inspect {
@@ -56,7 +56,7 @@ pub async fn ns(ctx: &Context, args: NsArgs) -> Result<i32, Failure> {
         (None, None) => NsCommand::List { kind: None },
     };
     match command {
-        NsCommand::List { kind } => list(ctx, kind.as_deref()).await,
+        NsCommand::List { kind } => list(ctx, kind).await,
         NsCommand::Inspect { container } => inspect(ctx, &container).await,
         NsCommand::Tree { by } => tree(ctx, by.as_deref()).await,
         NsCommand::Diff { a, b } => diff(ctx, &a, &b).await,
@@ -74,7 +74,7 @@ const LIST: &[Column] = &[
     Column::text("COMMAND"),
 ];
 
-async fn list(ctx: &Context, kind: Option<&str>) -> Result<(), Failure> {
+async fn list(ctx: &Context, kind: Option<NamespaceType>) -> Result<(), Failure> {
     let items = ctx.client.namespaces(kind).await?;
     if ctx.json {
         return output::json(&items);

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use littlebox_types::{DeviceConfig, IdMap, Rlimit, TimeOffset};
+use littlebox_types::{DeviceConfig, IdMap, NamespaceSource, NamespaceType, Rlimit, TimeOffset};
 
 /// `K=V`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,50 +168,34 @@ pub fn id_map(text: &str) -> Result<IdMap, String> {
     }
 }
 
-/// `TYPE=SOURCE` of a namespace, the type in the API's spelling.
-pub fn namespace(text: &str) -> Result<(String, String), String> {
+/// `TYPE=SOURCE` of a namespace; `mount` and `network` are known by their long names, too.
+pub fn namespace(text: &str) -> Result<(NamespaceType, NamespaceSource), String> {
     let Pair { key, value } = text.parse()?;
     let kind = match key.as_str() {
-        "mnt" | "mount" => "mnt",
-        "net" | "network" => "net",
-        kind @ ("uts" | "ipc" | "pid" | "user" | "cgroup" | "time") => kind,
-        _ => {
-            return Err(format!(
-                "unknown namespace type '{key}'; use mnt, uts, ipc, net, pid, user, cgroup or time"
-            ));
-        }
+        "mount" => NamespaceType::Mnt,
+        "network" => NamespaceType::Net,
+        key => key.parse()?,
     };
-    let known = matches!(value.as_str(), "new" | "host")
-        || ["container:", "pid:"]
-            .iter()
-            .any(|p| value.len() > p.len() && value.starts_with(p));
-    if !known {
-        return Err(format!(
-            "unknown namespace source '{value}'; use new, host, container:NAME or pid:N"
-        ));
-    }
-    Ok((kind.to_owned(), value))
+    Ok((kind, value.parse()?))
 }
 
 /// A network, as the namespace it is: `none`, `host`, `container:NAME`.
-pub fn network(text: &str) -> Result<String, String> {
+pub fn network(text: &str) -> Result<NamespaceSource, String> {
     match text {
-        "none" => Ok("new".to_owned()),
-        other => namespace(&format!("net={other}"))
-            .map(|(_, source)| source)
+        "none" => Ok(NamespaceSource::New),
+        other => other
+            .parse()
             .map_err(|_| format!("unknown network '{other}'; use none, host or container:NAME")),
     }
 }
 
 /// A user namespace: `auto` (a new one with ids of its own), `host`, `container:NAME`, `pid:N`.
-pub fn userns(text: &str) -> Result<String, String> {
+pub fn userns(text: &str) -> Result<NamespaceSource, String> {
     match text {
-        "auto" => Ok("new".to_owned()),
-        other => namespace(&format!("user={other}"))
-            .map(|(_, source)| source)
-            .map_err(|_| {
-                format!("unknown user namespace '{other}'; use auto, host, container:NAME or pid:N")
-            }),
+        "auto" => Ok(NamespaceSource::New),
+        other => other.parse().map_err(|_| {
+            format!("unknown user namespace '{other}'; use auto, host, container:NAME or pid:N")
+        }),
     }
 }
 
@@ -410,20 +394,24 @@ mod tests {
 
     #[test]
     fn namespaces_and_networks() {
-        assert_eq!(namespace("network=host"), Ok(("net".into(), "host".into())));
+        let a = NamespaceSource::Container("a".into());
+        assert_eq!(
+            namespace("network=host"),
+            Ok((NamespaceType::Net, NamespaceSource::Host))
+        );
         assert_eq!(
             namespace("pid=container:a"),
-            Ok(("pid".into(), "container:a".into()))
+            Ok((NamespaceType::Pid, a.clone()))
         );
         for bad in ["x=host", "net", "net=", "net=container:", "net=private"] {
             assert!(namespace(bad).is_err(), "{bad}");
         }
-        assert_eq!(network("none"), Ok("new".into()));
-        assert_eq!(network("container:a"), Ok("container:a".into()));
+        assert_eq!(network("none"), Ok(NamespaceSource::New));
+        assert_eq!(network("container:a"), Ok(a.clone()));
         assert!(network("bridge").is_err());
-        assert_eq!(userns("auto"), Ok("new".into()));
-        assert_eq!(userns("host"), Ok("host".into()));
-        assert_eq!(userns("container:a"), Ok("container:a".into()));
+        assert_eq!(userns("auto"), Ok(NamespaceSource::New));
+        assert_eq!(userns("host"), Ok(NamespaceSource::Host));
+        assert_eq!(userns("container:a"), Ok(a));
         assert!(userns("keep-id").is_err());
     }
 

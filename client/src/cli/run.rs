@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lbctl::client::{AttachFrom, ClientError, CreateOptions};
-use littlebox_types::{Container, ContainerConfig, Exit, ExitStatus, WaitFor};
+use littlebox_types::{Container, ContainerConfig, Exit, ExitStatus, Signal, WaitFor};
 
 use super::create_args::CreateArgs;
 use super::detach::{self, DetachKeys, Scanner};
@@ -123,7 +123,7 @@ async fn foreground(
     let mut early = None;
     let container = match signals.uninterrupted(&mut early, making).await {
         Ok(made) => made?,
-        Err(sig) => return Ok(sig.exit_code()),
+        Err(signal) => return Ok(signal.shell_code()),
     };
     output::warnings(&container.warnings);
     let target = Target::Container(container.summary.id.to_string());
@@ -182,7 +182,10 @@ pub fn check_terminal(interactive: bool) -> Result<(), Failure> {
 /// Whoever read the output has gone. A program of this machine would be ended by SIGPIPE as soon
 /// as it writes; one that has no handler as a PID 1 is not (pid_namespaces(7)): it is killed.
 pub async fn end_of_pipe(ctx: &Context, target: &Target) {
-    if send_signal(&ctx.client, target, "SIGPIPE").await.is_err() {
+    if send_signal(&ctx.client, target, Signal::PIPE)
+        .await
+        .is_err()
+    {
         return;
     }
     let ended = match target {
@@ -199,7 +202,7 @@ pub async fn end_of_pipe(ctx: &Context, target: &Target) {
     };
     if !ended {
         // It may have ended by itself.
-        let _ = send_signal(&ctx.client, target, "SIGKILL").await;
+        let _ = send_signal(&ctx.client, target, Signal::KILL).await;
     }
 }
 
@@ -208,7 +211,7 @@ pub fn exit_code(end: &End) -> i32 {
     match end {
         End::Exit(exit) => exit_status(exit),
         End::Detached => 0,
-        End::Signal(sig) => sig.exit_code(),
+        End::Signal(signal) => signal.shell_code(),
         End::BrokenPipe => BROKEN_PIPE_CODE,
     }
 }

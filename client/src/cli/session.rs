@@ -16,13 +16,13 @@ use lbctl::client::{
     AttachFrom, AttachOptions, AttachSink, AttachStream, Attached, Client, ClientError, Received,
 };
 use littlebox_types::{
-    Channel, ClientControl, Exit, KillRequest, ServerControl, TermSize, WaitFor,
+    Channel, ClientControl, Exit, KillRequest, ServerControl, Signal, TermSize, WaitFor,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use super::detach::Scanner;
 use super::error::Failure;
-use super::signals::{Caught, Sig, Signals};
+use super::signals::{Caught, Signals, asks_to_end};
 use super::stdio::{Output, Stdin};
 use super::terminal::{self, RawMode};
 
@@ -60,7 +60,7 @@ pub struct Options {
     /// Forward signals.
     pub proxy_signals: bool,
     /// A signal that came before there was anybody to hear it.
-    pub early: Option<Sig>,
+    pub early: Option<Signal>,
     /// The terminal size that the program was started with.
     pub size: Option<TermSize>,
 }
@@ -73,7 +73,7 @@ pub enum End {
     /// The user left; the program goes on.
     Detached,
     /// A signal told us to end; the program goes on, unless it was told too.
-    Signal(Sig),
+    Signal(Signal),
     /// Nobody reads our output any more.
     BrokenPipe,
 }
@@ -132,7 +132,7 @@ impl<'a> Session<'a> {
         let early = &mut self.options.early;
         let mut attached = match self.signals.uninterrupted(early, attaching).await {
             Ok(attached) => attached?,
-            Err(sig) => return Ok(End::Signal(sig)),
+            Err(signal) => return Ok(End::Signal(signal)),
         };
         self.start = attached.position;
         let mut skip = [0; 2];
@@ -169,7 +169,7 @@ impl<'a> Session<'a> {
             };
             let attempted = tokio::select! {
                 attempted = attempt => attempted,
-                sig = self.signals.told_to_end() => return Ok(Err(End::Signal(sig))),
+                signal = self.signals.told_to_end() => return Ok(Err(End::Signal(signal))),
             };
             match attempted {
                 Ok(attached) => return Ok(Ok(attached)),
@@ -330,7 +330,7 @@ struct Writer<'s> {
     size: Option<TermSize>,
     signals: &'s mut Signals,
     proxy_signals: bool,
-    early: Option<Sig>,
+    early: Option<Signal>,
     endings: &'s mut u32,
 }
 
@@ -344,9 +344,8 @@ impl Writer<'_> {
     /// Ends only when the user or a signal says so: a broken connection is the reader's to tell.
     async fn run(&mut self) -> End {
         self.resize().await;
-        if let Some(sig) = self.early.take() {
-            *self.endings += u32::from(sig.asks_to_end());
-            let signal = sig.name.to_owned();
+        if let Some(signal) = self.early.take() {
+            *self.endings += u32::from(asks_to_end(signal));
             self.control(&ClientControl::Signal { signal }).await;
         }
         loop {
@@ -368,7 +367,7 @@ impl Writer<'_> {
                     self.resize().await;
                     None
                 }
-                Event::Caught(Caught::Signal(sig)) => self.signal(sig).await,
+                Event::Caught(Caught::Signal(signal)) => self.signal(signal).await,
                 Event::Input(input) => self.input(&input.unwrap_or_default()).await,
             };
             if let Some(end) = end {
@@ -403,33 +402,30 @@ impl Writer<'_> {
         Some(End::Detached)
     }
 
-    async fn signal(&mut self, sig: Sig) -> Option<End> {
+    async fn signal(&mut self, signal: Signal) -> Option<End> {
         if self.keys.is_some() {
             // The keyboard's signals reach the program as bytes. What comes here is for us; only
             // the terminal's end is also the program's.
-            if sig.is_hangup() {
-                self.last_word(&ClientControl::Signal {
-                    signal: sig.name.to_owned(),
-                })
-                .await;
+            if signal == Signal::HUP {
+                self.last_word(&ClientControl::Signal { signal }).await;
             }
-            return Some(End::Signal(sig));
+            return Some(End::Signal(signal));
         }
         if !self.proxy_signals {
-            return Some(End::Signal(sig));
+            return Some(End::Signal(signal));
         }
-        *self.endings += u32::from(sig.asks_to_end());
+        *self.endings += u32::from(asks_to_end(signal));
         if *self.endings > KILL_AFTER {
             eprintln!("lbctl: the program has not ended yet; it goes on without us");
-            return Some(End::Signal(sig));
+            return Some(End::Signal(signal));
         }
         // A PID 1 without a handler is not ended by any other signal: pid_namespaces(7).
-        let kill = sig.asks_to_end() && *self.endings >= KILL_AFTER;
-        let name = if kill { "SIGKILL" } else { sig.name };
-        self.control(&ClientControl::Signal {
-            signal: name.to_owned(),
-        })
-        .await;
+        let kill = asks_to_end(signal) && *self.endings >= KILL_AFTER;
+        if kill {
+            eprintln!("lbctl: the program has not exited; killing it");
+        }
+        let signal = if kill { Signal::KILL } else { signal };
+        self.control(&ClientControl::Signal { signal }).await;
         None
     }
 
@@ -479,7 +475,7 @@ impl Writer<'_> {
                 }
             }
             (ClientControl::Signal { signal }, target) => {
-                send_signal(self.client, target, signal).await
+                send_signal(self.client, target, *signal).await
             }
             (ClientControl::CloseStdin | ClientControl::Detach, _) => Ok(()),
         }
@@ -501,12 +497,12 @@ async fn attach(
 pub async fn send_signal(
     client: &Client,
     target: &Target,
-    signal: &str,
+    signal: Signal,
 ) -> Result<(), ClientError> {
     match target {
         Target::Container(id) => {
             let request = KillRequest {
-                signal: Some(signal.to_owned()),
+                signal: Some(signal),
                 all: false,
             };
             client.kill_container(id, &request).await

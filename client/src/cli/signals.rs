@@ -2,7 +2,8 @@
 
 use std::io;
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use littlebox_types::Signal;
+use tokio::signal::unix::{self, SignalKind, signal};
 
 /// A signal that was caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,45 +11,24 @@ pub enum Caught {
     /// The terminal's size changed (SIGWINCH).
     Resized,
     /// A signal for the program, or for us.
-    Signal(Sig),
+    Signal(Signal),
 }
 
-/// A signal's number and name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sig {
-    /// As in signal(7).
-    pub number: i32,
-    /// `SIGINT` style.
-    pub name: &'static str,
-}
-
-impl Sig {
-    /// Whether it asks for an end.
-    pub fn asks_to_end(self) -> bool {
-        matches!(self.name, "SIGINT" | "SIGTERM")
-    }
-
-    /// The terminal has gone.
-    pub fn is_hangup(self) -> bool {
-        self.name == "SIGHUP"
-    }
-
-    /// The exit code of a program that it ended.
-    pub fn exit_code(self) -> i32 {
-        128 + self.number
-    }
+/// Whether it asks for an end.
+pub fn asks_to_end(signal: Signal) -> bool {
+    matches!(signal, Signal::INT | Signal::TERM)
 }
 
 /// The signals that are caught from now on.
 #[derive(Debug)]
 pub struct Signals {
-    winch: Signal,
-    hup: Signal,
-    int: Signal,
-    quit: Signal,
-    usr1: Signal,
-    usr2: Signal,
-    term: Signal,
+    winch: unix::Signal,
+    hup: unix::Signal,
+    int: unix::Signal,
+    quit: unix::Signal,
+    usr1: unix::Signal,
+    usr2: unix::Signal,
+    term: unix::Signal,
 }
 
 impl Signals {
@@ -66,12 +46,12 @@ impl Signals {
     }
 
     /// The next one that tells us to end.
-    pub async fn told_to_end(&mut self) -> Sig {
+    pub async fn told_to_end(&mut self) -> Signal {
         loop {
-            if let Caught::Signal(sig) = self.next().await
-                && (sig.asks_to_end() || sig.is_hangup())
+            if let Caught::Signal(signal) = self.next().await
+                && (asks_to_end(signal) || signal == Signal::HUP)
             {
-                return sig;
+                return signal;
             }
         }
     }
@@ -80,9 +60,9 @@ impl Signals {
     /// it makes; a second one gives up.
     pub async fn uninterrupted<T>(
         &mut self,
-        early: &mut Option<Sig>,
+        early: &mut Option<Signal>,
         request: impl Future<Output = T>,
-    ) -> Result<T, Sig> {
+    ) -> Result<T, Signal> {
         let mut request = std::pin::pin!(request);
         loop {
             tokio::select! {
@@ -90,8 +70,8 @@ impl Signals {
                 result = &mut request => return Ok(result),
                 caught = self.next() => match (caught, &early) {
                     (Caught::Resized, _) => {}
-                    (Caught::Signal(sig), None) => *early = Some(sig),
-                    (Caught::Signal(sig), Some(_)) => return Err(sig),
+                    (Caught::Signal(signal), None) => *early = Some(signal),
+                    (Caught::Signal(signal), Some(_)) => return Err(signal),
                 },
             }
         }
@@ -99,18 +79,14 @@ impl Signals {
 
     /// The next one. Dropping the future loses nothing.
     pub async fn next(&mut self) -> Caught {
-        let (kind, name) = tokio::select! {
+        Caught::Signal(tokio::select! {
             _ = self.winch.recv() => return Caught::Resized,
-            _ = self.hup.recv() => (SignalKind::hangup(), "SIGHUP"),
-            _ = self.int.recv() => (SignalKind::interrupt(), "SIGINT"),
-            _ = self.quit.recv() => (SignalKind::quit(), "SIGQUIT"),
-            _ = self.usr1.recv() => (SignalKind::user_defined1(), "SIGUSR1"),
-            _ = self.usr2.recv() => (SignalKind::user_defined2(), "SIGUSR2"),
-            _ = self.term.recv() => (SignalKind::terminate(), "SIGTERM"),
-        };
-        Caught::Signal(Sig {
-            number: kind.as_raw_value(),
-            name,
+            _ = self.hup.recv() => Signal::HUP,
+            _ = self.int.recv() => Signal::INT,
+            _ = self.quit.recv() => Signal::QUIT,
+            _ = self.usr1.recv() => Signal::USR1,
+            _ = self.usr2.recv() => Signal::USR2,
+            _ = self.term.recv() => Signal::TERM,
         })
     }
 }

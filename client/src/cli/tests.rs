@@ -82,7 +82,7 @@ fn every_flag_becomes_configuration() {
         "capabilities": {"add": ["ALL"], "drop": ["MKNOD"]}, "no_new_privileges": false,
         "seccomp": "unconfined",
         "privileged": true, "masked_paths": ["/m"], "apparmor": "p",
-        "devices": [{"path": "/dev/fuse", "permissions": "rw"}], "device_rules": ["a:b"], "oom_score_adj": -5, "stop_signal": "INT", "stop_timeout_s": 5,
+        "devices": [{"path": "/dev/fuse", "permissions": "rw"}], "device_rules": ["a:b"], "oom_score_adj": -5, "stop_signal": "SIGINT", "stop_timeout_s": 5,
         "restart": {"policy": "on-failure", "max_retries": 3},
         "log": {"max_size": 1_048_576, "max_files": 2},
     });
@@ -175,6 +175,13 @@ fn contradictions_are_refused() {
     for line in [
         &["run", "--name", "-bad", "host", "true"][..],
         &["run", "-m", "much", "host", "true"],
+        &["run", "-u", "a b", "host", "true"],
+        &["run", "--group-add", "", "host", "true"],
+        &["run", "--umask", "8", "host", "true"],
+        &["run", "--propagation", "both", "host", "true"],
+        &["exec", "-u", "0:", "c", "true"],
+        &["kill", "-s", "SIGNONE", "c"],
+        &["ns", "ls", "--type", "nett"],
         &["run"],
         &["exec", "c"],
         &["rm"],

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::call::Call;
 use super::containers::IDEMPOTENCY_KEY;
 use super::{BodyStream, Client, ClientError, JsonLines, LogOptions};
-use littlebox_types::{Exec, ExecConfig, LogLine, Page, SignalRequest, TermSize};
+use littlebox_types::{Exec, ExecConfig, LogLine, Page, Signal, SignalRequest, TermSize};
 
 impl Client {
     /// `GET /v1/containers/{c}/execs`: one page.
@@ -53,14 +53,12 @@ impl Client {
             .await
     }
 
-    /// `POST /v1/execs/{e}/signal`: a name or number.
+    /// `POST /v1/execs/{e}/signal`.
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn signal_exec(&self, exec: &str, signal: &str) -> Result<(), ClientError> {
-        let body = SignalRequest {
-            signal: signal.to_owned(),
-        };
+    pub async fn signal_exec(&self, exec: &str, signal: Signal) -> Result<(), ClientError> {
+        let body = SignalRequest { signal };
         self.empty(Call::post(&["execs", exec, "signal"]).json(&body)?)
             .await
     }

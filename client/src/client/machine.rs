@@ -6,7 +6,8 @@ use serde::Deserialize;
 use super::call::Call;
 use super::{Client, ClientError, JsonLines};
 use littlebox_types::{
-    Event, Health, NamespaceDiff, NamespaceInfo, NamespaceNode, SystemInfo, VersionInfo,
+    Event, Health, NamespaceDiff, NamespaceInfo, NamespaceNode, NamespaceType, SystemInfo,
+    VersionInfo,
 };
 
 /// Which events to read.
@@ -102,9 +103,12 @@ impl Client {
     ///
     /// # Errors
     /// Any [`ClientError`].
-    pub async fn namespaces(&self, kind: Option<&str>) -> Result<Vec<NamespaceInfo>, ClientError> {
+    pub async fn namespaces(
+        &self,
+        kind: Option<NamespaceType>,
+    ) -> Result<Vec<NamespaceInfo>, ClientError> {
         let list: Items<_> = self
-            .json(Call::get(&["namespaces"]).maybe("type", kind))
+            .json(Call::get(&["namespaces"]).maybe("type", kind.map(NamespaceType::name)))
             .await?;
         Ok(list.items)
     }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceConfig, Name, Resources, RestartPolicy, Seccomp, TimeOffsets};
+use super::{
+    DeviceConfig, DirectoryMode, Name, NamespaceSource, NamespaceType, Propagation, Resources,
+    RestartPolicy, Seccomp, Signal, TimeOffsets, Umask, UserRef, UserSpec,
+};
 
 /// `POST /v1/containers`: what a container is to be. Kept as it was asked for and shown by inspect.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -35,15 +38,15 @@ pub struct ContainerConfig {
     /// Absolute working directory inside the container; `/` when absent. Made when missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// `USER[:GROUP]`, each a number or a name of the container's own database; `0:0` when absent.
+    /// `0:0` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Supplementary groups, numbers or names.
+    pub user: Option<UserSpec>,
+    /// Supplementary groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
-    /// Octal, e.g. `"022"`; `022` when absent.
+    pub groups: Vec<UserRef>,
+    /// `022` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub umask: Option<String>,
+    pub umask: Option<Umask>,
     /// Host name; the last 12 characters of the id when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
@@ -70,17 +73,15 @@ pub struct ContainerConfig {
     pub init: bool,
     /// Read-only root filesystem.
     pub read_only: bool,
-    /// Propagation of the root tree: `rprivate` (default), `private`, `rslave`, `slave`,
-    /// `rshared`, `shared`.
+    /// Of the root tree; `rprivate` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub propagation: Option<String>,
+    pub propagation: Option<Propagation>,
     /// Bind mounts, volumes by path and tmpfs.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<MountConfig>,
-    /// By type (`mnt uts ipc net pid user cgroup time`): `new`, `host`, `container:NAME`, `pid:N`.
     /// Absent: `new`; `user` of a `privileged` container: `host`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub namespaces: BTreeMap<String, String>,
+    pub namespaces: BTreeMap<NamespaceType, NamespaceSource>,
     /// For `user: new`; a range of the daemon's pool that no other container has when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id_maps: Option<IdMaps>,
@@ -130,9 +131,9 @@ pub struct ContainerConfig {
     /// -1000 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom_score_adj: Option<i32>,
-    /// Signal that asks the program to end: name or number; `SIGTERM` when absent.
+    /// Signal that asks the program to end; `SIGTERM` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_signal: Option<String>,
+    pub stop_signal: Option<Signal>,
     /// Seconds between the stop signal and SIGKILL; 10 when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_timeout_s: Option<u32>,
@@ -163,9 +164,9 @@ pub struct MountConfig {
     /// `bind`: with everything mounted below the source; true when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursive: Option<bool>,
-    /// As for the root.
+    /// `rprivate` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub propagation: Option<String>,
+    pub propagation: Option<Propagation>,
     /// `bind`: make the source as a directory when it is missing (a volume by path).
     #[serde(default)]
     pub create: bool,
@@ -177,9 +178,9 @@ pub struct MountConfig {
     /// `tmpfs`: bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
-    /// `tmpfs`: octal permission bits, `"1777"` when absent.
+    /// `tmpfs`: `1777` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
+    pub mode: Option<DirectoryMode>,
     /// `nosuid`, `nodev`, `noexec`, `noatime`, `nosymfollow`, beside the type's defaults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub options: Vec<String>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CapabilityChange, ContainerId, ExecId, Exit, Failure, TermSize};
+use super::{CapabilityChange, ContainerId, ExecId, Exit, Failure, Signal, TermSize, UserSpec};
 
 /// `POST /v1/containers/{c}/execs`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -18,9 +18,9 @@ pub struct ExecConfig {
     /// The container's own when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
-    /// `USER[:GROUP]`; the container's own when absent.
+    /// The container's own when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
+    pub user: Option<UserSpec>,
     /// Give it a terminal.
     pub terminal: bool,
     /// The terminal's first size.
@@ -122,6 +122,6 @@ pub enum OutputEncoding {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignalRequest {
-    /// Name or number.
-    pub signal: String,
+    /// What to send.
+    pub signal: Signal,
 }

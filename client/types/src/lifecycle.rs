@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContainerId, ContainerState, Exit, Failure};
+use super::{ContainerId, ContainerState, Exit, Failure, Signal};
 
 /// `GET .../wait`'s conditions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,9 +52,9 @@ pub struct WaitResult {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KillRequest {
-    /// Name or number; `SIGKILL` when absent.
+    /// `SIGKILL` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<String>,
+    pub signal: Option<Signal>,
     /// Every process in the container, not only PID 1.
     pub all: bool,
 }
@@ -63,9 +63,9 @@ pub struct KillRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StopRequest {
-    /// Name or number; the container's own stop signal when absent.
+    /// The container's own stop signal when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub signal: Option<String>,
+    pub signal: Option<Signal>,
     /// Seconds until SIGKILL; the container's own when absent; 0 kills at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_s: Option<u32>,

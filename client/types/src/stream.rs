@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, Problem};
+use super::{Exit, Problem, Signal};
 
 /// The WebSocket subprotocol of attach and exec.
 ///
@@ -35,8 +35,8 @@ pub enum ClientControl {
     },
     /// Signal the program.
     Signal {
-        /// Name or number.
-        signal: String,
+        /// Which.
+        signal: Signal,
     },
     /// End of stdin.
     CloseStdin,

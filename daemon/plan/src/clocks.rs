@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use littlebox_protocol::{NamespaceKind, TimeClock, TimeOffset};
 use oci_spec::runtime::{Linux, LinuxTimeOffset};
 
-use crate::{PlanError, escape};
+use crate::{PlanError, pointer};
 
 /// The farthest a clock may be set: half of the kernel's `KTIME_SEC_MAX` (146 years), past which it
 /// refuses any offset.
@@ -50,7 +50,7 @@ pub(crate) fn plan(
 }
 
 fn one(name: &str, offset: &LinuxTimeOffset) -> Result<(TimeClock, TimeOffset), PlanError> {
-    let at = || format!("/linux/timeOffsets/{}", escape(name));
+    let at = || pointer::below("/linux/timeOffsets", name);
     let clock = match name {
         "monotonic" => TimeClock::Monotonic,
         "boottime" => TimeClock::Boottime,

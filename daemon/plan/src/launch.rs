@@ -300,8 +300,7 @@ fn sysctls(
     };
     let mut plan = BTreeMap::new();
     for (name, value) in wanted {
-        let wrong =
-            |message| PlanError::new(format!("/linux/sysctl/{}", crate::escape(name)), message);
+        let wrong = |message| PlanError::new(crate::pointer::below("/linux/sysctl", name), message);
         sysctl::check(name, value, &is_new).map_err(wrong)?;
         if let Some(property) = names.of_sysctl(name) {
             return Err(wrong(format!(

@@ -20,6 +20,7 @@ pub mod idmap;
 pub mod labels;
 mod launch;
 mod mount;
+pub mod pointer;
 mod process;
 pub mod scheduling;
 pub mod seccomp;
@@ -28,7 +29,7 @@ mod unsupported;
 
 pub use envelope::{Authority, Envelope, ExecEnvelope};
 pub use launch::{launch_plan, namespace_kind, namespace_path};
-pub use mount::{mount_options, propagation};
+pub use mount::mount_options;
 pub use process::{exec_plan, rlimit_name};
 
 /// The newest version of the OCI runtime specification whose words are known here.
@@ -59,9 +60,4 @@ impl PlanError {
             ..self
         }
     }
-}
-
-/// A key as a token of a JSON pointer (RFC 6901, section 3).
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }

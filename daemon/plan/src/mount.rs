@@ -515,7 +515,7 @@ const PROPAGATIONS: [&str; 8] = [
 ];
 
 /// A propagation by the name that specs and mount(8) give it.
-pub fn propagation(name: &str) -> Option<Propagation> {
+pub(crate) fn propagation(name: &str) -> Option<Propagation> {
     Some(match name {
         "private" => Propagation::Private,
         "rprivate" => Propagation::Rprivate,

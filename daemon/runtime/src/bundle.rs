@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use littlebox_plan::{Authority, Envelope, amend, launch_plan};
+use littlebox_plan::{Authority, Envelope, amend, launch_plan, pointer};
 use littlebox_protocol::{ExistingCgroup, LaunchPlan, LogPlan, NamespaceKind, RootfsSource};
 use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{Mode, OFlags, open};
@@ -246,9 +246,13 @@ fn parse_amended<T: DeserializeOwned>(
 }
 
 fn wrong(error: serde_path_to_error::Error<serde_json::Error>, document: &Path) -> Error {
+    let pointer = match pointer::of(error.path()) {
+        whole if whole.is_empty() => "/".to_owned(),
+        pointer => pointer,
+    };
     Error::Document {
         document: document.to_owned(),
-        pointer: pointer(error.path()),
+        pointer,
         message: error.into_inner().to_string(),
     }
 }
@@ -264,16 +268,4 @@ pub fn parse<T: DeserializeOwned>(json: &[u8], document: &Path) -> Result<T> {
         message: error.to_string(),
     })?;
     Ok(parsed)
-}
-
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let part = |segment: &Segment| match segment {
-        Segment::Seq { index } => index.to_string(),
-        Segment::Map { key } => key.replace('~', "~0").replace('/', "~1"),
-        Segment::Enum { variant } => variant.clone(),
-        Segment::Unknown => "?".to_owned(),
-    };
-    let parts: Vec<String> = path.iter().map(part).collect();
-    format!("/{}", parts.join("/"))
 }

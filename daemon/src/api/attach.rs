@@ -26,7 +26,6 @@ use super::extract::{Params, Path};
 use super::{App, AppState};
 use crate::engine::{ClientGuard, EngineError, ExecHandle, Handle};
 use crate::logs::{Chunk, Follower, From, Mode, Record};
-use crate::spec::parse_signal;
 
 /// The most bytes of one message from a client.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
@@ -289,16 +288,10 @@ impl Session {
                     size,
                 }
             }
-            ClientControl::Signal { signal } => match parse_signal(&signal) {
-                Some(signal) => Call::Signal {
-                    target: self.target(),
-                    signal,
-                    all: false,
-                },
-                None => {
-                    let error = ApiError::invalid(format!("unknown signal '{signal}'"));
-                    return Next::End(Box::new(ServerControl::Error(error.into_problem())));
-                }
+            ClientControl::Signal { signal } => Call::Signal {
+                target: self.target(),
+                signal: signal.number(),
+                all: false,
             },
         };
         self.tell_helper(call).await;

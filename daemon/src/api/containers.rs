@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use littlebox_types::{
-    ContainerConfig, ContainerPatch, ContainerState, KillRequest, Page, Plan, StopRequest,
+    ContainerConfig, ContainerPatch, ContainerState, KillRequest, Page, Plan, Signal, StopRequest,
     TermSize, WaitFor, WaitResult,
 };
 
@@ -16,7 +16,6 @@ use super::error::ApiError;
 use super::extract::{self, NoBody, OptionalJson, Params, Path};
 use super::{App, AppState};
 use crate::engine::{CreateOptions, Filter, Handle, StopOptions};
-use crate::spec::parse_signal;
 
 type Result<T = Response> = std::result::Result<T, ApiError>;
 
@@ -220,23 +219,12 @@ pub async fn start(
     shown_or_last(&app, &handle, StatusCode::OK).await
 }
 
-fn stop_options(request: &StopRequest, wait: Option<Duration>) -> Result<StopOptions> {
-    let signal = request.signal.as_deref().map(signal).transpose()?;
-    let grace = request.timeout_s.map(|s| Duration::from_secs(s.into()));
-    Ok(StopOptions {
-        signal,
-        grace,
+fn stop_options(request: &StopRequest, wait: Option<Duration>) -> StopOptions {
+    StopOptions {
+        signal: request.signal.map(Signal::number),
+        grace: request.timeout_s.map(|s| Duration::from_secs(s.into())),
         wait,
-    })
-}
-
-/// A signal in a body.
-pub fn signal(text: &str) -> Result<i32> {
-    parse_signal(text).ok_or_else(|| {
-        ApiError::invalid(format!("unknown signal '{text}'"))
-            .pointer("/signal")
-            .hint("write SIGTERM, TERM or 15")
-    })
+    }
 }
 
 /// `POST .../stop`.
@@ -247,7 +235,7 @@ pub async fn stop(
     OptionalJson(request): OptionalJson<StopRequest>,
 ) -> Result {
     let params = params.only(&["wait"])?;
-    let options = stop_options(&request, params.duration("wait")?)?;
+    let options = stop_options(&request, params.duration("wait")?);
     let (handle, ended) = app.engine.stop(&reference, options).await?;
     let status = if ended {
         StatusCode::OK
@@ -284,7 +272,7 @@ pub async fn restart(
     params.only(&[])?;
     let handle = app
         .engine
-        .restart(&reference, stop_options(&request, None)?)
+        .restart(&reference, stop_options(&request, None))
         .await?;
     shown_or_last(&app, &handle, StatusCode::OK).await
 }
@@ -297,13 +285,8 @@ pub async fn kill(
     OptionalJson(request): OptionalJson<KillRequest>,
 ) -> Result {
     params.only(&[])?;
-    let number = request
-        .signal
-        .as_deref()
-        .map(signal)
-        .transpose()?
-        .unwrap_or(9);
-    app.engine.kill(&reference, number, request.all).await?;
+    let signal = request.signal.unwrap_or(Signal::KILL).number();
+    app.engine.kill(&reference, signal, request.all).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -7,7 +7,6 @@ use axum::response::{IntoResponse, Response};
 use littlebox_types::{Exec, ExecConfig, ExecId, Page, SignalRequest, TermSize};
 
 use super::AppState;
-use super::containers::signal as parse_signal;
 use super::error::ApiError;
 use super::extract::{self, Params, Path};
 use crate::engine::ExecOptions;
@@ -80,9 +79,9 @@ pub async fn signal(
     body: extract::Json<SignalRequest>,
 ) -> Result {
     params.only(&[])?;
-    let number = parse_signal(&body.value.signal)?;
     let exec = app.engine.find_exec(&reference)?;
-    app.engine.signal_exec(&exec, number).await?;
+    let signal = body.value.signal.number();
+    app.engine.signal_exec(&exec, signal).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -8,6 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
+use littlebox_plan::pointer;
 use serde::de::DeserializeOwned;
 
 use super::error::ApiError;
@@ -256,7 +257,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         if !e.inner().is_data() {
             return ApiError::invalid(format!("the body is not JSON: {text}"));
         }
-        at_pointer(&text, pointer(e.path()))
+        at_pointer(&text, pointer::of(e.path()))
     })?;
     deserializer
         .end()
@@ -269,12 +270,13 @@ fn at_pointer(text: &str, mut pointer: String) -> ApiError {
     // The place in the text means nothing to who sees the pointer.
     let text = text.rsplit_once(" at line ").map_or(text, |(text, _)| text);
     let Some(rest) = text.strip_prefix("unknown field `") else {
-        return ApiError::invalid(format!("{pointer}: {text}")).pointer(pointer);
+        let place = if pointer.is_empty() { "" } else { ": " };
+        return ApiError::invalid(format!("{pointer}{place}{text}")).pointer(pointer);
     };
     let (field, known) = rest.split_once("`, expected ").unwrap_or((rest, "none"));
-    if !pointer.ends_with(&format!("/{}", escape(field))) {
-        pointer.push('/');
-        pointer.push_str(&escape(field));
+    let token = pointer::below("", field);
+    if !pointer.ends_with(&token) {
+        pointer.push_str(&token);
     }
     ApiError::invalid(format!("unknown field '{field}'"))
         .pointer(pointer)
@@ -282,31 +284,6 @@ fn at_pointer(text: &str, mut pointer: String) -> ApiError {
             "known here: {}",
             known.trim_start_matches("one of ").replace('`', "")
         ))
-}
-
-/// A path of the deserializer as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut out = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => out.push_str(&format!("/{index}")),
-            Segment::Map { key } => {
-                out.push('/');
-                out.push_str(&escape(key));
-            }
-            Segment::Enum { variant } => {
-                out.push('/');
-                out.push_str(&escape(variant));
-            }
-            Segment::Unknown => {}
-        }
-    }
-    out
-}
-
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// The `Idempotency-Key` header with the request's digest.
@@ -432,6 +409,33 @@ mod tests {
     fn a_wrong_type_is_pointed_at() {
         assert_eq!(pointer_of(r#"{"command":["a",1]}"#), "/command/1");
         assert_eq!(pointer_of(r#"{"name":"-x"}"#), "/name");
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_is_pointed_at_and_explained() {
+        for (body, pointer) in [
+            (r#"{"stop_signal":"SIGNONE"}"#, "/stop_signal"),
+            (r#"{"groups":["adm","-2"]}"#, "/groups/1"),
+            (r#"{"namespaces":{"net":"bridge"}}"#, "/namespaces/net"),
+            (r#"{"namespaces":{"a/b":"new"}}"#, "/namespaces/a~1b"),
+            (
+                r#"{"mounts":[{"type":"tmpfs","destination":"/x","mode":"8"}]}"#,
+                "/mounts/0/mode",
+            ),
+        ] {
+            assert_eq!(pointer_of(body), pointer, "{body}");
+        }
+        let frame = br#"{"type":"signal","signal":"SIGNONE"}"#;
+        let error = parse::<littlebox_types::ClientControl>(frame).unwrap_err();
+        assert_eq!(
+            error.problem().detail,
+            "'SIGNONE' is not a signal: use a name like SIGTERM or RTMIN+3, or a number from 1 to 64"
+        );
+        let error = parse::<ContainerConfig>(br#"{"umask":"8"}"#).unwrap_err();
+        assert_eq!(
+            error.problem().detail,
+            "/umask: '8' is not a valid octal number: use octal digits, from 0 to 777"
+        );
     }
 
     #[test]

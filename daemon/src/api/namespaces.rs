@@ -7,7 +7,7 @@ use axum::extract::State;
 use littlebox_protocol::{Call, NamespaceKind, Reply};
 use littlebox_types::{
     ContainerNamespace, ContainerNamespaces, NamespaceDiff, NamespaceInfo, NamespaceNode,
-    NamespaceTypeDiff,
+    NamespaceType, NamespaceTypeDiff, ValueError,
 };
 use serde::Serialize;
 
@@ -72,20 +72,15 @@ async fn scan(app: &App) -> Result<Vec<NamespaceInfo>> {
     Ok(scan.list(&running(app), &relations))
 }
 
-fn parse_kind(text: &str) -> Result<NamespaceKind> {
-    NamespaceKind::ALL
-        .into_iter()
-        .find(|k| k.name() == text)
-        .ok_or_else(|| {
-            ApiError::invalid(format!("unknown namespace type '{text}'"))
-                .hint("mnt, uts, ipc, net, pid, user, cgroup or time")
-        })
+fn parse_type(text: &str) -> Result<NamespaceType> {
+    let wrong = |e: ValueError| ApiError::invalid(e.detail).hint(e.hint);
+    text.parse().map_err(wrong)
 }
 
 /// `GET /v1/namespaces`.
 pub async fn list(State(app): AppState, params: Params) -> Result<Json<Items<NamespaceInfo>>> {
     let params = params.only(&["type"])?;
-    let kind = params.get("type").map(parse_kind).transpose()?;
+    let kind = params.get("type").map(parse_type).transpose()?;
     let mut items = scan(&app).await?;
     items.retain(|i| kind.is_none_or(|k| i.kind == k.name()));
     Ok(Json(Items { items }))
@@ -114,7 +109,7 @@ pub async fn one(
     params: Params,
 ) -> Result<Json<NamespaceInfo>> {
     params.only(&[])?;
-    parse_kind(&kind)?;
+    parse_type(&kind)?;
     let wanted: u64 = inode
         .parse()
         .map_err(|_| ApiError::invalid(format!("not an inode number: '{inode}'")))?;

@@ -300,7 +300,7 @@ fn new_record(
         attach: config.attach,
         terminal: prepared.terminal_size.is_some(),
         stdin: config.stdin,
-        stop_signal: prepared.stop_signal,
+        stop_signal: prepared.stop_signal.number(),
         stop_timeout_s: u32::try_from(prepared.stop_timeout.as_secs()).unwrap_or(u32::MAX),
         restart: RestartState {
             policy: config.restart.unwrap_or_default(),

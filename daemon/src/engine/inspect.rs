@@ -10,7 +10,7 @@ use littlebox_types::{
 };
 
 use super::{Engine, EngineError, Handle, looking, prepare};
-use crate::spec::{self, NamespaceSource, Prepared};
+use crate::spec::{self, NamespaceOrigin, Prepared};
 
 /// One condition of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Engine {
         let joins = prepared
             .namespaces
             .iter()
-            .filter(|(_, s)| !matches!(s, NamespaceSource::New | NamespaceSource::Host))
+            .filter(|(_, s)| !matches!(s, NamespaceOrigin::New | NamespaceOrigin::Host))
             .enumerate()
             .map(|(index, (kind, _))| (*kind, index))
             .collect::<std::collections::BTreeMap<NamespaceKind, usize>>();

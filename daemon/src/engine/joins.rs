@@ -9,24 +9,24 @@ use littlebox_protocol::NamespaceKind;
 use littlebox_types::{IdMap, IdMaps};
 
 use super::{Engine, EngineError};
-use crate::spec::{ConfigError, NamespaceSource};
+use crate::spec::{ConfigError, NamespaceOrigin};
 
 impl Engine {
     /// Opens the namespaces that are to be joined.
     pub(super) fn open_namespaces(
         &self,
-        sources: &BTreeMap<NamespaceKind, NamespaceSource>,
+        sources: &BTreeMap<NamespaceKind, NamespaceOrigin>,
     ) -> Result<(BTreeMap<NamespaceKind, usize>, Vec<OwnedFd>), EngineError> {
         let mut joins = BTreeMap::new();
         let mut fds = Vec::new();
         for (kind, source) in sources {
             let fd = match source {
-                NamespaceSource::New | NamespaceSource::Host => continue,
-                NamespaceSource::Container(reference) => {
+                NamespaceOrigin::New | NamespaceOrigin::Host => continue,
+                NamespaceOrigin::Container(reference) => {
                     self.open_container_ns(*kind, reference)?
                 }
-                NamespaceSource::Path(path) => open_given_ns(*kind, path)?,
-                NamespaceSource::Pid(pid) => {
+                NamespaceOrigin::Path(path) => open_given_ns(*kind, path)?,
+                NamespaceOrigin::Pid(pid) => {
                     let path = format!("/proc/{pid}/ns/{}", kind.name());
                     open(Path::new(&path)).map_err(|e| {
                         namespace_error(
@@ -45,13 +45,13 @@ impl Engine {
     /// The maps of a user namespace that is joined; `None`: it is not, or it is the host's.
     pub(super) fn joined_ids(
         &self,
-        sources: &BTreeMap<NamespaceKind, NamespaceSource>,
+        sources: &BTreeMap<NamespaceKind, NamespaceOrigin>,
     ) -> Result<Option<IdMaps>, EngineError> {
         match sources.get(&NamespaceKind::User) {
-            Some(NamespaceSource::Container(reference)) => {
+            Some(NamespaceOrigin::Container(reference)) => {
                 Ok(self.find(reference)?.record().id_maps)
             }
-            Some(NamespaceSource::Pid(pid)) => {
+            Some(NamespaceOrigin::Pid(pid)) => {
                 let read = |file: &str| {
                     let path = format!("/proc/{pid}/{file}");
                     crate::procfs::id_map(&path).map_err(EngineError::io("read", path))
@@ -73,7 +73,7 @@ impl Engine {
                 Ok((!whole(&maps.uid) || !whole(&maps.gid)).then_some(maps))
             }
             // Of a path it is not known whose it is.
-            Some(NamespaceSource::New | NamespaceSource::Host | NamespaceSource::Path(_))
+            Some(NamespaceOrigin::New | NamespaceOrigin::Host | NamespaceOrigin::Path(_))
             | None => Ok(None),
         }
     }

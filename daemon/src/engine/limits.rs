@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use littlebox_plan::pointer;
 use littlebox_types::{ContainerConfig, Resources};
 
 use super::EngineError;
@@ -78,7 +79,7 @@ pub(super) fn on_this_machine(asked: &Resources) -> Result<Resources, EngineErro
         let sizes = page_sizes();
         if !sizes.contains(size) {
             return Err(EngineError::Config(ConfigError {
-                pointer: format!("/resources/hugetlb/{}", size.replace('/', "~1")),
+                pointer: pointer::below("/resources/hugetlb", size),
                 detail: format!("this machine has no huge pages of {size}"),
                 hint: Some(format!("it has {}", sizes.join(", "))),
             }));

@@ -200,7 +200,7 @@ impl Record {
             (None, None) => None,
         };
         UserNamespace {
-            source: crate::spec::user_source(config).to_owned(),
+            source: crate::spec::user_source(config),
             ids,
             uid_map,
             gid_map,

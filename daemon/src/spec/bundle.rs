@@ -8,18 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use littlebox_plan::{Envelope, PlanError, launch_plan, namespace_kind};
+use littlebox_plan::{Envelope, PlanError, launch_plan, namespace_kind, pointer};
 use littlebox_protocol::{
     LayerIdmap, LogPlan, NamespaceKind, RootfsSource, SeccompPlan, UserPlan, UserRef,
 };
-use littlebox_types::{ContainerConfig, IdMap, IdMaps, Resources};
+use littlebox_types::{ContainerConfig, IdMap, IdMaps, Resources, Signal};
 use oci_spec::runtime::{Linux, Process, Spec, User};
 use serde_json::Value;
 
 use super::check::{self, error_with};
 use super::{
-    ConfigError, NamespaceSource, Prepared, RootSource, SpecContext, log, process, resources,
-    stop_signal, testing,
+    ConfigError, NamespaceOrigin, Prepared, RootSource, SpecContext, log, process, resources,
+    testing,
 };
 
 /// What a request may say beside a spec.
@@ -107,7 +107,7 @@ pub(super) fn prepare(
         user: user(process.user()),
         terminal_size: terminal.then(|| console_size(process)),
         log: log::for_container(config)?,
-        stop_signal: stop_signal(config)?,
+        stop_signal: config.stop_signal.unwrap_or(Signal::TERM),
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
         devices: Vec::new(),
         create_sources: Vec::new(),
@@ -218,21 +218,8 @@ fn parse(config: &ContainerConfig) -> Result<Spec, ConfigError> {
     let mut value = value.clone();
     littlebox_plan::amend::spec(&mut value);
     serde_path_to_error::deserialize(value).map_err(|error| {
-        let pointer = pointer(error.path());
+        let pointer = pointer::of(error.path());
         Place::of(config).error(&pointer, error.inner().to_string())
-    })
-}
-
-/// A path of the deserializer as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    path.iter().fold(String::new(), |pointer, segment| {
-        let key = match segment {
-            Segment::Seq { index } => index.to_string(),
-            Segment::Map { key } | Segment::Enum { variant: key } => key.clone(),
-            Segment::Unknown => return pointer,
-        };
-        check::key_pointer(&pointer, &key)
     })
 }
 
@@ -296,15 +283,15 @@ fn patched_limits(config: &ContainerConfig, spec: &mut Spec) -> Result<(), Confi
     Ok(())
 }
 
-fn namespaces(linux: Option<&Linux>) -> BTreeMap<NamespaceKind, NamespaceSource> {
+fn namespaces(linux: Option<&Linux>) -> BTreeMap<NamespaceKind, NamespaceOrigin> {
     let mut sources: BTreeMap<_, _> = NamespaceKind::ALL
         .into_iter()
-        .map(|kind| (kind, NamespaceSource::Host))
+        .map(|kind| (kind, NamespaceOrigin::Host))
         .collect();
     for namespace in linux.iter().flat_map(|l| l.namespaces()).flatten() {
         let source = match namespace.path() {
-            Some(path) => NamespaceSource::Path(path.clone()),
-            None => NamespaceSource::New,
+            Some(path) => NamespaceOrigin::Path(path.clone()),
+            None => NamespaceOrigin::New,
         };
         sources.insert(namespace_kind(namespace.typ()), source);
     }
@@ -317,7 +304,7 @@ fn check_plan(
     init: bool,
     ctx: &SpecContext<'_>,
     root: &RootSource,
-    namespaces: &BTreeMap<NamespaceKind, NamespaceSource>,
+    namespaces: &BTreeMap<NamespaceKind, NamespaceOrigin>,
 ) -> Result<(), PlanError> {
     let path = match root {
         RootSource::Bind(path) | RootSource::Dir(path) => path.clone(),
@@ -334,7 +321,7 @@ fn check_plan(
     envelope.init = init;
     let given = namespaces
         .iter()
-        .filter(|(_, source)| matches!(source, NamespaceSource::Path(_)));
+        .filter(|(_, source)| matches!(source, NamespaceOrigin::Path(_)));
     envelope.joins = given.enumerate().map(|(i, (kind, _))| (*kind, i)).collect();
     launch_plan(spec, envelope).map(drop)
 }

@@ -1,10 +1,12 @@
-//! Grammars of single values: strings from outside become values that cannot be wrong.
+//! Grammars of single values that the wire types leave as text.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
-use littlebox_protocol::UserRef;
+use littlebox_plan::pointer;
 use littlebox_types::{RestartMode, RestartPolicy};
+
+pub(super) use littlebox_types::shown;
 
 use super::ConfigError;
 
@@ -34,18 +36,6 @@ pub(super) fn error_with(
         detail: detail.into(),
         hint: Some(hint.into()),
     }
-}
-
-/// A pointer to a key of a map: `base` and the key as a token (RFC 6901, section 3).
-pub(super) fn key_pointer(base: &str, key: &str) -> String {
-    format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
-}
-
-/// A value as it is shown in a sentence: escaped, and cut when it is long.
-pub(super) fn shown(value: &str) -> String {
-    let short: String = value.chars().take(64).collect();
-    let dots = if short.len() < value.len() { "..." } else { "" };
-    format!("'{}{dots}'", short.escape_debug())
 }
 
 /// Refuses more than `limit` of something.
@@ -121,7 +111,7 @@ pub(super) fn command(args: &[String], pointer: &str) -> Result<(), ConfigError>
 
 /// One variable of the environment.
 pub(super) fn variable(key: &str, value: &str) -> Result<(), ConfigError> {
-    let pointer = || key_pointer("/env", key);
+    let pointer = || pointer::below("/env", key);
     if key.is_empty() || key.contains(['=', '\0']) {
         return Err(error(
             pointer(),
@@ -151,7 +141,7 @@ pub(super) fn variable(key: &str, value: &str) -> Result<(), ConfigError> {
 
 /// A label.
 pub(super) fn label(key: &str, value: &str) -> Result<(), ConfigError> {
-    let pointer = || key_pointer("/labels", key);
+    let pointer = || pointer::below("/labels", key);
     if key.is_empty() || key.len() > 256 || key.contains(|c: char| c.is_control() || c == '=') {
         return Err(error(
             pointer(),
@@ -191,54 +181,6 @@ pub(super) fn host_name(name: &str, pointer: &str) -> Result<(), ConfigError> {
         format!("{} is not a valid name for a host", shown(name)),
         "use 1 to 64 letters, digits, '-', '_' and '.', with a letter or digit first and last",
     ))
-}
-
-/// Permission bits or a umask in octal, at most `max`.
-pub(super) fn octal(text: &str, max: u32, pointer: &str) -> Result<u32, ConfigError> {
-    let digits = (1..=5).contains(&text.len()) && text.bytes().all(|b| (b'0'..=b'7').contains(&b));
-    match u32::from_str_radix(text, 8) {
-        Ok(bits) if digits && bits <= max => Ok(bits),
-        _ => Err(error(
-            pointer,
-            format!("{} is not an octal number from 0 to {max:o}", shown(text)),
-        )),
-    }
-}
-
-/// A user or group: a number up to 4294967294 (the one above is `(uid_t) -1`, "no id"), or a name.
-pub(super) fn user_ref(text: &str, pointer: &str) -> Result<UserRef, ConfigError> {
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return match text.parse() {
-            Ok(id) if id != u32::MAX => Ok(UserRef::Id(id)),
-            _ => Err(error(
-                pointer,
-                format!("{} is above 4294967294, the highest id", shown(text)),
-            )),
-        };
-    }
-    let first_ok = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-    let rest_ok = text
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'@' | b'$'));
-    if first_ok && rest_ok && text.len() <= 256 {
-        return Ok(UserRef::Name(text.to_owned()));
-    }
-    Err(error_with(
-        pointer,
-        format!(
-            "{} is neither a number nor the name of a user or group",
-            shown(text)
-        ),
-        "write USER or USER:GROUP, each a number from 0 to 4294967294 or a name",
-    ))
-}
-
-/// `USER[:GROUP]`.
-pub(super) fn user(text: &str, pointer: &str) -> Result<(UserRef, Option<UserRef>), ConfigError> {
-    match text.split_once(':') {
-        None => Ok((user_ref(text, pointer)?, None)),
-        Some((user, group)) => Ok((user_ref(user, pointer)?, Some(user_ref(group, pointer)?))),
-    }
 }
 
 /// A list of CPUs or memory nodes, `0-3,7` (cpuset(7), "List format").

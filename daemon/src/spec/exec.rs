@@ -79,7 +79,7 @@ fn over_config(
     container: &ContainerConfig,
     ctx: &SpecContext<'_>,
 ) -> Result<Base, ConfigError> {
-    let user = changed_user(process::user_plan(container)?, config)?;
+    let user = changed_user(process::user_plan(container)?, config);
     let capabilities = if config.privileged {
         ALL_MASK
     } else {
@@ -123,7 +123,7 @@ fn over_spec(
     mut process: Process,
     seccomp: Option<SeccompPlan>,
 ) -> Result<Base, ConfigError> {
-    let user = changed_user(bundle::user(process.user()), config)?;
+    let user = changed_user(bundle::user(process.user()), config);
     let mut env = process.env().clone().unwrap_or_default();
     for (key, value) in &config.env {
         check::variable(key, value)?;
@@ -152,11 +152,11 @@ fn over_spec(
     })
 }
 
-fn changed_user(mut user: UserPlan, config: &ExecConfig) -> Result<UserPlan, ConfigError> {
-    if let Some(text) = &config.user {
-        (user.user, user.group) = check::user(text, "/user")?;
+fn changed_user(mut user: UserPlan, config: &ExecConfig) -> UserPlan {
+    if let Some(asked) = &config.user {
+        (user.user, user.group) = process::user_and_group(asked);
     }
-    Ok(user)
+    user
 }
 
 fn check_input(config: &ExecConfig) -> Result<(), ConfigError> {

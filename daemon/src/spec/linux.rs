@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use littlebox_types::ContainerConfig;
+use littlebox_plan::pointer;
+use littlebox_types::{ContainerConfig, Propagation};
 use oci_spec::runtime::{Linux, LinuxDeviceCgroup};
 
 use super::namespaces::{self, Sources};
-use super::{ConfigError, SpecContext, check, clocks, devices, hiding, labels, mounts, resources};
+use super::{ConfigError, SpecContext, check, clocks, devices, hiding, labels, resources};
 
 /// Namespaces, limits and what of the root is hidden.
 pub(super) fn for_spec(
@@ -33,12 +34,8 @@ pub(super) fn for_spec(
     devices::add_rules(&mut resources, config)?;
     linux.set_resources(Some(resources));
     linux.set_mount_label(labels::mount_label(config));
-    let propagation = config
-        .propagation
-        .clone()
-        .unwrap_or_else(|| "rprivate".to_owned());
-    mounts::check_propagation(&propagation, "/propagation")?;
-    linux.set_rootfs_propagation(Some(propagation));
+    let propagation = config.propagation.unwrap_or(Propagation::Rprivate);
+    linux.set_rootfs_propagation(Some(propagation.to_string()));
     hiding::set(&mut linux, config)?;
     Ok(linux)
 }
@@ -49,7 +46,7 @@ fn sysctls(
 ) -> Result<Option<HashMap<String, String>>, ConfigError> {
     check::at_most(config.sysctls.len(), 256, "/sysctls", "sysctls")?;
     for (name, value) in &config.sysctls {
-        let pointer = || check::key_pointer("/sysctls", name);
+        let pointer = || pointer::below("/sysctls", name);
         littlebox_plan::sysctl::check(name, value, |kind| namespaces::is_new(sources, kind))
             .map_err(|detail| check::error(pointer(), detail))?;
         if name == "kernel.hostname" && config.hostname.is_some() {

@@ -31,7 +31,7 @@ use littlebox_plan::seccomp::Compiler;
 use littlebox_protocol::{
     Defence, Injection, LayerIdmap, NamespaceKind, SeccompPlan, TerminalSize, UserPlan,
 };
-use littlebox_types::{ContainerConfig, ContainerId, IdMaps, Resources};
+use littlebox_types::{ContainerConfig, ContainerId, IdMaps, NamespaceSource, Resources, Signal};
 use oci_spec::runtime::{LinuxResources, Spec};
 
 use crate::idpool::IdRange;
@@ -41,7 +41,7 @@ pub use check::{check_labels, check_restart};
 pub use devices::{HostDevice, WantedDevice, add as add_devices};
 pub use exec::{PreparedExec, exec_process};
 pub use log::LogSettings;
-pub use names::{errno_name, parse_signal, signal_name};
+pub use names::{errno_name, signal_name};
 pub use process::is_default_capability;
 pub use root::RootSource;
 
@@ -65,7 +65,7 @@ pub struct Prepared {
     /// What the root is made from.
     pub root: RootSource,
     /// Where each of the eight namespaces comes from.
-    pub namespaces: BTreeMap<NamespaceKind, NamespaceSource>,
+    pub namespaces: BTreeMap<NamespaceKind, NamespaceOrigin>,
     /// Who runs the program; names are resolved in the container.
     pub user: UserPlan,
     /// The terminal's first size; `None` without a terminal.
@@ -73,7 +73,7 @@ pub struct Prepared {
     /// The log's bounds.
     pub log: LogSettings,
     /// The signal that asks the program to end.
-    pub stop_signal: i32,
+    pub stop_signal: Signal,
     /// Between the stop signal and SIGKILL.
     pub stop_timeout: Duration,
     /// Devices of the host that are still to be found and added ([`add_devices`]).
@@ -97,9 +97,9 @@ pub struct Prepared {
     pub layer_idmap: LayerIdmap,
 }
 
-/// Where a namespace comes from.
+/// Where a namespace comes from: what the API's [`NamespaceSource`] says, or a file that a spec names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NamespaceSource {
+pub enum NamespaceOrigin {
     /// A fresh one.
     New,
     /// The host's.
@@ -110,6 +110,17 @@ pub enum NamespaceSource {
     Pid(u32),
     /// That of a file: `/proc/PID/ns/TYPE`, or where it is bound.
     Path(PathBuf),
+}
+
+impl From<NamespaceSource> for NamespaceOrigin {
+    fn from(source: NamespaceSource) -> Self {
+        match source {
+            NamespaceSource::New => Self::New,
+            NamespaceSource::Host => Self::Host,
+            NamespaceSource::Container(reference) => Self::Container(reference),
+            NamespaceSource::Pid(pid) => Self::Pid(pid),
+        }
+    }
 }
 
 /// Why a request cannot be honoured.
@@ -158,7 +169,7 @@ pub fn prepare(config: &ContainerConfig, ctx: &SpecContext<'_>) -> Result<Prepar
         user,
         terminal_size,
         log: log::for_container(config)?,
-        stop_signal: stop_signal(config)?,
+        stop_signal: config.stop_signal.unwrap_or(Signal::TERM),
         stop_timeout: Duration::from_secs(u64::from(config.stop_timeout_s.unwrap_or(10))),
         devices: devices::wanted(config)?,
         create_sources: mounts.create,
@@ -189,10 +200,10 @@ pub fn takes_range(config: &ContainerConfig) -> Result<bool, ConfigError> {
 }
 
 /// Where a container's user namespace comes from, as the API writes it.
-pub fn user_source(config: &ContainerConfig) -> &str {
+pub fn user_source(config: &ContainerConfig) -> String {
     match &config.spec {
-        Some(spec) => bundle::user_source(spec),
-        None => namespaces::user_source(config),
+        Some(spec) => bundle::user_source(spec).to_owned(),
+        None => namespaces::user_source(config).to_string(),
     }
 }
 
@@ -211,17 +222,6 @@ pub fn given_id_maps(config: &ContainerConfig) -> Option<IdMaps> {
 /// The first limit that is wrong, by its JSON pointer.
 pub fn limits(resources: &Resources) -> Result<LinuxResources, ConfigError> {
     resources::for_spec(resources)
-}
-
-fn stop_signal(config: &ContainerConfig) -> Result<i32, ConfigError> {
-    let text = config.stop_signal.as_deref().unwrap_or("SIGTERM");
-    parse_signal(text).ok_or_else(|| {
-        check::error_with(
-            "/stop_signal",
-            format!("{} is not a signal", check::shown(text)),
-            "use a name like SIGTERM or RTMIN+3, or a number from 1 to 64",
-        )
-    })
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use littlebox_protocol::{NamespaceKind, Propagation};
-use littlebox_types::{ContainerConfig, MountConfig, MountKind};
+use littlebox_protocol::NamespaceKind;
+use littlebox_types::{ContainerConfig, DirectoryMode, MountConfig, MountKind, Propagation};
 use oci_spec::runtime::Mount;
 
-use super::check::{at_most, error, error_with, octal, path, shown};
+use super::check::{at_most, error, error_with, path, shown};
 use super::namespaces::Sources;
-use super::{ConfigError, NamespaceSource, RootSource};
+use super::{ConfigError, NamespaceOrigin, RootSource};
 
 /// Bytes of the tmpfs on `/dev/shm` and, in a `host` root, on `/run`: memory that no limit of the
 /// container need cover, so it is bounded by itself.
@@ -37,7 +37,7 @@ pub(super) fn for_spec(
         spec: defaults(config.privileged, root, sources),
         ..Mounts::default()
     };
-    let user_namespace = sources.get(&NamespaceKind::User) != Some(&NamespaceSource::Host);
+    let user_namespace = sources.get(&NamespaceKind::User) != Some(&NamespaceOrigin::Host);
     for (i, wanted) in by_depth(&config.mounts)? {
         if wanted.idmap == Some(true) && !user_namespace {
             return Err(error_with(
@@ -80,7 +80,7 @@ fn by_depth(mounts: &[MountConfig]) -> Result<Vec<(usize, &MountConfig)>, Config
 
 /// What every container has.
 fn defaults(privileged: bool, root: &RootSource, sources: &Sources) -> Vec<Mount> {
-    let host = |kind| sources.get(&kind) == Some(&NamespaceSource::Host);
+    let host = |kind| sources.get(&kind) == Some(&NamespaceOrigin::Host);
     let system = ["nosuid", "noexec", "nodev"];
     let sys = if privileged {
         &system[..]
@@ -217,7 +217,8 @@ fn bind_options(
     for flag in flags(wanted, at)? {
         options.push(format!("{prefix}{flag}"));
     }
-    options.push(propagation(wanted, at)?.unwrap_or_else(|| "rprivate".to_owned()));
+    let propagation = wanted.propagation.unwrap_or(Propagation::Rprivate);
+    options.push(propagation.to_string());
     if wanted.idmap == Some(true) {
         options.push(format!("{prefix}idmap"));
     }
@@ -241,11 +242,7 @@ fn tmpfs_options(
             "leave it out, or use the type bind",
         ));
     }
-    let mode = octal(
-        wanted.mode.as_deref().unwrap_or("1777"),
-        0o1777,
-        &at("mode"),
-    )?;
+    let mode = wanted.mode.map_or(0o1777, DirectoryMode::bits);
     let mut options = vec![
         "nosuid".to_owned(),
         "nodev".to_owned(),
@@ -267,7 +264,7 @@ fn tmpfs_options(
         options.push("ro".to_owned());
     }
     options.extend(flags(wanted, at)?.map(str::to_owned));
-    options.extend(propagation(wanted, at)?);
+    options.extend(wanted.propagation.map(|p| p.to_string()));
     Ok(options)
 }
 
@@ -289,28 +286,4 @@ fn flags<'a>(
         ));
     }
     Ok(wanted.options.iter().map(String::as_str))
-}
-
-fn propagation(
-    wanted: &MountConfig,
-    at: &impl Fn(&str) -> String,
-) -> Result<Option<String>, ConfigError> {
-    let Some(name) = &wanted.propagation else {
-        return Ok(None);
-    };
-    check_propagation(name, &at("propagation"))?;
-    Ok(Some(name.clone()))
-}
-
-/// A propagation's name.
-pub(super) fn check_propagation(name: &str, pointer: &str) -> Result<(), ConfigError> {
-    match littlebox_plan::propagation(name) {
-        // Those only an OCI spec asks for.
-        Some(Propagation::Unbindable | Propagation::Runbindable) | None => Err(error_with(
-            pointer,
-            format!("{} is not a mount propagation", shown(name)),
-            "use rprivate, private, rslave, slave, rshared or shared",
-        )),
-        Some(_) => Ok(()),
-    }
 }

@@ -4,47 +4,32 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use littlebox_protocol::{IdMapping, NamespaceKind};
-use littlebox_types::ContainerConfig;
+use littlebox_types::{ContainerConfig, NamespaceSource, NamespaceType};
 use oci_spec::runtime::{
     LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace, LinuxNamespaceType,
 };
 
-use super::check::{error, error_with, key_pointer, shown};
-use super::{ConfigError, NamespaceSource};
+use super::check::{error, error_with};
+use super::{ConfigError, NamespaceOrigin};
 use crate::idpool::IdRange;
 
 /// Sources of all eight kinds.
-pub(super) type Sources = BTreeMap<NamespaceKind, NamespaceSource>;
+pub(super) type Sources = BTreeMap<NamespaceKind, NamespaceOrigin>;
 
 /// Whether the container gets a fresh namespace of this kind.
 pub(super) fn is_new(sources: &Sources, kind: NamespaceKind) -> bool {
-    sources.get(&kind) == Some(&NamespaceSource::New)
+    sources.get(&kind) == Some(&NamespaceOrigin::New)
 }
 
-/// Reads the map of the request over the defaults.
+/// The request's sources over the defaults.
 pub(super) fn sources(config: &ContainerConfig) -> Result<Sources, ConfigError> {
     let mut sources: Sources = NamespaceKind::ALL
         .into_iter()
-        .map(|kind| (kind, NamespaceSource::New))
+        .map(|kind| (kind, NamespaceOrigin::New))
         .collect();
-    sources.insert(
-        NamespaceKind::User,
-        source(user_source(config), "/namespaces/user")?,
-    );
-    for (key, value) in &config.namespaces {
-        let pointer = key_pointer("/namespaces", key);
-        let Some(kind) = NamespaceKind::ALL
-            .into_iter()
-            .find(|kind| kind.name() == key)
-        else {
-            return Err(error_with(
-                pointer,
-                format!("{} is not a type of namespace", shown(key)),
-                "the types are mnt, uts, ipc, net, pid, user, cgroup and time",
-            ));
-        };
-        sources.insert(kind, source(value, &pointer)?);
-    }
+    sources.insert(NamespaceKind::User, user_source(config).into());
+    let asked = config.namespaces.iter();
+    sources.extend(asked.map(|(typ, source)| (kind(*typ), source.clone().into())));
     check_mount_namespace(&sources)?;
     check_dependents(config, &sources)?;
     Ok(sources)
@@ -52,50 +37,24 @@ pub(super) fn sources(config: &ContainerConfig) -> Result<Sources, ConfigError> 
 
 /// Where the user namespace comes from. A privileged container is to do what the machine's root
 /// can, and that takes the machine's own.
-pub(super) fn user_source(config: &ContainerConfig) -> &str {
-    match config.namespaces.get(NamespaceKind::User.name()) {
-        Some(source) => source,
-        None if config.privileged && config.id_maps.is_none() => "host",
-        None => "new",
+pub(super) fn user_source(config: &ContainerConfig) -> NamespaceSource {
+    match config.namespaces.get(&NamespaceType::User) {
+        Some(source) => source.clone(),
+        None if config.privileged && config.id_maps.is_none() => NamespaceSource::Host,
+        None => NamespaceSource::New,
     }
 }
 
-fn source(value: &str, pointer: &str) -> Result<NamespaceSource, ConfigError> {
-    let wrong = || {
-        error_with(
-            pointer,
-            format!(
-                "{} does not say where the namespace comes from",
-                shown(value)
-            ),
-            "write new, host, container:NAME or pid:N",
-        )
-    };
-    match value {
-        "new" => return Ok(NamespaceSource::New),
-        "host" => return Ok(NamespaceSource::Host),
-        _ => {}
-    }
-    match value.split_once(':').ok_or_else(wrong)? {
-        ("container", reference) => {
-            let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
-            let named = reference.starts_with(|c: char| c.is_ascii_alphanumeric());
-            let good = named && reference.len() <= 63 && reference.bytes().all(plain);
-            if good {
-                Ok(NamespaceSource::Container(reference.to_owned()))
-            } else {
-                Err(wrong())
-            }
-        }
-        ("pid", digits) => {
-            let plain = digits.bytes().all(|b| b.is_ascii_digit());
-            let pid = digits
-                .parse()
-                .ok()
-                .filter(|n| plain && (1..=4_194_304).contains(n));
-            pid.map(NamespaceSource::Pid).ok_or_else(wrong)
-        }
-        _ => Err(wrong()),
+fn kind(typ: NamespaceType) -> NamespaceKind {
+    match typ {
+        NamespaceType::Mnt => NamespaceKind::Mnt,
+        NamespaceType::Uts => NamespaceKind::Uts,
+        NamespaceType::Ipc => NamespaceKind::Ipc,
+        NamespaceType::Net => NamespaceKind::Net,
+        NamespaceType::Pid => NamespaceKind::Pid,
+        NamespaceType::User => NamespaceKind::User,
+        NamespaceType::Cgroup => NamespaceKind::Cgroup,
+        NamespaceType::Time => NamespaceKind::Time,
     }
 }
 
@@ -155,12 +114,12 @@ pub(super) fn for_spec(sources: &Sources) -> Vec<LinuxNamespace> {
     let mut list = Vec::with_capacity(8);
     for (kind, source) in sources {
         let path = match source {
-            NamespaceSource::New => None,
-            NamespaceSource::Pid(pid) => {
+            NamespaceOrigin::New => None,
+            NamespaceOrigin::Pid(pid) => {
                 Some(PathBuf::from(format!("/proc/{pid}/ns/{}", kind.name())))
             }
-            NamespaceSource::Path(path) => Some(path.clone()),
-            NamespaceSource::Host | NamespaceSource::Container(_) => continue,
+            NamespaceOrigin::Path(path) => Some(path.clone()),
+            NamespaceOrigin::Host | NamespaceOrigin::Container(_) => continue,
         };
         let mut namespace = LinuxNamespace::default();
         namespace.set_typ(spec_type(*kind));

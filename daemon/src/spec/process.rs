@@ -3,16 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use littlebox_plan::capability;
+use littlebox_plan::{capability, pointer};
 use littlebox_protocol::{TerminalSize, UserPlan, UserRef};
-use littlebox_types::{CapabilityChange, ContainerConfig, Rlimit, TermSize};
+use littlebox_types::{CapabilityChange, ContainerConfig, Rlimit, TermSize, Umask, UserSpec};
 use oci_spec::runtime::{
     LinuxCapabilities, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, User,
 };
 
-use super::check::{
-    at_most, error, error_with, key_pointer, octal, shown, user, user_ref, variable,
-};
+use super::check::{at_most, error, error_with, shown, variable};
 use super::{ConfigError, labels};
 
 /// Where programs are looked for when the request does not say.
@@ -66,27 +64,27 @@ const RLIMITS: [PosixRlimitType; 16] = [
 
 /// Who runs the container's program.
 pub(super) fn user_plan(config: &ContainerConfig) -> Result<UserPlan, ConfigError> {
-    let (user, group) = match &config.user {
-        Some(text) => user(text, "/user")?,
-        None => (UserRef::Id(0), None),
-    };
     at_most(config.groups.len(), 1024, "/groups", "groups")?;
-    let additional_groups = config
-        .groups
-        .iter()
-        .enumerate()
-        .map(|(i, text)| user_ref(text, &format!("/groups/{i}")))
-        .collect::<Result<_, _>>()?;
-    let umask = match &config.umask {
-        Some(text) => octal(text, 0o777, "/umask")?,
-        None => UMASK,
-    };
+    let root = (UserRef::Id(0), None);
+    let (user, group) = config.user.as_ref().map_or(root, user_and_group);
     Ok(UserPlan {
         user,
         group,
-        additional_groups,
-        umask: Some(umask),
+        additional_groups: config.groups.iter().map(user_ref).collect(),
+        umask: Some(config.umask.map_or(UMASK, Umask::bits)),
     })
+}
+
+/// A user with its primary group.
+pub(super) fn user_and_group(spec: &UserSpec) -> (UserRef, Option<UserRef>) {
+    (user_ref(&spec.user), spec.group.as_ref().map(user_ref))
+}
+
+fn user_ref(asked: &littlebox_types::UserRef) -> UserRef {
+    match asked {
+        littlebox_types::UserRef::Id(id) => UserRef::Id(*id),
+        littlebox_types::UserRef::Name(name) => UserRef::Name(name.clone()),
+    }
 }
 
 /// The numbers of a user, for the spec; names stand for 0 there and are resolved in the container.
@@ -209,7 +207,7 @@ pub(super) fn rlimits(wanted: &BTreeMap<String, Rlimit>) -> Result<Vec<PosixRlim
         limits.push(rlimit(PosixRlimitType::RlimitCore, 1, 1));
     }
     for (name, limit) in wanted {
-        let pointer = key_pointer("/rlimits", name);
+        let pointer = pointer::below("/rlimits", name);
         let Some(typ) = RLIMITS
             .into_iter()
             .find(|t| littlebox_plan::rlimit_name(*t) == name)

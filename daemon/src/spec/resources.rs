@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use littlebox_plan::pointer;
 use littlebox_types::{IoLimit, Resources};
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxPids, LinuxResources,
@@ -9,7 +10,7 @@ use oci_spec::runtime::{
 };
 
 use super::ConfigError;
-use super::check::{at_most, cpuset, error, error_with, key_pointer, shown};
+use super::check::{at_most, cpuset, error, error_with, shown};
 
 /// The least memory that is taken. Measured on a cgroup of their own: a static program needs
 /// 128 KiB for its stack and page tables, a dynamic `true` 384 KiB; below that the start itself
@@ -83,7 +84,7 @@ fn unified(config: &Resources) -> Result<Option<HashMap<String, String>>, Config
         files.insert("memory.high".to_owned(), high.to_string());
     }
     for (file, value) in &config.unified {
-        let pointer = || key_pointer("/resources/unified", file);
+        let pointer = || pointer::below("/resources/unified", file);
         if let Some(field) = field_of(file) {
             return Err(error_with(
                 pointer(),
@@ -282,7 +283,7 @@ fn quota_of(cpus: f64, period_us: u64) -> Result<i64, ConfigError> {
 fn hugepages(config: &Resources) -> Result<Option<Vec<LinuxHugepageLimit>>, ConfigError> {
     let mut limits = Vec::new();
     for (size, bytes) in &config.hugetlb {
-        let pointer = key_pointer("/resources/hugetlb", size);
+        let pointer = pointer::below("/resources/hugetlb", size);
         let bytes = i64::try_from(*bytes)
             .map_err(|_| error(&pointer, format!("{bytes} bytes are too many")))?;
         let mut limit = LinuxHugepageLimit::default();

@@ -210,7 +210,7 @@ fn a_signal_frame_reaches_the_program() {
     let mut ws = attach(&t, &c, "logs=true");
     ws.until("ready");
     ws.control(&ClientControl::Signal {
-        signal: "USR2".into(),
+        signal: littlebox_types::Signal::USR2,
     });
     assert_eq!(code(&ws.exit()), Some(8));
     t.finish();
@@ -224,6 +224,7 @@ fn frames_outside_the_protocol_end_the_stream_with_a_problem() {
         "{\"type\":\"dance\"}",
         "no json",
         "{\"type\":\"resize\",\"rows\":1}",
+        "{\"type\":\"signal\",\"signal\":\"SIGNOTHING\"}",
     ] {
         let mut ws = attach(&t, &c, "stdin=true");
         ws.text(bad);

@@ -4,7 +4,7 @@ use littlebox_protocol::{RdmaPlan, ResourcePlan};
 use oci_spec::runtime::LinuxResources;
 
 use super::{check, unlimited};
-use crate::{PlanError, escape};
+use crate::{PlanError, pointer};
 
 pub(super) fn plan(resources: &LinuxResources, plan: &mut ResourcePlan) -> Result<(), PlanError> {
     let limits = resources.hugepage_limits().as_deref().unwrap_or_default();
@@ -18,7 +18,7 @@ pub(super) fn plan(resources: &LinuxResources, plan: &mut ResourcePlan) -> Resul
         plan.hugetlb.insert(size.clone(), unlimited(limit.limit()));
     }
     for (device, limits) in resources.rdma().iter().flatten() {
-        let field = format!("rdma/{}", escape(device));
+        let field = pointer::below("rdma", device);
         check(is_word(device), &field, "not the name of a device")?;
         let limits = RdmaPlan {
             hca_handles: limits.hca_handles(),

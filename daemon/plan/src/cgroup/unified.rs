@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use littlebox_protocol::ResourcePlan;
 
 use super::refuse;
-use crate::{PlanError, escape};
+use crate::{PlanError, pointer};
 
 /// The core's files that set limits; the others move, kill, freeze or only tell.
 const CORE: [&str; 3] = [
@@ -24,7 +24,7 @@ pub(super) fn plan(
     plan: &mut ResourcePlan,
 ) -> Result<(), PlanError> {
     for (key, value) in keys {
-        let field = format!("unified/{}", escape(key));
+        let field = pointer::below("unified", key);
         check_key(key, &field)?;
         if value.len() > VALUE_LIMIT || value.contains('\0') {
             return refuse(&field, "a value has at most 4096 bytes and no zero byte");

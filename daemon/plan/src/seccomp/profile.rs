@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::arch::{Arch, Named};
 use super::errno;
-use crate::{PlanError, capability, escape};
+use crate::{PlanError, capability, pointer};
 
 /// A profile that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -406,7 +406,7 @@ impl<'a> At<'a> {
     }
 
     fn error_at(&self, field: &str, message: impl Into<String>) -> PlanError {
-        PlanError::new(format!("{}/{}", self.pointer, escape(field)), message)
+        PlanError::new(pointer::below(&self.pointer, field), message)
     }
 
     /// An object without other fields than these.

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use littlebox_types::{
     ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, DeviceConfig, MountConfig,
-    MountKind, Seccomp,
+    MountKind, NamespaceSource, NamespaceType, Seccomp,
 };
 use serde_json::{Map, Value};
 
@@ -29,8 +29,8 @@ pub(super) fn of(config: &ContainerConfig, socket: &Path) -> Vec<String> {
         list.push("the machine's own files can be read".to_owned());
     }
     if config.privileged
-        && crate::spec::user_source(config) == "host"
-        && !config.namespaces.contains_key("user")
+        && config.id_maps.is_none()
+        && !config.namespaces.contains_key(&NamespaceType::User)
     {
         list.push("host user namespace".to_owned());
     }
@@ -77,12 +77,8 @@ pub(super) fn of(config: &ContainerConfig, socket: &Path) -> Vec<String> {
             .map(|rule| format!("device rule {rule}")),
     );
     list.extend(config.mounts.iter().filter_map(mount));
-    if let Some(name) = config
-        .propagation
-        .as_deref()
-        .filter(|p| !p.ends_with("private"))
-    {
-        list.push(format!("mount propagation {name}"));
+    if let Some(propagation) = config.propagation.filter(|p| !p.is_private()) {
+        list.push(format!("mount propagation {propagation}"));
     }
     if config.resources.pids_limit == Some(-1) {
         list.push("no limit of processes".to_owned());
@@ -136,15 +132,17 @@ pub(super) fn has_socket(config: &ContainerConfig, socket: &Path) -> bool {
 
 fn namespaces(config: &ContainerConfig) -> impl Iterator<Item = String> {
     config.namespaces.iter().filter_map(|(kind, source)| {
-        let kind = match kind.as_str() {
-            "net" => "network",
-            kind => kind,
+        let kind = match kind {
+            NamespaceType::Net => "network",
+            kind => kind.name(),
         };
-        match source.split_once(':') {
-            None if source == "host" => Some(format!("host {kind} namespace")),
-            Some(("container", name)) => Some(format!("{kind} namespace of container {name}")),
-            Some(("pid", pid)) => Some(format!("{kind} namespace of process {pid}")),
-            _ => None,
+        match source {
+            NamespaceSource::New => None,
+            NamespaceSource::Host => Some(format!("host {kind} namespace")),
+            NamespaceSource::Container(name) => {
+                Some(format!("{kind} namespace of container {name}"))
+            }
+            NamespaceSource::Pid(pid) => Some(format!("{kind} namespace of process {pid}")),
         }
     })
 }

@@ -1,6 +1,8 @@
 //! Requests that are refused, each with the pointer of what is wrong.
 
+use littlebox_plan::pointer;
 use littlebox_types::{ContainerConfig, ExecConfig};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::*;
@@ -316,14 +318,20 @@ fn merge(into: &mut Value, patch: Value) {
     into.extend(patch);
 }
 
+/// A request, or where it cannot be read.
+fn read<T: DeserializeOwned>(body: Value) -> Result<T, ConfigError> {
+    serde_path_to_error::deserialize(body)
+        .map_err(|e| check::error(pointer::of(e.path()), e.inner().to_string()))
+}
+
 #[test]
 fn a_bad_container_is_refused_where_it_is_bad() {
     for (patch, pointer) in container_cases() {
         let shown = patch.to_string().chars().take(200).collect::<String>();
         let mut body = serde_json::to_value(base()).unwrap();
         merge(&mut body, patch);
-        let config: ContainerConfig = serde_json::from_value(body).unwrap();
-        match prepare(&config, &ctx(&id())) {
+        let read = read::<ContainerConfig>(body);
+        match read.and_then(|config| prepare(&config, &ctx(&id()))) {
             Ok(_) => panic!("accepted: {shown}"),
             Err(error) => {
                 assert_eq!(error.pointer, pointer, "{shown}: {error}");
@@ -361,8 +369,9 @@ fn a_bad_exec_is_refused_where_it_is_bad() {
     for (patch, pointer) in cases {
         let mut body = json!({"command": ["true"]});
         merge(&mut body, patch);
-        let config: ExecConfig = serde_json::from_value(body).unwrap();
-        let error = exec_process(&config, &base(), &ctx(&id())).unwrap_err();
+        let read = read::<ExecConfig>(body);
+        let prepared = read.and_then(|config| exec_process(&config, &base(), &ctx(&id())));
+        let error = prepared.unwrap_err();
         assert_eq!(error.pointer, pointer, "{error}");
         assert_sentence(&error);
     }

@@ -9,7 +9,7 @@ use littlebox_plan::{Envelope, ExecEnvelope};
 use littlebox_protocol::{
     LaunchPlan, LogPlan, MountSource, NamespacePlan, RootfsSource, Step, UserRef,
 };
-use littlebox_types::{ExecConfig, MountConfig, MountKind, Rlimit};
+use littlebox_types::{ExecConfig, MountConfig, MountKind, NamespaceType, Rlimit};
 use serde_json::{Value, json};
 
 use super::*;
@@ -62,7 +62,7 @@ fn envelope(prepared: &Prepared) -> Envelope {
     let joins = prepared
         .namespaces
         .iter()
-        .filter(|(_, s)| matches!(s, NamespaceSource::Container(_) | NamespaceSource::Pid(_)))
+        .filter(|(_, s)| matches!(s, NamespaceOrigin::Container(_) | NamespaceOrigin::Pid(_)))
         .enumerate()
         .map(|(i, (kind, _))| (*kind, i))
         .collect();
@@ -183,7 +183,7 @@ fn host_name_is_the_random_end_of_the_id() {
             .env
             .contains(&"HOSTNAME=0c1d2e3f4a5b".to_owned())
     );
-    let shared = BTreeMap::from([("uts".to_owned(), "host".to_owned())]);
+    let shared = BTreeMap::from([(NamespaceType::Uts, NamespaceSource::Host)]);
     let plan = plan(&ContainerConfig {
         namespaces: shared,
         ..base()
@@ -194,20 +194,8 @@ fn host_name_is_the_random_end_of_the_id() {
 
 #[test]
 fn namespaces_are_new_shared_or_joined() {
-    let asked = [
-        ("net", "host"),
-        ("pid", "container:db"),
-        ("ipc", "pid:1"),
-        ("user", "new"),
-    ];
-    let namespaces = asked
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect();
-    let config = ContainerConfig {
-        namespaces,
-        ..base()
-    };
+    let asked = json!({"net": "host", "pid": "container:db", "ipc": "pid:1", "user": "new"});
+    let config = changed(json!({"namespaces": asked}));
     let plan = plan(&config);
     assert_eq!(plan.namespaces.get(&NamespaceKind::Net), None);
     assert!(!plan.loopback_up);
@@ -223,7 +211,7 @@ fn namespaces_are_new_shared_or_joined() {
     assert_eq!(plan.uid_map[0].host_id, 700_000_000);
     assert_eq!(
         prepared(&config).namespaces[&NamespaceKind::Pid],
-        NamespaceSource::Container("db".into())
+        NamespaceOrigin::Container("db".into())
     );
 }
 
@@ -252,20 +240,19 @@ fn environment_of_the_request_comes_instead_of_defaults() {
 }
 
 #[test]
-fn users_are_numbers_or_names() {
+fn the_user_arrives_in_the_plan() {
     let user = |text: &str| {
         plan(&ContainerConfig {
-            user: Some(text.into()),
+            user: Some(text.parse().unwrap()),
             ..base()
         })
         .process
         .user
     };
-    assert_eq!(user("1000").user, UserRef::Id(1000));
-    assert_eq!(user("1000").group, None);
-    assert_eq!(user("4294967294:0").group, Some(UserRef::Id(0)));
-    assert_eq!(user("www-data:adm").user, UserRef::Name("www-data".into()));
-    assert_eq!(plan(&base()).process.user.group, user("0").group);
+    let both = user("www-data:0");
+    assert_eq!(both.user, UserRef::Name("www-data".into()));
+    assert_eq!(both.group, Some(UserRef::Id(0)));
+    assert_eq!(plan(&base()).process.user, user("0"));
 }
 
 #[test]
@@ -406,7 +393,7 @@ fn an_exec_stands_on_its_container() {
     let mut container = base();
     container.env = BTreeMap::from([("A".into(), "1".into()), ("B".into(), "1".into())]);
     container.working_dir = Some("/srv".into());
-    container.user = Some("7:8".into());
+    container.user = "7:8".parse().ok();
     container.capabilities.drop = vec!["KILL".into()];
     let mut exec = ExecConfig {
         command: vec!["id".into()],
@@ -434,12 +421,12 @@ fn an_exec_stands_on_its_container() {
 #[test]
 fn a_user_of_the_exec_brings_its_own_group() {
     let container = ContainerConfig {
-        user: Some("7:8".into()),
+        user: "7:8".parse().ok(),
         ..base()
     };
     let exec = ExecConfig {
         command: vec!["id".into()],
-        user: Some("daemon".into()),
+        user: "daemon".parse().ok(),
         ..ExecConfig::default()
     };
     let user = exec_process(&exec, &container, &ctx(&id())).unwrap().user;

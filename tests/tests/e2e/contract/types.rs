@@ -49,7 +49,7 @@ const REQUESTS: &[Wire] = wires! {
     "TimeOffsets": t::TimeOffsets,
 };
 
-/// Responses.
+/// Responses, and the values that are written as text.
 const RESPONSES: &[Wire] = wires! {
     "Change": t::Change,
     "Changes": t::Changes,
@@ -69,6 +69,7 @@ const RESPONSES: &[Wire] = wires! {
     "ExitUnknown": t::Exit,
     "Failure": t::Failure,
     "FileStat": t::FileStat,
+    "GroupRef": t::UserRef,
     "Health": t::Health,
     "InlineOutput": t::InlineOutput,
     "LogLine": t::LogLine,
@@ -76,13 +77,18 @@ const RESPONSES: &[Wire] = wires! {
     "NamespaceDiff": t::NamespaceDiff,
     "NamespaceInfo": t::NamespaceInfo,
     "NamespaceNode": t::NamespaceNode,
+    "NamespaceSource": t::NamespaceSource,
+    "NamespaceType": t::NamespaceType,
     "NamespaceTypeDiff": t::NamespaceTypeDiff,
     "NetworkStats": t::NetworkStats,
+    "Octal": t::DirectoryMode,
     "Plan": t::Plan,
     "PlanNamespace": t::PlanNamespace,
     "PlanStep": t::PlanStep,
     "Pressure": t::Pressure,
     "Problem": t::Problem,
+    "Propagation": t::Propagation,
+    "Signal": t::Signal,
     "Stall": t::Stall,
     "StallTimes": t::StallTimes,
     "Stats": t::Stats,
@@ -90,14 +96,15 @@ const RESPONSES: &[Wire] = wires! {
     "Top": t::Top,
     "TopProcess": t::TopProcess,
     "UserNamespace": t::UserNamespace,
+    "UserRef": t::UserSpec,
     "VersionInfo": t::VersionInfo,
     "WaitResult": t::WaitResult,
     "ClientControl": t::ClientControl,
     "ServerControl": t::ServerControl,
 };
 
-/// Single values, lists without a type of their own, and alternatives of the above.
-const WITHOUT_A_TYPE: [&str; 37] = [
+/// Other single values, lists without a type of their own, and alternatives of the above.
+const WITHOUT_A_TYPE: [&str; 30] = [
     "AbsolutePath",
     "Capability",
     "Command",
@@ -112,7 +119,6 @@ const WITHOUT_A_TYPE: [&str; 37] = [
     "EventRecord",
     "ExecId",
     "Flag",
-    "GroupRef",
     "HostName",
     "Instant",
     "Labels",
@@ -120,12 +126,8 @@ const WITHOUT_A_TYPE: [&str; 37] = [
     "Name",
     "NamespaceChoice",
     "NamespaceList",
-    "NamespaceSource",
     "NamespaceTree",
-    "NamespaceType",
-    "Octal",
     "ProblemCode",
-    "Propagation",
     "Rlimits",
     "Seccomp",
     "SeccompAction",
@@ -133,8 +135,6 @@ const WITHOUT_A_TYPE: [&str; 37] = [
     "SeccompErrno",
     "SeccompProfile",
     "SeccompRule",
-    "Signal",
-    "UserRef",
 ];
 
 fn schema(name: &str) -> &'static Value {
