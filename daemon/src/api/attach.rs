@@ -4,8 +4,6 @@
 //! program's pipe or terminal. So a slow client holds nobody up but (with a lossless stream) its own
 //! program, and a client that comes back resumes by position.
 
-use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -15,17 +13,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
-use littlebox_protocol::{Call, LogStream, Target, TerminalSize};
-use littlebox_types::{Channel, ClientControl, EXEC_SUBPROTOCOL, Exit, Failure, ServerControl};
-use tokio::sync::{mpsc, oneshot, watch};
+use littlebox_protocol::LogStream;
+use littlebox_types::{Channel, ClientControl, EXEC_SUBPROTOCOL, ServerControl, TermSize};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 
-use super::attach_stdin::{self, Destination, Input};
 use super::error::ApiError;
 use super::extract::{Params, Path};
 use super::{App, AppState};
-use crate::engine::{ClientGuard, EngineError, ExecHandle, Handle};
-use crate::logs::{Chunk, Follower, From, Mode, Record};
+use crate::engine::{Attachment, ClientGuard, EngineError, Input, Outcome};
+use crate::logs::{Chunk, From, Mode, Record};
 
 /// The most bytes of one message from a client.
 const MESSAGE_LIMIT: usize = 1024 * 1024;
@@ -34,17 +31,10 @@ const POSITION_STEP: u64 = 1024 * 1024;
 /// The most output in one frame.
 const FRAME: usize = 64 * 1024;
 
-/// What a stream is attached to.
-enum Subject {
-    Container(Arc<Handle>),
-    Exec(Arc<ExecHandle>),
-}
-
 /// A stream before it begins.
 struct Session {
     app: Arc<App>,
-    subject: Subject,
-    path: PathBuf,
+    to: Attachment,
     from: From,
     wants_stdin: bool,
     /// Counts as the announced foreground client.
@@ -61,22 +51,18 @@ pub async fn container(
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let params = params.only(&["stdin", "from", "logs"])?;
-    let handle = app.engine.find(&reference)?;
-    let wants_stdin = params.flag("stdin", false)?;
-    if wants_stdin && !handle.live().record.stdin {
-        return Err(no_stdin("container"));
-    }
+    let to = app.engine.attachment(&reference)?;
+    let wants_stdin = wants_stdin(&params, &to, "container")?;
     let default = if params.flag("logs", false)? {
         From::Start
     } else {
         From::End
     };
     let session = Session {
-        path: app.engine.paths.log(handle.id),
         from: from(&params)?.unwrap_or(default),
         wants_stdin,
-        _client: Some(handle.client()),
-        subject: Subject::Container(handle),
+        _client: to.client(),
+        to,
         app,
     };
     begin(session, upgrade)
@@ -90,26 +76,25 @@ pub async fn exec(
     upgrade: Upgrade,
 ) -> Result<Response, ApiError> {
     let params = params.only(&["stdin", "from"])?;
-    let exec = app.engine.find_exec(&reference)?;
-    let wants_stdin = params.flag("stdin", false)?;
-    if wants_stdin && !exec.record().stdin {
-        return Err(no_stdin("exec"));
-    }
+    let to = app.engine.exec_attachment(&reference)?;
     let session = Session {
-        path: app.engine.paths.exec_log(exec.container.id, exec.id),
         from: from(&params)?.unwrap_or(From::Start),
-        wants_stdin,
-        _client: None,
-        subject: Subject::Exec(exec),
+        wants_stdin: wants_stdin(&params, &to, "exec")?,
+        _client: to.client(),
+        to,
         app,
     };
     begin(session, upgrade)
 }
 
-fn no_stdin(what: &str) -> ApiError {
-    ApiError::invalid(format!(
-        "the {what} was created without 'stdin' and takes no input"
-    ))
+fn wants_stdin(params: &Params, to: &Attachment, what: &str) -> Result<bool, ApiError> {
+    let wants = params.flag("stdin", false)?;
+    if wants && !to.takes_input() {
+        return Err(ApiError::invalid(format!(
+            "the {what} was created without 'stdin' and takes no input"
+        )));
+    }
+    Ok(wants)
 }
 
 fn from(params: &Params) -> Result<Option<From>, ApiError> {
@@ -156,11 +141,11 @@ impl Session {
         let ending = match self.stream(&mut out, input).await {
             Ok(ending) => ending,
             Err(Gone) => {
-                self.lift_gate().await;
+                self.to.set_gate(None).await;
                 return Err(Gone);
             }
         };
-        self.lift_gate().await;
+        self.to.set_gate(None).await;
         send(&mut out, &ending).await?;
         out.send(Message::Close(None)).await?;
         Ok(())
@@ -172,50 +157,45 @@ impl Session {
         out: &mut SplitSink<WebSocket, Message>,
         mut input: SplitStream<WebSocket>,
     ) -> Result<ServerControl, Gone> {
-        let mut follower =
-            match Follower::open(&self.app.engine.watcher, self.path.clone(), self.from).await {
-                Ok(follower) => follower,
-                Err(source) => return Ok(self.read_error(source)),
-            };
+        let engine = &self.app.engine;
+        let mut output = match engine.read_output(&self.to, self.from).await {
+            Ok(output) => output,
+            Err(error) => return Ok(failed(error)),
+        };
         let attached = ServerControl::Attached {
-            terminal: self.terminal(),
-            position: follower.position(),
+            terminal: self.to.has_terminal(),
+            position: output.position(),
         };
         send(out, &attached).await?;
-        let ended = self.ended();
+        let ended = self.to.ended();
         let (stdin, frames) = mpsc::channel::<Input>(16);
         let mut stdin = Some(stdin);
         // Dropped with this call: the client has gone.
         let (_here, gone) = oneshot::channel::<()>();
-        let to = Destination {
-            app: self.app.clone(),
-            handle: self.source(),
-            target: self.target(),
-            ended: ended.clone(),
-        };
         // Continues after the client has disconnected: the program still gets what was sent.
-        let mut writing = self
-            .wants_stdin
-            .then(|| tokio::spawn(attach_stdin::write(to, frames, gone)));
-        let mut told = follower.position();
+        let mut writing = self.wants_stdin.then(|| {
+            let (to, closing) = (self.to.clone(), self.app.closing.clone());
+            tokio::spawn(engine.clone().write_input(to, frames, gone, closing))
+        });
+        let mut told = output.position();
         // A frame that the program has not had room for yet: nothing more is read from the client
         // until it has, while output goes on.
         let mut pending: Option<Input> = None;
         loop {
             tokio::select! {
-                chunk = follower.next(Mode::Follow(&ended)) => match chunk {
+                chunk = output.next(Mode::Follow(&ended)) => match chunk {
                     Ok(Chunk::Records(records)) => {
                         send_output(out, &records).await?;
-                        let position = follower.position();
+                        let position = output.position();
                         if position.saturating_sub(told) >= POSITION_STEP {
                             told = position;
                             send(out, &ServerControl::Position { position }).await?;
-                            self.move_gate(position).await;
+                            self.to.set_gate(Some(position)).await;
                         }
                     }
                     Ok(Chunk::Lagged(bytes)) => send(out, &ServerControl::Lagged { bytes }).await?,
-                    Ok(Chunk::End) => return Ok(self.ending()),
-                    Err(source) => return Ok(self.read_error(source)),
+                    Ok(Chunk::End) => return Ok(ending(self.to.outcome())),
+                    Err(error) => return Ok(failed(error)),
                 },
                 permit = reserve(stdin.clone()), if pending.is_some() => {
                     match (permit, pending.take()) {
@@ -245,7 +225,7 @@ impl Session {
                 written = joined(&mut writing), if writing.is_some() => {
                     writing = None;
                     if let Ok(Err(error)) = written {
-                        return Ok(ServerControl::Error(error.into_problem()));
+                        return Ok(failed(error));
                     }
                 }
                 () = self.app.closing.cancelled() => {
@@ -278,130 +258,30 @@ impl Session {
             Ok(control) => control,
             Err(error) => return Next::End(Box::new(ServerControl::Error(error.into_problem()))),
         };
-        let call = match control {
+        match control {
             ClientControl::Detach => return Next::End(Box::new(ServerControl::Detached)),
             ClientControl::CloseStdin => return Next::CloseStdin,
-            ClientControl::Resize { rows, cols } => {
-                let size = TerminalSize { rows, cols };
-                Call::Resize {
-                    target: self.target(),
-                    size,
-                }
-            }
-            ClientControl::Signal { signal } => Call::Signal {
-                target: self.target(),
-                signal: signal.number(),
-                all: false,
-            },
-        };
-        self.tell_helper(call).await;
+            ClientControl::Resize { rows, cols } => self.to.resize(TermSize { rows, cols }).await,
+            ClientControl::Signal { signal } => self.to.signal(signal).await,
+        }
         Next::Go
     }
+}
 
-    /// Best effort: a program that has just ended needs no signal and no size.
-    async fn tell_helper(&self, call: Call) {
-        let helper = self.handle().live().helper.clone();
-        if let Some(helper) = helper
-            && let Err(error) = helper.call(call).await
-        {
-            tracing::debug!(%error, "a call on behalf of an attached client");
+/// The last frame of a program that has ended.
+fn ending(outcome: Outcome) -> ServerControl {
+    match outcome {
+        Outcome::Exited(exit) => ServerControl::Exit(exit),
+        Outcome::Failed(error) => failed(error),
+        Outcome::Removed => {
+            let error = ApiError::new("container_not_found", "the container was removed");
+            ServerControl::Error(error.into_problem())
         }
     }
+}
 
-    fn handle(&self) -> &Arc<Handle> {
-        match &self.subject {
-            Subject::Container(handle) => handle,
-            Subject::Exec(exec) => &exec.container,
-        }
-    }
-
-    fn source(&self) -> Arc<Handle> {
-        self.handle().clone()
-    }
-
-    fn target(&self) -> Target {
-        match &self.subject {
-            Subject::Container(_) => Target::Container,
-            Subject::Exec(exec) => Target::Exec(exec.id.to_string()),
-        }
-    }
-
-    fn terminal(&self) -> bool {
-        match &self.subject {
-            Subject::Container(handle) => handle.live().record.terminal,
-            Subject::Exec(exec) => exec.record().terminal,
-        }
-    }
-
-    fn lossless(&self) -> bool {
-        match &self.subject {
-            Subject::Container(handle) => handle.live().record.attach,
-            Subject::Exec(exec) => exec.record().attach,
-        }
-    }
-
-    fn ended(&self) -> watch::Receiver<bool> {
-        match &self.subject {
-            Subject::Container(handle) => handle.live().ended.subscribe(),
-            Subject::Exec(exec) => exec.ended.subscribe(),
-        }
-    }
-
-    /// The last frame of a program that has ended.
-    fn ending(&self) -> ServerControl {
-        let (exit, failure, code): (Option<Exit>, Option<Failure>, Option<i32>) =
-            match &self.subject {
-                Subject::Container(handle) => {
-                    let live = handle.live();
-                    let r = &live.record;
-                    (r.exit.clone(), r.failure.clone(), r.failure_code)
-                }
-                Subject::Exec(exec) => {
-                    let r = exec.record();
-                    (r.exit.clone(), r.failure.clone(), r.failure_code)
-                }
-            };
-        match (exit, failure) {
-            (Some(exit), _) => ServerControl::Exit(exit),
-            (None, Some(failure)) => {
-                let error = EngineError::StartFailed {
-                    failure: Box::new(failure),
-                    exit_code: code.unwrap_or(125),
-                    id: None,
-                };
-                ServerControl::Error(ApiError::from(error).into_problem())
-            }
-            (None, None) => {
-                let error = ApiError::new("container_not_found", "the container was removed");
-                ServerControl::Error(error.into_problem())
-            }
-        }
-    }
-
-    fn read_error(&self, source: io::Error) -> ServerControl {
-        let error = EngineError::Io {
-            op: "read",
-            path: self.path.clone(),
-            source,
-        };
-        ServerControl::Error(ApiError::from(error).into_problem())
-    }
-
-    /// Tells the helper how far a lossless stream has been read.
-    async fn move_gate(&self, position: u64) {
-        self.set_gate(Some(position)).await;
-    }
-
-    async fn lift_gate(&self) {
-        self.set_gate(None).await;
-    }
-
-    async fn set_gate(&self, consumed: Option<u64>) {
-        if self.lossless() {
-            let target = self.target();
-            self.tell_helper(Call::Gate { target, consumed }).await;
-        }
-    }
+fn failed(error: EngineError) -> ServerControl {
+    ServerControl::Error(ApiError::from(error).into_problem())
 }
 
 async fn joined<T>(task: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {

@@ -11,7 +11,6 @@ use super::error::ApiError;
 use super::extract::{Format, Params};
 use super::stream::{Gone, Sink, respond};
 use super::{App, AppState};
-use crate::engine::EngineError;
 
 /// Events read at once.
 const BATCH: u32 = 500;
@@ -66,13 +65,11 @@ pub async fn list(
         })?);
     }
     if !follow {
-        // Clients are told of a change while its row is on the way to the database. The queue is
-        // in order: behind this, what they were told is in the list.
-        let _ = app.engine.store.commit(Vec::new(), false).await;
+        app.engine.settle_events().await;
     }
     // A reader that only wants what comes starts at the newest; one that wants what there is, at
     // the oldest.
-    let newest = *app.engine.store.newest_event().borrow();
+    let newest = *app.engine.newest_event().borrow();
     let since = since.unwrap_or(if follow { newest } else { 0 });
     Ok(respond(format, move |sink| async move {
         // A send that fails means that the client has gone: nobody is left to tell.
@@ -87,12 +84,12 @@ async fn produce(
     mut since: u64,
     follow: bool,
 ) -> Result<(), Gone> {
-    let mut newest = app.engine.store.newest_event();
+    let mut newest = app.engine.newest_event();
     loop {
         newest.mark_unchanged();
-        let events = match app.engine.store.events(since, BATCH).await {
+        let events = match app.engine.events(since, BATCH).await {
             Ok(events) => events,
-            Err(error) => return sink.problem(EngineError::from(error).into()).await,
+            Err(error) => return sink.problem(error.into()).await,
         };
         let whole = events.len() == usize::try_from(BATCH).unwrap_or(usize::MAX);
         for event in events {

@@ -21,8 +21,7 @@ pub async fn list(
 ) -> Result<Json<Page<Exec>>> {
     let params = params.only(&["limit", "cursor"])?;
     let (limit, cursor) = params.page::<ExecId>()?;
-    let handle = app.engine.find(&reference)?;
-    let execs = handle.live().execs.clone();
+    let execs = app.engine.execs(&reference)?;
     let mut rest = execs.iter().filter(|e| cursor.is_none_or(|c| e.id > c));
     let items: Vec<_> = rest
         .by_ref()

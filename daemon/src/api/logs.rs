@@ -1,6 +1,5 @@
 //! Logs of containers and output of execs.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -13,15 +12,14 @@ use super::error::ApiError;
 use super::extract::{Format, Params, Path};
 use super::stream::{Gone, Sink, respond};
 use super::{App, AppState};
-use crate::engine::EngineError;
-use crate::logs::{Chunk, Filter, Follower, From, Mode, Record, TextRenderer, line, matches};
+use crate::engine::{Attachment, OutputReader};
+use crate::logs::{Chunk, Filter, From, Mode, Record, TextRenderer, line, matches};
 use crate::time::{now_ns, parse_instant};
 
 type Result<T = Response> = std::result::Result<T, ApiError>;
 
 /// What to read, and how to show it.
 struct Reading {
-    path: PathBuf,
     from: From,
     filter: Filter,
     follow: Option<watch::Receiver<bool>>,
@@ -47,20 +45,16 @@ pub async fn container(
         "from",
     ])?;
     let format = Format::negotiate(&headers, &[Format::Ndjson, Format::Text, Format::Sse])?;
-    let handle = app.engine.find(&reference)?;
-    let follow = params
-        .flag("follow", false)?
-        .then(|| handle.live().ended.subscribe());
+    let of = app.engine.attachment(&reference)?;
     let filter = parse_filter(&params)?;
     let reading = Reading {
-        path: app.engine.paths.log(handle.id),
         from: start(&params, &headers, &filter)?,
         filter,
-        follow,
+        follow: params.flag("follow", false)?.then(|| of.ended()),
         format,
         timestamps: params.flag("timestamps", false)?,
     };
-    stream(&app, reading).await
+    stream(app, of, reading).await
 }
 
 /// `GET /v1/execs/{e}/output`.
@@ -72,20 +66,16 @@ pub async fn exec(
 ) -> Result {
     let params = params.only(&["from", "follow", "stdout", "stderr"])?;
     let format = Format::negotiate(&headers, &[Format::Ndjson, Format::Raw, Format::Sse])?;
-    let exec = app.engine.find_exec(&reference)?;
-    let follow = params
-        .flag("follow", false)?
-        .then(|| exec.ended.subscribe());
+    let of = app.engine.exec_attachment(&reference)?;
     let filter = parse_filter(&params)?;
     let reading = Reading {
-        path: app.engine.paths.exec_log(exec.container.id, exec.id),
         from: start(&params, &headers, &filter)?,
         filter,
-        follow,
+        follow: params.flag("follow", false)?.then(|| of.ended()),
         format,
         timestamps: false,
     };
-    stream(&app, reading).await
+    stream(app, of, reading).await
 }
 
 fn parse_filter(params: &Params) -> Result<Filter> {
@@ -129,31 +119,25 @@ fn start(params: &Params, headers: &HeaderMap, filter: &Filter) -> Result<From> 
     }
 }
 
-async fn stream(app: &Arc<App>, reading: Reading) -> Result {
-    let open = Follower::open(&app.engine.watcher, reading.path.clone(), reading.from).await;
-    let follower = open.map_err(|source| EngineError::Io {
-        op: "open",
-        path: reading.path.clone(),
-        source,
-    })?;
-    let app = app.clone();
+async fn stream(app: Arc<App>, of: Attachment, reading: Reading) -> Result {
+    let output = app.engine.read_output(&of, reading.from).await?;
     Ok(respond(reading.format, move |sink| async move {
         // A send that fails means that the client has gone: nobody is left to tell.
-        let _ = produce(&app, reading, follower, &sink).await;
+        let _ = produce(&app, reading, output, &sink).await;
     }))
 }
 
 async fn produce(
     app: &App,
     reading: Reading,
-    mut follower: Follower,
+    mut output: OutputReader,
     sink: &Sink,
 ) -> std::result::Result<(), Gone> {
     let mut text = TextRenderer::new(reading.timestamps);
     loop {
         let mode = reading.follow.as_ref().map_or(Mode::Snapshot, Mode::Follow);
         let chunk = tokio::select! {
-            chunk = follower.next(mode) => chunk,
+            chunk = output.next(mode) => chunk,
             () = sink.closed() => return Err(Gone),
             () = app.closing.cancelled() => {
                 let error = ApiError::new("unavailable", "the daemon is shutting down");
@@ -174,17 +158,10 @@ async fn produce(
                 sink.bytes(out).await?;
             }
             Ok(Chunk::Lagged(bytes)) => {
-                tracing::debug!(bytes, path = %reading.path.display(), "a log reader lost records");
+                tracing::debug!(bytes, "a log reader lost records");
             }
             Ok(Chunk::End) => return Ok(()),
-            Err(source) => {
-                let error = EngineError::Io {
-                    op: "read",
-                    path: reading.path.clone(),
-                    source,
-                };
-                return sink.problem(error.into()).await;
-            }
+            Err(error) => return sink.problem(error.into()).await,
         }
     }
 }

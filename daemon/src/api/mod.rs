@@ -1,7 +1,6 @@
 //! The HTTP layer: parse, call the engine, render. No policy lives here.
 
 mod attach;
-mod attach_stdin;
 mod containers;
 mod error;
 mod events;

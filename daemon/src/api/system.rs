@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +14,6 @@ use serde_json::json;
 use super::AppState;
 use super::error::ApiError;
 use super::extract::{BODY_LIMIT, Params};
-use crate::engine::{Engine, Handle};
 use crate::time::{now_ns, rfc3339};
 
 /// The contract, as it was when this daemon was built.
@@ -58,54 +56,34 @@ pub async fn version(params: Params) -> Result<Json<VersionInfo>> {
 /// `GET /v1/system`.
 pub async fn info(State(app): AppState, params: Params) -> Result<Json<SystemInfo>> {
     params.only(&[])?;
-    let engine = &app.engine;
     let shown = |p: &Path| p.to_string_lossy().into_owned();
+    let config = &app.config;
     let paths = BTreeMap::from([
-        ("socket".to_owned(), shown(&app.config.socket)),
-        ("state_dir".to_owned(), shown(&engine.paths.state)),
-        ("run_dir".to_owned(), shown(&engine.paths.run)),
-        ("helper".to_owned(), shown(&app.config.helper)),
+        ("socket".to_owned(), shown(&config.socket)),
+        ("state_dir".to_owned(), shown(&config.state_dir)),
+        ("run_dir".to_owned(), shown(&config.run_dir)),
+        ("helper".to_owned(), shown(&config.helper)),
     ]);
-    let containers = engine
-        .count_by_state()
-        .into_iter()
-        .map(|(s, n)| (s.name().to_owned(), n))
-        .collect();
+    let status = app.engine.status().await;
+    let containers = status.containers.into_iter();
+    let containers = containers.map(|(s, n)| (s.name().to_owned(), n)).collect();
     Ok(Json(SystemInfo {
         pid: std::process::id(),
-        zygote_pid: Some(engine.supervisor.zygote_pid().await),
+        zygote_pid: Some(status.zygote_pid),
         started_at: rfc3339(app.started_at),
         paths,
         containers,
         storage_driver: "overlay".into(),
         cgroup: cgroup_mode().to_owned(),
-        cgroup_parent: shown(&engine.paths.cgroup),
-        last_event_seq: *engine.store.newest_event().borrow(),
+        cgroup_parent: shown(app.engine.cgroup_parent()),
+        last_event_seq: status.newest_event,
     }))
 }
 
 /// `GET /v1/health`.
 pub async fn health(State(app): AppState, params: Params) -> Result<Response> {
     params.only(&[])?;
-    let database = match app.engine.store.ping().await {
-        Ok(()) => "ok".to_owned(),
-        Err(e) => e.to_string(),
-    };
-    let zygote = match app.engine.supervisor.ensure_zygote().await {
-        Ok(()) => "ok".to_owned(),
-        Err(error) => format!("cannot be started: {error}"),
-    };
-    let state_dir = state_dir(&app.engine);
-    let helpers = match unreachable_helpers(&app.engine) {
-        0 => "ok".to_owned(),
-        n => format!("{n} cannot be asked; their containers go on and are kept as they were"),
-    };
-    let checks = BTreeMap::from([
-        ("database".to_owned(), database),
-        ("zygote".to_owned(), zygote),
-        ("state_dir".to_owned(), state_dir),
-        ("helpers".to_owned(), helpers),
-    ]);
+    let checks = app.engine.health().await;
     let ok = checks.values().all(|c| c == "ok");
     let status = if ok {
         StatusCode::OK
@@ -119,29 +97,6 @@ pub async fn health(State(app): AppState, params: Params) -> Result<Response> {
     Ok((status, Json(health)).into_response())
 }
 
-/// Whether containers can write and be removed.
-fn state_dir(engine: &Engine) -> String {
-    let space = match rustix::fs::statvfs(&engine.paths.state) {
-        Ok(space) => space,
-        Err(errno) => return errno.to_string(),
-    };
-    // Some file systems make inodes as they need them, and count none.
-    let no_inodes = space.f_files > 0 && space.f_ffree == 0;
-    if space.f_bfree == 0 || no_inodes {
-        return "the disk is full".to_owned();
-    }
-    if !engine.store.has_reserve() {
-        return "the room that is kept for removals is used up: make room on the disk".to_owned();
-    }
-    "ok".to_owned()
-}
-
-/// How many containers have a helper that cannot be asked.
-fn unreachable_helpers(engine: &Engine) -> usize {
-    let unreachable = |h: &&Arc<Handle>| h.live().record.helper_condition.is_some();
-    engine.all().iter().filter(unreachable).count()
-}
-
 /// `GET /v1/openapi.yaml`.
 pub async fn openapi(params: Params) -> Result<Response> {
     params.only(&[])?;
@@ -151,19 +106,19 @@ pub async fn openapi(params: Params) -> Result<Response> {
 /// `GET /metrics`: Prometheus' text format, version 0.0.4.
 pub async fn metrics(State(app): AppState, params: Params) -> Result<Response> {
     params.only(&[])?;
-    let engine = &app.engine;
+    let status = app.engine.status().await;
     let mut out = String::new();
     out.push_str("# HELP littlebox_containers Containers by state.\n");
     out.push_str("# TYPE littlebox_containers gauge\n");
-    for (state, count) in engine.count_by_state() {
+    for (state, count) in status.containers {
         let _ = writeln!(out, "littlebox_containers{{state=\"{state}\"}} {count}");
     }
-    let seq = *engine.store.newest_event().borrow();
+    let seq = status.newest_event;
     let up = (now_ns() - app.started_at) / 1_000_000_000;
     let version = env!("CARGO_PKG_VERSION");
-    let zygote = u8::from(engine.supervisor.healthy().await);
-    let unreachable = unreachable_helpers(engine);
-    let leftovers = engine.leftovers();
+    let zygote = u8::from(status.zygote_up);
+    let unreachable = status.unreachable_helpers;
+    let leftovers = status.leftovers;
     let _ = write!(
         out,
         "# HELP littlebox_events_total Sequence number of the newest event.\n\

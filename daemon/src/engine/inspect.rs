@@ -27,7 +27,7 @@ pub enum Filter {
 
 /// Filters of different keys must all hold; of several states, names or ids one must. Labels must
 /// all be there.
-fn admitted(filters: &[Filter], record: &super::Record) -> bool {
+fn admitted(filters: &[Filter], record: &super::record::Record) -> bool {
     filters.iter().all(|filter| match filter {
         Filter::Label(..) => filter.matches(record),
         Filter::State(_) | Filter::Name(_) | Filter::Id(_) => filters
@@ -38,7 +38,7 @@ fn admitted(filters: &[Filter], record: &super::Record) -> bool {
 }
 
 impl Filter {
-    fn matches(&self, record: &super::Record) -> bool {
+    fn matches(&self, record: &super::record::Record) -> bool {
         match self {
             Filter::State(state) => record.state == *state,
             Filter::Name(part) => record.name.as_str().contains(part),

@@ -4,6 +4,8 @@
 //! client that disappears in the middle leaves no half-made container behind.
 
 mod absent;
+mod attached_input;
+mod attachment;
 mod bind_sources;
 mod bundle;
 mod change;
@@ -11,6 +13,7 @@ mod create;
 mod devices;
 mod end;
 mod error;
+mod events;
 mod exec;
 mod files;
 mod files_root;
@@ -27,6 +30,7 @@ mod listener;
 mod looking;
 mod machine;
 mod machine_end;
+mod namespaces;
 mod oci_state;
 mod operation;
 mod patch;
@@ -38,6 +42,7 @@ mod remove;
 mod restart_policy;
 mod restarter;
 mod start;
+mod status;
 mod stdin;
 mod unreachable;
 mod wait;
@@ -48,9 +53,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use littlebox_plan::seccomp::Compiler;
-use littlebox_types::{ContainerId, ContainerState, ExecId, Name};
+use littlebox_types::{ContainerId, ExecId, Name};
 use tokio_util::task::TaskTracker;
 
+pub use attached_input::Input;
+pub use attachment::{Attachment, Outcome, OutputReader};
 pub(crate) use change::Recording;
 use change::event;
 pub use create::{CreateOptions, Created};
@@ -63,7 +70,7 @@ pub use handle::{ClientGuard, ExecHandle, Handle};
 pub use inspect::Filter;
 use paths::Paths;
 use start::Cause;
-pub use stdin::{INPUTS, Stdin};
+pub use stdin::Stdin;
 
 use crate::idpool::{IdPool, IdRange};
 use crate::spec::SpecContext;
@@ -198,13 +205,17 @@ impl Engine {
         self.containers().by_id.values().cloned().collect()
     }
 
-    /// How many containers are in each state.
-    pub fn count_by_state(&self) -> BTreeMap<ContainerState, u64> {
-        let mut counts = BTreeMap::new();
-        for handle in self.containers().by_id.values() {
-            *counts.entry(handle.state()).or_insert(0) += 1;
-        }
-        counts
+    /// The cgroup below which containers live.
+    pub fn cgroup_parent(&self) -> &std::path::Path {
+        &self.paths.cgroup
+    }
+
+    /// The execs of a container, oldest first.
+    ///
+    /// # Errors
+    /// No such container.
+    pub fn execs(&self, reference: &str) -> Result<Vec<Arc<ExecHandle>>, EngineError> {
+        Ok(self.find(reference)?.live().execs.clone())
     }
 
     /// A container by id, name, or the beginning (or the last block) of its id.
