@@ -242,7 +242,6 @@ impl Engine {
     async fn discard(self: &Arc<Self>, handle: &Arc<Handle>) {
         self.forget(handle);
         self.remove_files(handle.id).await;
-        handle.notify();
     }
 }
 

@@ -315,7 +315,7 @@ impl Engine {
         }
     }
 
-    /// Drops a container and its execs from the maps.
+    /// Drops a container and its execs from the maps, and wakes everybody who waits for it.
     fn forget(&self, handle: &Handle) {
         let (name, execs, range) = {
             let mut live = handle.live();
@@ -337,6 +337,8 @@ impl Engine {
         for exec in &execs {
             containers.execs.remove(&exec.id);
         }
+        drop(containers);
+        handle.notify();
     }
 
     /// Takes an exec that its container has into the map.

@@ -129,7 +129,6 @@ impl Engine {
         }
         faults::point("remove.after");
         self.forget(handle);
-        handle.notify();
         let (engine, id) = (self.clone(), handle.id);
         self.background(async move {
             engine.remove_files(id).await;

@@ -210,20 +210,21 @@ fn adopt(
         live.record.helper_condition = None;
         let process = live.record.process.clone();
         engine.fill_identity(&mut live.record, &status.launched);
-        let state = match (live.record.state, status.frozen) {
-            (ContainerState::Stopping, _) => ContainerState::Stopping,
-            (_, true) => ContainerState::Paused,
-            (_, false) => ContainerState::Running,
-        };
+        match (live.record.state, status.frozen) {
+            (ContainerState::Running, true) => live.transition(Transition::Freeze),
+            (ContainerState::Paused, false) => live.transition(Transition::Thaw),
+            _ => Ok(()),
+        }
+        .map_err(|_illegal| None)?;
+        let state = live.record.state;
         let adopted = (live.run, state, live.record.grace());
         let is_new = live.record.process != process;
         if state == before && !is_new {
             // Nothing to record.
             return Err(Some(adopted));
         }
-        live.record.state = state;
-        live.record.generation += 1;
         if is_new {
+            live.record.generation += 1;
             live.record.started_at = Some(run_began(status.launched.start_time));
         }
         recording.launched = serde_json::to_string(&status.launched).ok();
