@@ -8,12 +8,11 @@ use littlebox_types::{ContainerConfig, ContainerId, ContainerState, ExecId};
 use tokio::sync::watch;
 
 use super::EngineError;
-use super::files::Share;
-use super::files_root::UpperUse;
-use super::kernel::CommandLines;
+use super::files::{Share, UpperUse};
+use super::host::kernel::CommandLines;
 use super::operation::Operations;
 use super::record::{ExecRecord, Record};
-use super::stdin::Inputs;
+use super::streams::Inputs;
 use crate::lifecycle::{self, Transition};
 use crate::supervisor::{Due, Helper, HelperError};
 

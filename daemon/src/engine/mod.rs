@@ -3,49 +3,23 @@
 //! Every operation that changes something runs in a task of its own ([`Engine::detached`]): a
 //! client that disappears in the middle leaves no half-made container behind.
 
-mod absent;
-mod attached_input;
-mod attachment;
-mod bind_sources;
-mod bundle;
 mod change;
-mod create;
-mod devices;
-mod end;
+mod containers;
 mod error;
 mod events;
-mod exec;
+mod execs;
 mod files;
-mod files_root;
 mod handle;
-mod host_mounts;
+mod host;
 mod idempotency;
-mod inspect;
-mod joins;
-mod kernel;
-mod launch_plan;
-mod leftovers;
-mod limits;
-mod listener;
-mod looking;
-mod machine;
-mod machine_end;
+mod launch;
 mod namespaces;
-mod oci_state;
 mod operation;
-mod patch;
 pub mod paths;
-mod prepare;
+mod policies;
 pub mod record;
-mod relaxations;
-mod remove;
-mod restart_policy;
-mod restarter;
-mod start;
 mod status;
-mod stdin;
-mod unreachable;
-mod wait;
+mod streams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
@@ -56,21 +30,16 @@ use littlebox_plan::seccomp::Compiler;
 use littlebox_types::{ContainerId, ExecId, Name};
 use tokio_util::task::TaskTracker;
 
-pub use attached_input::Input;
-pub use attachment::{Attachment, Outcome, OutputReader};
 pub(crate) use change::Recording;
-use change::event;
-pub use create::{CreateOptions, Created};
-pub use end::StopOptions;
+pub use containers::{CreateOptions, Created, Filter, StopOptions};
 pub use error::{EngineError, describe_step};
-pub use exec::ExecOptions;
+pub use execs::ExecOptions;
 pub use files::Output;
 pub(crate) use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
-pub use inspect::Filter;
+use host::{kernel, looking, mounts};
 use paths::Paths;
-use start::Cause;
-pub use stdin::Stdin;
+pub use streams::{Attachment, Input, Outcome, OutputReader, Stdin};
 
 use crate::idpool::{IdPool, IdRange};
 use crate::spec::SpecContext;
@@ -99,7 +68,7 @@ pub struct Engine {
     idempotency: idempotency::Keys,
     /// Do what could block a thread for good.
     workers: Arc<Workers>,
-    host_mounts: host_mounts::HostMounts,
+    host_mounts: mounts::HostMounts,
     looks: looking::Looks,
     file_turns: files::Turns,
     kernel_reads: kernel::Reads,
@@ -138,7 +107,7 @@ impl Engine {
             containers: RwLock::default(),
             idempotency: idempotency::Keys::default(),
             workers,
-            host_mounts: host_mounts::HostMounts::default(),
+            host_mounts: mounts::HostMounts::default(),
             looks: looking::Looks::default(),
             file_turns: files::Turns::default(),
             kernel_reads: kernel::Reads::default(),

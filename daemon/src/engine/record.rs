@@ -13,7 +13,7 @@ use littlebox_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::restart_policy::RestartState;
+use super::policies::restart::RestartState;
 use crate::idpool::IdRange;
 use crate::lifecycle::exec;
 use crate::spec::signal_name;
