@@ -11,7 +11,7 @@ use crate::store::{NewEvent, Queued, Write};
 
 /// What a change writes to the store beside the record, in one transaction.
 #[derive(Debug, Default)]
-pub(crate) struct Recording {
+pub(super) struct Recording {
     /// A container's first config, as JSON: makes its row.
     pub config: Option<String>,
     /// A container's last start, as JSON.
@@ -25,7 +25,7 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Adds an event; events keep their order.
-    pub(crate) fn event(&mut self, kind: &'static str, data: Value) {
+    pub(super) fn event(&mut self, kind: &'static str, data: Value) {
         self.events.push((kind, data));
     }
 }
@@ -37,7 +37,7 @@ impl Engine {
     ///
     /// # Errors
     /// `change`'s own; nothing is recorded then.
-    pub(crate) fn change<T, E>(
+    pub(super) fn change<T, E>(
         &self,
         handle: &Handle,
         change: impl FnOnce(&mut Live, &mut Recording) -> Result<T, E>,
@@ -61,7 +61,7 @@ impl Engine {
     ///
     /// # Errors
     /// `change`'s own; nothing is recorded then.
-    pub(crate) fn change_exec<T, E>(
+    pub(super) fn change_exec<T, E>(
         &self,
         exec: &ExecHandle,
         change: impl FnOnce(&mut ExecRecord, &mut Recording) -> Result<T, E>,

@@ -287,7 +287,7 @@ impl From<HelperError> for EngineError {
 }
 
 /// A failed start as the API shows it, and the exit code a shell would give.
-pub fn describe_start(error: &StartError, program: &str) -> (Failure, i32) {
+pub(super) fn describe_start(error: &StartError, program: &str) -> (Failure, i32) {
     match error {
         StartError::Step(failure) => {
             let code = exit_code(failure);

@@ -18,6 +18,7 @@ mod operation;
 pub mod paths;
 mod policies;
 pub mod record;
+mod recovery;
 mod status;
 mod streams;
 
@@ -30,15 +31,16 @@ use littlebox_plan::seccomp::Compiler;
 use littlebox_types::{ContainerId, ExecId, Name};
 use tokio_util::task::TaskTracker;
 
-pub(crate) use change::Recording;
+use change::Recording;
 pub use containers::{CreateOptions, Created, Filter, StopOptions};
 pub use error::{EngineError, describe_step};
 pub use execs::ExecOptions;
 pub use files::Output;
-pub(crate) use handle::Live;
 pub use handle::{ClientGuard, ExecHandle, Handle};
+pub(crate) use host::cgroups;
 use host::{kernel, looking, mounts};
 use paths::Paths;
+pub(crate) use recovery::{Settled, settle};
 pub use streams::{Attachment, Input, Outcome, OutputReader, Stdin};
 
 use crate::idpool::{IdPool, IdRange};
@@ -127,7 +129,7 @@ impl Engine {
     }
 
     /// Runs an operation to its end, whether or not its caller stays.
-    pub(crate) async fn detached<T: Send + 'static>(
+    async fn detached<T: Send + 'static>(
         &self,
         operation: impl Future<Output = Result<T, EngineError>> + Send + 'static,
     ) -> Result<T, EngineError> {

@@ -209,7 +209,7 @@ impl Record {
 }
 
 /// The maps of a container that has a range of the pool.
-pub fn maps_of(range: IdRange) -> IdMaps {
+pub(super) fn maps_of(range: IdRange) -> IdMaps {
     let line = IdMap {
         container_id: 0,
         host_id: range.first,
@@ -222,7 +222,7 @@ pub fn maps_of(range: IdRange) -> IdMaps {
 }
 
 /// As the helper told it.
-pub fn mount_idmap(report: &MountReport) -> MountIdmap {
+pub(super) fn mount_idmap(report: &MountReport) -> MountIdmap {
     MountIdmap {
         destination: report.destination.to_string_lossy().into_owned(),
         state: match report.state {
@@ -301,7 +301,7 @@ impl ExecRecord {
 }
 
 /// The helper's exit record as the API shows it.
-pub fn exit_of(record: &ExitRecord) -> Exit {
+pub(super) fn exit_of(record: &ExitRecord) -> Exit {
     let status = match record.status {
         ProcessExit::Code(code) => ExitStatus::Exited { code },
         ProcessExit::Signal(signal) => ExitStatus::Signaled {
@@ -323,7 +323,7 @@ pub fn exit_of(record: &ExitRecord) -> Exit {
 ///
 /// # Errors
 /// Any other: nobody knows then whether there is one.
-pub fn read_exit_record(path: &Path) -> io::Result<Option<ExitRecord>> {
+pub(super) fn read_exit_record(path: &Path) -> io::Result<Option<ExitRecord>> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -340,7 +340,7 @@ pub fn read_exit_record(path: &Path) -> io::Result<Option<ExitRecord>> {
 
 /// When a process began, in nanoseconds since the epoch, by its start time in clock ticks since boot
 /// (proc_pid_stat(5); user space always sees 100 a second).
-pub fn run_began(start_time: u64) -> i64 {
+pub(super) fn run_began(start_time: u64) -> i64 {
     const TICK_NS: i64 = 10_000_000;
     let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let up_ns = up.tv_sec.saturating_mul(1_000_000_000) + up.tv_nsec;
@@ -352,7 +352,7 @@ pub fn run_began(start_time: u64) -> i64 {
 }
 
 /// An end that nobody saw.
-pub fn unknown_exit(detail: impl Into<String>) -> Exit {
+pub(super) fn unknown_exit(detail: impl Into<String>) -> Exit {
     Exit {
         status: ExitStatus::Unknown {
             detail: detail.into(),

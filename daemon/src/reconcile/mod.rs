@@ -6,9 +6,6 @@
 //! Everything on the machine whose name is derived from an id without a row is found as well; it is
 //! ended and removed while the API is served already.
 
-mod ask;
-mod cgroups;
-mod settle;
 mod sweep;
 
 use std::collections::HashSet;
@@ -18,12 +15,9 @@ use anyhow::Context;
 use littlebox_types::{ContainerId, ContainerState, Name};
 
 use crate::engine::record::{ExecRecord, Record};
-use crate::engine::{Engine, ExecHandle, Handle};
+use crate::engine::{Engine, ExecHandle, Handle, Settled, cgroups, settle};
 use crate::lifecycle;
 use crate::store::ContainerRow;
-pub use cgroups::cgroup_exists;
-use settle::Settled;
-pub(crate) use settle::settle;
 pub use sweep::remove_empty_instance;
 
 /// Helpers asked at once.

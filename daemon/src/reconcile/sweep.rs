@@ -10,7 +10,7 @@ use littlebox_protocol::{Call, CgroupPlan, Target, bounds};
 use littlebox_types::ContainerId;
 use tokio::sync::Semaphore;
 
-use super::cgroups::{below, cgroup_exists, cgroup_names, hierarchies, names};
+use crate::engine::cgroups::{below, cgroup_exists, cgroup_names, hierarchies, names};
 use crate::engine::paths::remove_tree;
 use crate::engine::{Engine, Handle};
 use crate::lifecycle;

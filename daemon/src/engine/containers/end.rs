@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::start::Cause;
 use crate::engine::handle::Running;
 use crate::engine::record::exit_of;
-use crate::engine::{Engine, EngineError, Handle, describe_step, paths};
+use crate::engine::{Engine, EngineError, Handle, describe_step, paths, settle};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
 use crate::supervisor::{Helper, HelperError};
@@ -178,7 +178,12 @@ impl Engine {
     /// Kills this run of the container after the grace, unless it has ended: by its helper, and when
     /// that does not bring it about, without. Not tracked: a shutdown does not wait for it, and the
     /// next daemon sets it anew.
-    pub(crate) fn kill_after(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, grace: Duration) {
+    pub(in crate::engine) fn kill_after(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        run: u64,
+        grace: Duration,
+    ) {
         let (engine, handle) = (self.clone(), handle.clone());
         let mut ended = handle.live().ended.subscribe();
         tokio::spawn(async move {
@@ -297,7 +302,7 @@ impl Engine {
     }
 
     /// The OOM killer has ended `kills` processes of this run by now.
-    pub(crate) fn oom_killed(&self, handle: &Handle, run: u64, kills: u64) {
+    pub(in crate::engine) fn oom_killed(&self, handle: &Handle, run: u64, kills: u64) {
         let _known = self.change(handle, |live, recording| {
             if live.run != run || live.record.oom_kills >= kills {
                 return Err(());
@@ -312,7 +317,12 @@ impl Engine {
     }
 
     /// The helper says that the program has ended; its exit record is on disk.
-    pub(crate) fn exited(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, record: &ExitRecord) {
+    pub(in crate::engine) fn exited(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        run: u64,
+        record: &ExitRecord,
+    ) {
         let at = i64::try_from(record.finished_at_ns).unwrap_or_else(|_| now_ns());
         // What the helper could not tell while the daemon was away.
         self.oom_killed(handle, run, record.oom_kills);
@@ -320,7 +330,13 @@ impl Engine {
     }
 
     /// Records an end, however it became known.
-    pub(crate) fn ended(self: &Arc<Self>, handle: &Arc<Handle>, run: u64, exit: Exit, at: i64) {
+    pub(in crate::engine) fn ended(
+        self: &Arc<Self>,
+        handle: &Arc<Handle>,
+        run: u64,
+        exit: Exit,
+        at: i64,
+    ) {
         faults::point("exited.before");
         let ended = self.change(handle, |live, recording| {
             if live.run != run {
@@ -380,14 +396,14 @@ impl Engine {
     }
 
     /// A helper's connection ended although its container had not: find out what is true.
-    pub(crate) async fn helper_lost(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
+    pub(super) async fn helper_lost(self: &Arc<Self>, handle: &Arc<Handle>, run: u64) {
         // A stop or a start that is under way comes first.
         let _turn = handle.operations.engines_turn().await;
         if handle.live().run != run {
             return;
         }
         // It may have ended properly and only its last word was lost, or only the connection.
-        let settled = crate::reconcile::settle(self, handle).await;
+        let settled = settle(self, handle).await;
         tracing::warn!(id = %handle.id, ?settled, "the connection to a helper was lost");
     }
 }

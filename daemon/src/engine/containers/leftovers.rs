@@ -36,7 +36,7 @@ impl Drop for LeftOver {
 
 impl Engine {
     /// Removes a container's directories; what cannot be removed now, later.
-    pub(crate) async fn remove_files(self: &Arc<Self>, id: ContainerId) {
+    pub(super) async fn remove_files(self: &Arc<Self>, id: ContainerId) {
         if let Err(error) = self.try_remove_files(id).await {
             tracing::warn!(%id, %error, "cannot remove a container's files yet");
             self.remove_later(id);
@@ -52,7 +52,7 @@ impl Engine {
     }
 
     /// Tries again, in growing intervals. Not tracked: a shutdown does not wait for it.
-    pub(crate) fn remove_later(self: &Arc<Self>, id: ContainerId) {
+    pub(super) fn remove_later(self: &Arc<Self>, id: ContainerId) {
         let engine = self.clone();
         tokio::spawn(async move {
             let _left = engine.left_over();

@@ -16,7 +16,7 @@ impl Engine {
     }
 
     /// Turns what the helper of a run tells into changes of its container.
-    pub(crate) fn listener(
+    pub(in crate::engine) fn listener(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         run: u64,

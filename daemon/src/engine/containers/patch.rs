@@ -182,7 +182,7 @@ impl Engine {
     /// Sets the limits back to the recorded ones after a change that failed, or whose daemon died.
     /// `false`: it cannot be done now, and is tried again before the next change and at the next
     /// start of the daemon.
-    pub(crate) async fn set_limits_back(&self, handle: &Handle) -> bool {
+    pub(in crate::engine) async fn set_limits_back(&self, handle: &Handle) -> bool {
         let Some(back) = handle.live().record.limits_back.clone() else {
             return true;
         };

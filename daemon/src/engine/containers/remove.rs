@@ -13,7 +13,8 @@ use littlebox_types::{ContainerState, WaitResult};
 
 use super::end::StopOptions;
 use crate::engine::change::event;
-use crate::engine::{Engine, EngineError, Handle};
+use crate::engine::host::cgroups::cgroup_exists;
+use crate::engine::{Engine, EngineError, Handle, settle};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
 use crate::store::{StoreError, Write};
@@ -98,8 +99,8 @@ impl Engine {
         let cgroup = self.paths.container_cgroup(handle.id);
         // Any error but that nothing is there is no answer.
         let gone = |found: std::io::Result<bool>| matches!(found, Ok(false));
-        if !gone(run_dir.try_exists()) || !gone(crate::reconcile::cgroup_exists(&cgroup)) {
-            crate::reconcile::settle(self, handle).await;
+        if !gone(run_dir.try_exists()) || !gone(cgroup_exists(&cgroup)) {
+            settle(self, handle).await;
         }
     }
 

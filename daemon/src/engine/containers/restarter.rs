@@ -64,7 +64,7 @@ impl Engine {
 
     /// Starts a container when its time has come. Not tracked: a shutdown does not wait for it,
     /// and the next daemon finds `due_at` in the record.
-    pub(crate) fn restart_at(self: &Arc<Self>, handle: &Arc<Handle>, due_at: i64) {
+    pub(super) fn restart_at(self: &Arc<Self>, handle: &Arc<Handle>, due_at: i64) {
         let (engine, handle) = (self.clone(), handle.clone());
         tokio::spawn(async move {
             tokio::time::sleep(RestartState::remaining(due_at, now_ns())).await;

@@ -172,7 +172,7 @@ impl Engine {
         self.listen(handle, incoming);
     }
 
-    pub(crate) fn fill_identity(&self, record: &mut Record, launched: &Launched) {
+    pub(in crate::engine) fn fill_identity(&self, record: &mut Record, launched: &Launched) {
         let identity = |pid, start_time| ProcessIdentity {
             pid,
             start_time,

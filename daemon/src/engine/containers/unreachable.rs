@@ -25,7 +25,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 impl Engine {
     /// Ends a container whose helper does not answer: the signal to its program, the grace, then
     /// everything in its cgroup, and the helper. Does not wait.
-    pub(crate) fn end_without_helper(
+    pub(in crate::engine) fn end_without_helper(
         self: &Arc<Self>,
         handle: &Arc<Handle>,
         run: u64,
@@ -145,7 +145,7 @@ impl Engine {
     }
 
     /// A process that runs now, as it is known later.
-    pub(crate) fn identity(&self, pid: u32) -> Option<ProcessIdentity> {
+    pub(in crate::engine) fn identity(&self, pid: u32) -> Option<ProcessIdentity> {
         Some(ProcessIdentity {
             pid,
             start_time: procfs::start_time(pid).ok()?,

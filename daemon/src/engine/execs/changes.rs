@@ -18,7 +18,12 @@ const KEPT: usize = 64;
 
 impl Engine {
     /// The helper says that an exec has ended; its output is complete.
-    pub(crate) fn exec_exited(&self, handle: &Arc<Handle>, id: &str, record: &ExitRecord) {
+    pub(in crate::engine) fn exec_exited(
+        &self,
+        handle: &Arc<Handle>,
+        id: &str,
+        record: &ExitRecord,
+    ) {
         let found = handle
             .live()
             .execs
@@ -59,7 +64,7 @@ impl Engine {
     }
 
     /// Settles one exec that does not run any more.
-    pub(crate) fn settle_exec(self: &Arc<Self>, exec: &Arc<ExecHandle>) {
+    pub(in crate::engine) fn settle_exec(self: &Arc<Self>, exec: &Arc<ExecHandle>) {
         let path = self.paths.exec_exit_record(exec.container.id, exec.id);
         match read_exit_record(&path) {
             Err(error) => {

@@ -193,7 +193,7 @@ impl Engine {
     }
 
     /// `None`: a quick program's exit was read, and recorded, before the answer that it was started.
-    pub(crate) fn exec_started(
+    pub(super) fn exec_started(
         &self,
         exec: &ExecHandle,
         pid: Option<u32>,

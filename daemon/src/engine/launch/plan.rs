@@ -164,7 +164,7 @@ impl Engine {
         all.into_iter().collect()
     }
 
-    pub(crate) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
+    pub(in crate::engine) fn make_directories(&self, id: ContainerId) -> Result<(), EngineError> {
         let base = self.paths.container(id);
         for dir in [base.clone(), base.join("work"), base.join("log")] {
             paths::make_leaf(&dir).map_err(EngineError::io("make", dir.clone()))?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Any other: what is in it is not known then.
-pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn names(dir: &Path) -> io::Result<Vec<String>> {
     let entries = match std::fs::read_dir(dir) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -22,7 +22,7 @@ pub(super) fn names(dir: &Path) -> io::Result<Vec<String>> {
 }
 
 /// The containers' cgroups below the instance's, in whichever hierarchies are mounted.
-pub(super) fn cgroup_names(instance: &Path) -> io::Result<Vec<String>> {
+pub(crate) fn cgroup_names(instance: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
         let dir = below(&hierarchy, instance);
@@ -36,7 +36,7 @@ pub(super) fn cgroup_names(instance: &Path) -> io::Result<Vec<String>> {
 }
 
 /// Whether a cgroup has a directory in any hierarchy.
-pub fn cgroup_exists(cgroup: &Path) -> io::Result<bool> {
+pub(crate) fn cgroup_exists(cgroup: &Path) -> io::Result<bool> {
     for hierarchy in hierarchies()? {
         if below(&hierarchy, cgroup).try_exists()? {
             return Ok(true);
@@ -46,7 +46,7 @@ pub fn cgroup_exists(cgroup: &Path) -> io::Result<bool> {
 }
 
 /// Where hierarchies are mounted by convention: the one of v2, or one per v1 controller.
-pub(super) fn hierarchies() -> io::Result<Vec<PathBuf>> {
+pub(crate) fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let root = Path::new("/sys/fs/cgroup");
     if root.join("cgroup.controllers").try_exists()? {
         return Ok(vec![root.to_owned()]);
@@ -57,6 +57,6 @@ pub(super) fn hierarchies() -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|n| root.join(n)).collect())
 }
 
-pub(super) fn below(hierarchy: &Path, cgroup: &Path) -> PathBuf {
+pub(crate) fn below(hierarchy: &Path, cgroup: &Path) -> PathBuf {
     hierarchy.join(cgroup.strip_prefix("/").unwrap_or(cgroup))
 }

@@ -7,8 +7,9 @@ use littlebox_protocol::{Call, ExitRecord, Status, Target};
 use littlebox_types::{ContainerState, ExecState, HelperCondition};
 
 use super::ask::{Alive, Found, ask};
+use crate::engine::handle::Live;
 use crate::engine::record::{run_began, unknown_exit};
-use crate::engine::{Engine, EngineError, Handle, Live, Recording};
+use crate::engine::{Engine, EngineError, Handle, Recording};
 use crate::lifecycle::{self, Transition};
 use crate::time::now_ns;
 
