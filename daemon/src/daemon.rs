@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, App};
 use crate::config::Config;
 use crate::engine::Engine;
-use crate::engine::paths::Paths;
 use crate::idpool::{self, IdPool};
+use crate::paths::{self, Paths};
 use crate::peers::Peers;
 use crate::store::{NewEvent, Store, Write};
 use crate::supervisor::{HelperBinary, Supervisor};
@@ -104,7 +104,7 @@ pub async fn run(config: Config, inherited: Inherited) -> anyhow::Result<()> {
 /// One daemon per state directory.
 fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
     use rustix::fs::{FlockOperation, flock};
-    let state = crate::engine::paths::make_dir(&config.state_dir).with_context(|| {
+    let state = paths::make_dir(&config.state_dir).with_context(|| {
         format!(
             "cannot use the state directory {}",
             config.state_dir.display()

@@ -145,7 +145,7 @@ impl IdPool {
         owner: &Path,
         looker: impl Looker + 'static,
     ) -> io::Result<Self> {
-        let registry = crate::engine::paths::make_dir(&config.registry)?;
+        let registry = crate::paths::make_dir(&config.registry)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let registry = open(&registry, flags, Mode::empty())?;
         // Daemons begin at different places, so that they rarely look at each other's claims.

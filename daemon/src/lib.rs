@@ -18,6 +18,7 @@ pub mod idpool;
 pub mod lifecycle;
 pub mod logs;
 pub mod namespaces;
+pub mod paths;
 pub mod peers;
 pub mod procfs;
 pub mod reconcile;

@@ -11,9 +11,9 @@ use littlebox_types::ContainerId;
 use tokio::sync::Semaphore;
 
 use crate::engine::cgroups::{below, cgroup_exists, cgroup_names, hierarchies, names};
-use crate::engine::paths::remove_tree;
 use crate::engine::{Engine, Handle};
 use crate::lifecycle;
+use crate::paths::remove_tree;
 use crate::supervisor::Supervisor;
 
 /// Strangers, and containers whose removal goes on, that are ended at once.

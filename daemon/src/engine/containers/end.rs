@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use super::start::Cause;
 use crate::engine::handle::Running;
 use crate::engine::record::exit_of;
-use crate::engine::{Engine, EngineError, Handle, describe_step, paths, settle};
+use crate::engine::{Engine, EngineError, Handle, describe_step, settle};
 use crate::faults;
 use crate::lifecycle::{self, Transition};
+use crate::paths;
 use crate::supervisor::{Helper, HelperError};
 use crate::time::now_ns;
 

@@ -15,8 +15,8 @@ use littlebox_protocol::CgroupPlan;
 use littlebox_types::ContainerId;
 use tokio::sync::Semaphore;
 
-use crate::engine::{Engine, paths};
-use crate::{faults, lifecycle};
+use crate::engine::Engine;
+use crate::{faults, lifecycle, paths};
 
 /// Trees that are removed at once; each holds one of the threads for blocking work.
 static REMOVALS: Semaphore = Semaphore::const_new(8);

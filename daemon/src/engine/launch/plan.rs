@@ -12,8 +12,9 @@ use littlebox_types::{ContainerConfig, ContainerId, IdMaps, MountConfig, Resourc
 use super::{absent, bind_sources};
 use crate::engine::host::checks;
 use crate::engine::host::looking::{self, Wanted};
-use crate::engine::{Engine, EngineError, Handle, paths};
+use crate::engine::{Engine, EngineError, Handle};
 use crate::faults;
+use crate::paths;
 use crate::spec::{self, ConfigError, Prepared, RootSource};
 use crate::supervisor::helper_map;
 

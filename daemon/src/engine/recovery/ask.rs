@@ -18,8 +18,8 @@ use littlebox_protocol::{
 use littlebox_types::{ContainerId, HelperCondition};
 use tokio::time::Instant;
 
-use crate::engine::paths::Paths;
 use crate::engine::record::read_exit_record;
+use crate::paths::Paths;
 use crate::supervisor::{Helper, HelperError, Listener, Supervisor};
 
 /// How long a helper may take to answer.
