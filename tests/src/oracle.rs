@@ -12,9 +12,6 @@ use std::process::Command;
 use crate::daemon::{Dirs, MARK};
 use crate::proc;
 
-/// What the daemon's workers are called.
-const WORKER: &str = "littlebox-work";
-
 /// Tables of history, which grows by design.
 const HISTORY: [&str; 4] = ["events", "tombstones", "idempotency", "_sqlx_migrations"];
 
@@ -68,7 +65,7 @@ pub fn live(subject: &Subject, daemon: u32) -> Facts {
         facts.extend(match proc::comm(child).as_str() {
             // How many stand by is the daemon's business, and the first three are what they were made
             // with. What they keep of a request is a leak.
-            WORKER => kinds(child, proc::descriptors_from(child, 3), WORKER),
+            proc::WORKER => kinds(child, proc::descriptors_from(child, 3), proc::WORKER),
             helper => descriptors(child, helper),
         });
     }
@@ -248,7 +245,7 @@ fn has_entry(environ: &[u8], entry: &[u8]) -> bool {
 
 fn processes(subject: &Subject, daemon: Option<u32>) -> Facts {
     let members = members(subject, daemon);
-    let stands_by = |p: &u32| daemon.is_some() && proc::comm(*p) == WORKER;
+    let stands_by = |p: &u32| daemon.is_some() && proc::comm(*p) == proc::WORKER;
     let named = members.into_iter().filter(|p| Some(*p) != daemon);
     let named = named.filter(|p| !stands_by(p));
     counted(
