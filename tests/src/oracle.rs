@@ -12,9 +12,6 @@ use std::process::Command;
 use crate::daemon::{Dirs, MARK};
 use crate::proc;
 
-/// What the daemon's workers are called.
-const WORKER: &str = "littlebox-work";
-
 /// Tables of history, which grows by design.
 const HISTORY: [&str; 4] = ["events", "tombstones", "idempotency", "_sqlx_migrations"];
 
@@ -68,7 +65,7 @@ pub fn live(subject: &Subject, daemon: u32) -> Facts {
         facts.extend(match proc::comm(child).as_str() {
             // How many stand by is the daemon's business, and the first three are what they were made
             // with. What they keep of a request is a leak.
-            WORKER => kinds(child, proc::descriptors_from(child, 3), WORKER),
+            proc::WORKER => kinds(child, proc::descriptors_from(child, 3), proc::WORKER),
             helper => descriptors(child, helper),
         });
     }
@@ -242,13 +239,35 @@ pub fn members(subject: &Subject, daemon: Option<u32>) -> Vec<u32> {
         .collect()
 }
 
+/// Freezes a container's cgroup behind the engine's back.
+///
+/// # Panics
+/// When this machine has no freezer.
+pub fn freeze(container: &str, pid: u32) {
+    let cgroup = proc::cgroup(pid);
+    let mut frozen = 0;
+    for mount in cgroup_mounts() {
+        for line in cgroup.lines() {
+            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+            let dir = mount.join(path.trim_start_matches('/'));
+            if !path.contains(container) {
+                continue;
+            }
+            let v1 = fs::write(dir.join("freezer.state"), "FROZEN").is_ok();
+            let v2 = fs::write(dir.join("cgroup.freeze"), "1").is_ok();
+            frozen += u32::from(v1 || v2);
+        }
+    }
+    assert!(frozen > 0, "this machine has a freezer: {cgroup}");
+}
+
 fn has_entry(environ: &[u8], entry: &[u8]) -> bool {
     environ.split(|b| *b == 0).any(|e| e == entry)
 }
 
 fn processes(subject: &Subject, daemon: Option<u32>) -> Facts {
     let members = members(subject, daemon);
-    let stands_by = |p: &u32| daemon.is_some() && proc::comm(*p) == WORKER;
+    let stands_by = |p: &u32| daemon.is_some() && proc::comm(*p) == proc::WORKER;
     let named = members.into_iter().filter(|p| Some(*p) != daemon);
     let named = named.filter(|p| !stands_by(p));
     counted(

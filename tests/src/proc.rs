@@ -115,6 +115,15 @@ pub fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The name of a worker.
+pub const WORKER: &str = "littlebox-work";
+
+/// The workers of a daemon.
+pub fn workers(daemon: u32) -> Vec<u32> {
+    let children = children(daemon).into_iter();
+    children.filter(|pid| comm(*pid) == WORKER).collect()
+}
+
 /// Sends a signal to a process that this test's daemon (or the test) started.
 pub fn kill(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).unwrap()).expect("a PID is not 0");

@@ -100,7 +100,7 @@ pub fn prepare(
 /// The master among the ends of a program's stdio.
 pub fn master(stdio: Option<Stdio>) -> Option<OwnedFd> {
     match stdio {
-        Some(Stdio::Terminal { master }) => Some(master.into_fd()),
+        Some(Stdio::Terminal(terminal)) => Some(terminal.into_master()),
         Some(Stdio::Pipes { .. }) | None => None,
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use littlebox_archive::{Entry, Kind, Reader, Time, bad, write_content};
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags, statx};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Statx, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -343,30 +343,28 @@ impl Unpacker<'_> {
             Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
             result => result?,
         };
-        let linked = match status(&from, target.name(), &target.path) {
+        let linked = match open_below(&from, target.name(), OFlags::PATH, &target.path) {
             Err(FileError::NotFound { .. }) => return Err(missing(place, &target)),
             result => result?,
         };
-        if kind(&linked) == FileType::Directory {
+        let status = opened(&linked, &target.path)?;
+        if kind(&status) == FileType::Directory {
             return Err(bad(&format!(
                 "{}: a hard link to a directory",
                 shown(&place.path)
             )));
         }
         let parent = self.parent(place)?;
-        let own = self.is_own(&opened(&parent, &place.path)?) && self.is_own(&linked);
+        let own = self.is_own(&opened(&parent, &place.path)?) && self.is_own(&status);
         self.with_capabilities(own, &place.path)?;
-        if same_file(&from, target.name(), &parent, place.name()) {
+        if is_file(&status, &parent, place.name()) {
             return Ok(());
         }
+        // By descriptor: the name may mean another file by now.
+        let linked = magic_path(&linked);
         let create = || {
-            rustix::fs::linkat(
-                &from,
-                target.name(),
-                &parent,
-                place.name(),
-                AtFlags::empty(),
-            )
+            let follow = AtFlags::SYMLINK_FOLLOW;
+            rustix::fs::linkat(CWD, &linked, &parent, place.name(), follow)
         };
         self.replacing(&parent, place, entry.kind, create)
     }
@@ -498,7 +496,9 @@ fn is_mount_point(parent: &OwnedFd, name: &[u8]) -> bool {
 }
 
 fn file_type(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<FileType, FileError> {
-    Ok(kind(&status(parent, name, path)?))
+    let found = statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::TYPE);
+    let found = found.map_err(|errno| failed("statx", path, errno))?;
+    Ok(kind(&found))
 }
 
 fn kind(file: &Statx) -> FileType {
@@ -510,20 +510,10 @@ fn opened(fd: impl AsFd, path: &[u8]) -> Result<Statx, FileError> {
     statx(fd, c"", AtFlags::EMPTY_PATH, fields).map_err(|errno| failed("statx", path, errno))
 }
 
-fn status(parent: &OwnedFd, name: &[u8], path: &[u8]) -> Result<Statx, FileError> {
-    let fields = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
-    statx(parent, name, AtFlags::SYMLINK_NOFOLLOW, fields)
-        .map_err(|errno| failed("statx", path, errno))
-}
-
-fn same_file(a: &OwnedFd, a_name: &[u8], b: &OwnedFd, b_name: &[u8]) -> bool {
-    let stat = |fd: &OwnedFd, name: &[u8]| {
-        rustix::fs::statat(fd, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map(|stat| (stat.st_dev, stat.st_ino))
-            .ok()
-    };
-    let a = stat(a, a_name);
-    a.is_some() && a == stat(b, b_name)
+fn is_file(file: &Statx, parent: &OwnedFd, name: &[u8]) -> bool {
+    let device = rustix::fs::makedev(file.stx_dev_major, file.stx_dev_minor);
+    rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, file.stx_ino))
 }
 
 fn missing(place: &Place, target: &Place) -> FileError {

@@ -261,10 +261,13 @@ fn one(
     }
     truth::holds(t)?;
     truth::lives(t, &bystander)?;
+    if let (None, Act::Request(_)) = (point, operation.act) {
+        succeeded(answer.as_ref())?;
+    }
     let answer = match operation.act {
         Act::Request(_) => answer.filter(|answer| (200..300).contains(&answer.status())),
         // Nobody is answered: what was so before must be so again.
-        Act::Recovery | Act::Restart => Some(t.get("/v1/health").expect(200)),
+        Act::Recovery(_) | Act::Restart => Some(t.get("/v1/health").expect(200)),
     };
     // A container whose helper was killed is lost.
     let lost =
@@ -280,11 +283,22 @@ fn one(
     Ok(watched)
 }
 
+/// With nothing wrong an operation does what it is for.
+fn succeeded(answer: Option<&Response>) -> Result<(), String> {
+    match answer {
+        Some(answer) if (200..300).contains(&answer.status()) => Ok(()),
+        Some(answer) => Err(format!("answered {}: {}", answer.status(), answer.text())),
+        None => Err("was not answered".to_owned()),
+    }
+}
+
 fn act(t: &mut Bed, act: Act, container: &str) -> Option<Response> {
     match act {
         Act::Request(request) => t.client.try_send(&request(container)).ok(),
-        Act::Recovery => {
+        Act::Recovery(meanwhile) => {
+            let before = t.inspect(container);
             t.kill9();
+            meanwhile(pid1(&before), before.helper_pid.expect("it runs"));
             t.try_start_again();
             None
         }

@@ -21,8 +21,9 @@ pub struct Operation {
 pub enum Act {
     /// A request about the prepared container.
     Request(fn(&str) -> Request),
-    /// The daemon is killed and started again.
-    Recovery,
+    /// The daemon is killed and started again; meanwhile something happens to the container, of which
+    /// these are the program and the helper.
+    Recovery(fn(u32, u32)),
     /// The daemon is told to end, and started again afterwards.
     Restart,
 }
@@ -108,7 +109,7 @@ pub const ALL: &[Operation] = &[
         name: "update",
         prepare: running,
         act: Act::Request(|c| {
-            let resources = json!({"resources": {"pids": 77, "memory": 77 << 20}});
+            let resources = json!({"resources": {"pids_limit": 77, "memory": 77 << 20}});
             Request::new(Method::Patch, format!("/v1/containers/{c}")).json(&resources)
         }),
         holds: |t, c, _| has_limit(t, c),
@@ -195,8 +196,32 @@ pub const ALL: &[Operation] = &[
     Operation {
         name: "recovery",
         prepare: running,
-        act: Act::Recovery,
+        act: Act::Recovery(|_, _| ()),
         holds: |t, c, _| runs(t, c),
+    },
+    Operation {
+        name: "recovery-paused",
+        prepare: |t| {
+            let c = running(t);
+            let _paused = t.post(&format!("/v1/containers/{c}/pause")).expect(200);
+            c
+        },
+        act: Act::Recovery(|_, _| ()),
+        holds: |t, c, _| in_state(t, c, &[ContainerState::Paused]),
+    },
+    Operation {
+        name: "recovery-ended",
+        prepare: |t| id(&t.start(&busybox(&["sh", "-c", EXITS_WITH_7]))),
+        act: Act::Recovery(|program, helper| {
+            proc::kill(program, Signal::TERM);
+            proc::until("the helper has recorded the exit", || !proc::alive(helper));
+        }),
+        holds: |t, c, _| {
+            let code = code(&t.exit(c));
+            (code == Some(7))
+                .then_some(())
+                .ok_or(format!("its exit code is {code:?}"))
+        },
     },
     Operation {
         name: "daemon-restart",
@@ -205,6 +230,9 @@ pub const ALL: &[Operation] = &[
         holds: |t, c, _| runs(t, c),
     },
 ];
+
+/// Exits with a code that nothing else gives.
+const EXITS_WITH_7: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
 
 fn post(path: &str) -> Request {
     Request::new(Method::Post, path)

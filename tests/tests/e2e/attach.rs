@@ -199,6 +199,42 @@ fn control_characters_work_on_a_terminal() {
     t.finish();
 }
 
+/// Closes the terminal, so that for a while nobody in the container has it open, and opens it again.
+const REOPENS: &str = "echo ready; exec 0<&- 1>&- 2>&-; sleep 0.5; exec 0<>/dev/tty 1>&0; \
+                       read line; echo \"got $line\"; exit 7";
+
+#[test]
+fn a_program_that_opens_its_terminal_again_is_heard_and_hears() {
+    let t = Bed::new();
+    let config = with(
+        busybox(&["sh", "-c", REOPENS]),
+        json!({"terminal": true, "stdin": true}),
+    );
+    let c = id(&t.start(&config));
+    let mut ws = attach(&t, &c, "stdin=true&logs=true");
+    ws.until("ready");
+    // Typed while nobody has it.
+    ws.stdin(b"typed\n");
+    ws.until("got typed");
+    assert_eq!(code(&ws.exit()), Some(7));
+    t.finish();
+}
+
+#[test]
+fn an_exec_that_opens_its_terminal_again_is_heard_and_hears() {
+    let t = Bed::new();
+    let c = id(&t.sleeper());
+    let config = json!({"command": ["sh", "-c", REOPENS], "terminal": true, "stdin": true});
+    let exec = t.exec_start(&c, &config);
+    let path = format!("/v1/execs/{}/attach?stdin=true", exec.id);
+    let mut ws = t.ws(&path);
+    ws.until("ready");
+    ws.stdin(b"typed\n");
+    ws.until("got typed");
+    assert_eq!(code(&ws.exit()), Some(7));
+    t.finish();
+}
+
 #[test]
 fn a_signal_frame_reaches_the_program() {
     let t = Bed::new();

@@ -76,7 +76,6 @@ fn an_attached_client_is_told_when_its_input_cannot_be_passed_on() {
     ws.stdin(b"one\n");
     ws.until("one");
     kill_workers(&t);
-    ws.stdin(b"two\n");
     let control = loop {
         if let Some(control) = ws.ended() {
             break control;
@@ -86,20 +85,21 @@ fn an_attached_client_is_told_when_its_input_cannot_be_passed_on() {
     t.finish();
 }
 
-/// Kills the processes that write to programs.
+/// Kills the worker that writes to a program.
 fn kill_workers(t: &Bed) {
     proc::until("a worker has the input", || {
-        let workers = proc::children(t.pid()).into_iter();
-        let writing = |pid: &u32| {
-            proc::descriptors(*pid)
-                .iter()
-                .any(|file| file.to_string_lossy().starts_with("pipe:"))
+        // The one to the daemon is its standard input; the other one brings the input.
+        let has_input = |pid: &u32| {
+            let files = proc::descriptors(*pid).into_iter();
+            let sockets = files.filter(|file| file.to_string_lossy().starts_with("socket:"));
+            sockets.count() > 1
         };
-        let writing: Vec<u32> = workers.filter(writing).collect();
-        writing
-            .iter()
-            .for_each(|pid| proc::kill(*pid, Signal::KILL));
-        !writing.is_empty()
+        let mut workers = proc::workers(t.pid()).into_iter();
+        let Some(writing) = workers.find(has_input) else {
+            return false;
+        };
+        proc::kill(writing, Signal::KILL);
+        true
     });
 }
 

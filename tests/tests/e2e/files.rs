@@ -279,25 +279,33 @@ fn what_the_filesystem_in_the_container_refuses_is_no_fault_of_the_engine() {
 #[test]
 fn file_capabilities_count_in_the_container_and_come_out_as_they_went_in() {
     let t = Bed::new();
-    let c = id(&t.sleeper());
-    // CAP_NET_BIND_SERVICE, version 2.
+    let c = id(&t.sleeper_with(json!({"no_new_privileges": false})));
+    // CAP_NET_BIND_SERVICE, permitted and effective, version 2 (capabilities(7)).
     let mut value = 0x0200_0001u32.to_le_bytes().to_vec();
     value.extend((1u32 << 10).to_le_bytes());
     value.extend([0; 12]);
     let record = [b"51 SCHILY.xattr.security.capability=", &value[..], b"\n"].concat();
     let record = [record.len().to_string().as_bytes(), &record[2..]].concat();
+    let program = std::fs::read("/bin/busybox").unwrap();
     let mut builder = tar::Builder::new(Vec::new());
-    let header = file_header(record.len(), tar::EntryType::XHeader);
+    let mut header = file_header(record.len(), tar::EntryType::XHeader);
     builder
-        .append_data(&mut header.clone(), "pax", &record[..])
+        .append_data(&mut header, "pax", &record[..])
         .unwrap();
-    let header = file_header(1, tar::EntryType::Regular);
+    let mut header = file_header(program.len(), tar::EntryType::Regular);
+    header.set_mode(0o755);
     builder
-        .append_data(&mut header.clone(), "able", &b"x"[..])
+        .append_data(&mut header, "grep", &program[..])
         .unwrap();
     let _none = put(&t, &c, "/tmp", builder.into_inner().unwrap()).expect(204);
-    let out = get(&t, &c, "/tmp/able").expect(200);
+    let effective = |program: &str| {
+        let command = json!({"command": [program, "CapEff", "/proc/self/status"], "user": "1000"});
+        t.exec_with(&c, &command).output.expect("output").stdout
+    };
+    assert_eq!(effective("/tmp/grep"), "CapEff:\t0000000000000400\n");
+    assert_eq!(effective("/bin/grep"), "CapEff:\t0000000000000000\n");
+    let out = get(&t, &c, "/tmp/grep").expect(200);
     let found = out.body.windows(record.len()).any(|part| part == record);
-    assert!(found, "{:?}", String::from_utf8_lossy(&out.body));
+    assert!(found, "the archive has no such capabilities");
     t.finish();
 }

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 
 use littlebox_tests::daemon::{Daemon, Dirs, Options, littleboxd};
+use littlebox_tests::oracle;
 use littlebox_tests::prelude::*;
 
 #[test]
@@ -118,6 +119,35 @@ fn with_the_machine_containers_end_by_their_own_signal_and_policies_count_afterw
         said += &String::from_utf8_lossy(&buf[..n]);
     }
     assert!(said.contains("EXTEND_TIMEOUT_USEC="), "{said}");
+    t.finish();
+}
+
+#[test]
+fn the_machine_goes_down_whatever_its_containers_do() {
+    let mut t = Bed::new();
+    let path = fake_systemctl(&t.dirs);
+    let machine = t.dirs.base_path.join("bin/machine");
+    t.options.env.push(("PATH".to_owned(), path));
+    std::fs::write(&machine, "running\n").unwrap();
+    t.stop();
+    t.start_again();
+    let grace = json!({"stop_timeout_s": 1});
+    let silent = t.sleeper_with(grace.clone());
+    proc::kill(silent.helper_pid.expect("it runs"), Signal::STOP);
+    let frozen = t.sleeper_with(grace.clone());
+    oracle::freeze(&id(&frozen), pid1(&frozen));
+    let stopper = "trap '' TERM; while :; do kill -STOP -1; done";
+    let stopper = t.start(&with(busybox(&["sh", "-c", stopper]), grace));
+    std::fs::write(&machine, "stopping\n").unwrap();
+    t.stop();
+    for container in [&silent, &frozen, &stopper] {
+        assert!(!proc::alive(pid1(container)), "{container:?}");
+    }
+    std::fs::write(&machine, "running\n").unwrap();
+    t.start_again();
+    for container in [silent, frozen, stopper] {
+        assert_eq!(t.state(&id(&container)), ContainerState::Exited);
+    }
     t.finish();
 }
 

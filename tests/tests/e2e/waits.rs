@@ -217,22 +217,92 @@ fn an_exec_that_is_starting_can_be_killed() {
 }
 
 #[test]
+fn a_start_into_the_processes_of_one_that_stops_whoever_enters_fails_in_time() {
+    let t = hasty();
+    let stopper = "trap '' TERM; while :; do kill -STOP -1; done";
+    let host = id(&t.start(&busybox(&["sh", "-c", stopper])));
+    let joins = json!({"namespaces": {"pid": format!("container:{host}")}});
+    // Now and then one is quick enough.
+    let caught = (0..20).any(|_| {
+        let config = with(busybox(&["sleep", "1000"]), joins.clone());
+        let answer = t.post_json("/v1/containers?start=true", &config);
+        assert!(matches!(answer.status(), 201 | 422), "{answer:?}");
+        answer.status() == 422
+    });
+    assert!(caught);
+    assert!(t.inspect(&host).helper.is_none());
+    for container in t.list() {
+        let path = format!("/v1/containers/{}?force=true&wait=60s", container.id);
+        let _removed = t.delete(&path).expect(204);
+    }
+    t.finish();
+}
+
+/// Holds a write lease on a file until it is dropped (fcntl(2), F_SETLEASE): whoever opens the file
+/// waits, for as long as `/proc/sys/fs/lease-break-time` says.
+struct Leased(std::process::Child);
+
+impl Leased {
+    fn new(path: &std::path::Path) -> Self {
+        let script = "import fcntl, signal, sys\n\
+             signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+             file = open(sys.argv[1], 'r+')\n\
+             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+             print('leased', flush=True)\n\
+             sys.stdin.read()";
+        let mut child = std::process::Command::new("python3")
+            .args(["-c", script])
+            .arg(path)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = [0; 7];
+        let out = child.stdout.as_mut().unwrap();
+        std::io::Read::read_exact(out, &mut said).unwrap();
+        Self(child)
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_lease_on_a_programs_file_holds_nobody_up() {
+    let t = hasty();
+    let lent = t.dirs.base_path.join("lent");
+    std::fs::create_dir(&lent).unwrap();
+    let program = lent.join("program");
+    std::fs::copy("/bin/busybox", &program).unwrap();
+    let mounts = json!({"mounts": [{"type": "bind", "source": lent, "destination": "/lent"}]});
+    let c = id(&t.sleeper_with(mounts.clone()));
+    let lease = Leased::new(&program);
+    let before = Instant::now();
+    let start = with(busybox(&["/lent/program", "true"]), mounts);
+    let problem = t
+        .post_json("/v1/containers?start=true", &start)
+        .problem(422, "start_failed");
+    assert_eq!(problem.step.as_deref(), Some("exec"), "{problem:?}");
+    let (path, exec) = exec_request(&c, &["/lent/program", "true"]);
+    t.post_json(&path, &exec).problem(422, "start_failed");
+    assert_eq!(t.exec(&c, &["echo", "on"]), "on\n");
+    let path = format!("/v1/containers/{c}?force=true&wait=60s");
+    let _removed = t.delete(&path).expect(204);
+    assert!(before.elapsed() < Duration::from_secs(20) * proc::patience());
+    drop(lease);
+    t.finish();
+}
+
+#[test]
 fn a_container_that_was_frozen_from_outside_can_be_stopped() {
     let t = hasty();
     let container = t.sleeper();
     let c = id(&container);
-    let cgroup = proc::cgroup(pid1(&container));
-    let mut frozen = 0;
-    for mount in oracle::cgroup_mounts() {
-        for line in cgroup.lines() {
-            let path = line.splitn(3, ':').nth(2).unwrap_or_default();
-            let dir = mount.join(path.trim_start_matches('/'));
-            let v1 = std::fs::write(dir.join("freezer.state"), "FROZEN").is_ok();
-            let v2 = std::fs::write(dir.join("cgroup.freeze"), "1").is_ok();
-            frozen += u32::from(path.contains(&c) && (v1 || v2));
-        }
-    }
-    assert!(frozen > 0, "this machine has a freezer: {cgroup}");
+    oracle::freeze(&c, pid1(&container));
     let _stopped = t
         .post(&format!("/v1/containers/{c}/stop?wait=60s"))
         .expect(200);

@@ -432,7 +432,7 @@ impl Exec<'_> {
     }
 }
 
-/// Sends the master to the helper; the slave is the program's stdio.
+/// Sends both ends to the helper; the slave is the program's stdio.
 fn hand_over_terminal(
     pty: Option<Pty>,
     pipes: Option<ChildStdio>,
@@ -440,9 +440,12 @@ fn hand_over_terminal(
 ) -> Result<ChildStdio, Fault> {
     match (pty, pipes) {
         (Some(pty), _) => {
-            report
-                .say(&FromChild::Terminal, Some(pty.master.as_fd()))
-                .fault("sendmsg")?;
+            for (message, end) in [
+                (FromChild::TerminalMaster, &pty.master),
+                (FromChild::TerminalSlave, &pty.slave),
+            ] {
+                report.say(&message, Some(end.as_fd())).fault("sendmsg")?;
+            }
             ChildStdio::of_terminal(pty.slave)
         }
         (None, Some(pipes)) => Ok(pipes),

@@ -122,7 +122,7 @@ impl PendingExec {
         let (heard, child) = self.child.or_end(heard)?;
         let (mut heard, child) = settle(child, heard, &self.steps)?;
         let start_time = view::start_time(child.pid).unwrap_or(0);
-        let stdio = choose_stdio(self.stdio, heard.terminal.take());
+        let stdio = choose_stdio(self.stdio, heard.terminal());
         let (stdio, child) = child.or_end(check_stdio(stdio, self.supervised))?;
         let mut warnings = heard.warnings;
         warnings.splice(0..0, self.steps.warnings);

@@ -89,7 +89,7 @@ pub(crate) use dying::{Dying, bury_later, ends_within, leave_to_loop, reap, take
 pub use exec::{ExecBuilt, PendingExec, Running, begin as begin_exec, exec, exec_detached};
 pub(crate) use guard::Child;
 pub use namespaces::Membership;
-pub use stream_ends::{InputPipe, Master};
+pub use stream_ends::{InputPipe, Terminal};
 pub(crate) use view::{children, parent};
 pub use view::{container_hostname, container_root, is_exiting, start_time};
 
@@ -125,10 +125,7 @@ pub enum Stdio {
         stderr: OwnedFd,
     },
     /// A pseudo terminal of the container's own devpts.
-    Terminal {
-        /// The master.
-        master: Master,
-    },
+    Terminal(Terminal),
 }
 
 /// Reads and makes once what every container needs of the host (cgroup hierarchies, inodes of the
@@ -232,7 +229,7 @@ fn launch_as(plan: &LaunchPlan, fds: Vec<OwnedFd>, start: Start<'_>) -> Result<B
     let heard = watched.and_then(|launched| Ok((launched, watch.listen(&steps)?)));
     let ((mut launched, heard), child) = end_on_failure(child, heard, report)?;
     let (mut heard, child) = settle(child, heard, &steps)?;
-    let stdio = choose_stdio(parts.stdio, heard.terminal.take());
+    let stdio = choose_stdio(parts.stdio, heard.terminal());
     let (stdio, child) = child.or_end(check_stdio(stdio, start.is_supervised()))?;
     conclude(&mut launched, heard, &child, &namespaces, steps);
     launched.cgroups = cgroup.get().paths();
@@ -467,8 +464,8 @@ fn exec_timing(steps: &Steps) -> StepTiming {
     }
 }
 
-fn choose_stdio(pipes: Option<Stdio>, terminal: Option<Master>) -> Option<Stdio> {
-    pipes.or(terminal.map(|master| Stdio::Terminal { master }))
+fn choose_stdio(pipes: Option<Stdio>, terminal: Option<Terminal>) -> Option<Stdio> {
+    pipes.or(terminal.map(Stdio::Terminal))
 }
 
 /// A supervisor has the other ends of its program's stdio.

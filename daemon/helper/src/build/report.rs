@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::deadline::Deadline;
 use super::guard::Child;
 use super::steps::Warnings;
-use super::stream_ends::Master;
+use super::stream_ends::Terminal;
 use crate::fault::{Fault, OrFault};
 use littlebox_protocol::{StepFailure, StepTiming};
 
@@ -32,7 +32,9 @@ pub enum FromChild {
     /// All is mounted: the hooks of the host come now, and then a go.
     BeforePivot,
     /// The pty's master lies beside this.
-    Terminal,
+    TerminalMaster,
+    /// The pty's slave lies beside this.
+    TerminalSlave,
     /// Another process goes on in its place, a child of the helper; its pidfd lies beside this.
     Forked {
         /// Its PID as the helper sees it.
@@ -76,7 +78,9 @@ pub enum First {
 #[derive(Debug, Default)]
 pub struct Heard {
     /// The pty's master.
-    pub terminal: Option<Master>,
+    pub master: Option<OwnedFd>,
+    /// The pty's slave.
+    pub slave: Option<OwnedFd>,
     /// Who went on in its place.
     pub forked: Option<Child>,
     /// It came to `execve`.
@@ -87,6 +91,14 @@ pub struct Heard {
     pub warnings: Warnings,
     /// What failed.
     pub failure: Option<StepFailure>,
+}
+
+impl Heard {
+    /// The program's terminal, to be taken over.
+    pub fn terminal(&mut self) -> Option<Terminal> {
+        let (master, slave) = (self.master.take()?, self.slave.take()?);
+        Some(Terminal::new(master, slave))
+    }
 }
 
 /// One end.
@@ -158,7 +170,10 @@ impl Report {
         match parse(&buffer[..len])? {
             FromChild::BeforePivot => Ok(First::BeforePivot),
             FromChild::Failed(failure) => Ok(First::Failed(failure)),
-            FromChild::Terminal | FromChild::Forked { .. } | FromChild::Ready { .. } => {
+            FromChild::TerminalMaster
+            | FromChild::TerminalSlave
+            | FromChild::Forked { .. }
+            | FromChild::Ready { .. } => {
                 Err(Fault::refused("the child did not wait for the hooks"))
             }
         }
@@ -215,7 +230,8 @@ impl Report {
             };
             match parse(&buffer[..len])? {
                 FromChild::BeforePivot => {}
-                FromChild::Terminal => heard.terminal = fd.map(Master::from),
+                FromChild::TerminalMaster => heard.master = fd,
+                FromChild::TerminalSlave => heard.slave = fd,
                 FromChild::Forked { pid } => heard.forked = fd.map(|pidfd| Child { pid, pidfd }),
                 FromChild::Ready { timings, warnings } => {
                     heard.ready = true;

@@ -2,8 +2,9 @@
 //!
 //! A process can be stuck reading or writing the slave, with its buffer on a file system that does not
 //! respond. Until it continues, anyone who changes the terminal's settings or size, or closes the last
-//! master (which hangs the terminal up, `tty_ldisc_hangup`), blocks in the kernel, and SIGKILL does not
-//! interrupt that wait. So a separate process performs these operations.
+//! master (which hangs the terminal up, `tty_ldisc_hangup`), or a slave while somebody else hangs it up,
+//! blocks in the kernel, and SIGKILL does not interrupt that wait. So a separate process performs these
+//! operations.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,14 +31,33 @@ thread_local! {
     static STUCK: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
 }
 
-/// A terminal's master.
+/// A program's terminal: its master, and the slave for as long as the program runs. A master without
+/// an open slave reads EIO and drops what is typed (pty(7)), also when the program has merely closed its
+/// terminal for a while.
 #[derive(Debug)]
-pub struct Master(Option<OwnedFd>);
+pub struct Terminal {
+    master: Option<OwnedFd>,
+    slave: Option<OwnedFd>,
+}
 
-impl Master {
-    /// For callers that may block when they close it.
-    pub fn into_fd(mut self) -> OwnedFd {
-        self.0.take().expect("it is there until it is dropped")
+impl Terminal {
+    /// Takes both ends over.
+    pub fn new(master: OwnedFd, slave: OwnedFd) -> Terminal {
+        Terminal {
+            master: Some(master),
+            slave: Some(slave),
+        }
+    }
+
+    /// The master, for callers that may block when they close it.
+    pub fn into_master(mut self) -> OwnedFd {
+        self.slave = None;
+        self.master.take().expect("it is there until it is dropped")
+    }
+
+    /// Lets go of the slave: the master then reads EIO once nobody else has it.
+    pub fn let_go(&mut self) {
+        close_all_elsewhere(self.slave.take());
     }
 
     /// Types the end-of-file character (termios(3), VEOF).
@@ -63,28 +83,27 @@ impl Master {
     }
 }
 
-impl From<OwnedFd> for Master {
-    fn from(master: OwnedFd) -> Master {
-        Master(Some(master))
-    }
-}
-
-impl AsFd for Master {
+impl AsFd for Terminal {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0
+        self.master
             .as_ref()
             .expect("it is there until it is dropped")
             .as_fd()
     }
 }
 
-impl Drop for Master {
+impl Drop for Terminal {
     fn drop(&mut self) {
-        let closing = self.0.take().into_iter().chain(UNCLOSED.take());
-        // Retry what could not be closed before; what is left is closed when this process exits.
-        let left = closing.filter_map(|master| close_elsewhere(master).err());
-        UNCLOSED.set(left.collect());
+        close_all_elsewhere(self.slave.take().into_iter().chain(self.master.take()));
     }
+}
+
+/// Closes descriptors, and those that could not be closed before; what is left is closed when this
+/// process exits.
+fn close_all_elsewhere(fds: impl IntoIterator<Item = OwnedFd>) {
+    let closing = UNCLOSED.take().into_iter().chain(fds);
+    let left = closing.filter_map(|fd| close_elsewhere(fd).err());
+    UNCLOSED.set(left.collect());
 }
 
 /// The write end of a program's standard input. A process that is stuck reading the pipe holds its lock, and
@@ -120,11 +139,7 @@ impl Drop for InputPipe {
         if is_unread(&pipe) {
             return;
         }
-        if let Err(pipe) = close_elsewhere(pipe) {
-            let mut unclosed = UNCLOSED.take();
-            unclosed.push(pipe);
-            UNCLOSED.set(unclosed);
-        }
+        close_all_elsewhere([pipe]);
     }
 }
 
@@ -137,25 +152,25 @@ fn is_unread(pipe: &OwnedFd) -> bool {
 
 /// Closes this process' descriptor while another process holds a duplicate and closes the last one.
 /// Returns the descriptor if no such process can be forked.
-fn close_elsewhere(master: OwnedFd) -> Result<(), OwnedFd> {
-    match held_elsewhere(&master) {
+fn close_elsewhere(fd: OwnedFd) -> Result<(), OwnedFd> {
+    match held_elsewhere(&fd) {
         Ok((child, ours)) => {
             // The other process goes on when this end is closed.
-            drop((master, ours));
+            drop((fd, ours));
             bury_later(child);
             Ok(())
         }
-        Err(_) => Err(master),
+        Err(_) => Err(fd),
     }
 }
 
 /// Forks a process that holds the descriptor until the returned end of the pair is closed.
-fn held_elsewhere(master: &OwnedFd) -> Result<(Child, Report), Fault> {
+fn held_elsewhere(fd: &OwnedFd) -> Result<(Child, Report), Fault> {
     let (ours, theirs) = Report::pair()?;
     let child = match spawn::fork(0, None)? {
         Forked::Child => {
             // The helper still holds these descriptors, so closing them here hangs nothing up.
-            let kept = [master.as_fd(), theirs.as_fd()];
+            let kept = [fd.as_fd(), theirs.as_fd()];
             if sys::close_all_but(kept, 3).is_ok() {
                 let _ = theirs.go(None);
                 let _ = theirs.wait_for_go();

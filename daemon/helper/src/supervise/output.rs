@@ -8,7 +8,7 @@ use rustix::termios::Winsize;
 
 use super::clock;
 use super::log::LogWriter;
-use crate::build::{InputPipe, Master, Stdio};
+use crate::build::{InputPipe, Stdio, Terminal};
 use littlebox_protocol::{LogStream, TerminalSize};
 
 /// Bytes of output that are read before they are written to the log: what a pipe holds.
@@ -51,10 +51,10 @@ pub enum Streams {
         /// The read end of stderr.
         stderr: Option<OwnedFd>,
     },
-    /// A pseudo terminal's master; all its output is stdout.
+    /// A pseudo terminal; all its output is stdout.
     Terminal {
-        /// The master.
-        master: Master,
+        /// Both ends.
+        terminal: Terminal,
         /// Whether clients may type.
         typing: bool,
         /// Whether output may still come.
@@ -84,8 +84,8 @@ impl Streams {
                 stdout: Some(stdout),
                 stderr: Some(stderr),
             },
-            Stdio::Terminal { master } => Self::Terminal {
-                master,
+            Stdio::Terminal(terminal) => Self::Terminal {
+                terminal,
                 typing,
                 open: true,
             },
@@ -99,7 +99,7 @@ impl Streams {
                 stdout.as_ref().map(AsFd::as_fd),
                 stderr.as_ref().map(AsFd::as_fd),
             ),
-            Self::Terminal { master, open, .. } => (open.then(|| master.as_fd()), None),
+            Self::Terminal { terminal, open, .. } => (open.then(|| terminal.as_fd()), None),
         };
         let out = out.map(|fd| (LogStream::Stdout, fd));
         let err = err.map(|fd| (LogStream::Stderr, fd));
@@ -109,6 +109,13 @@ impl Streams {
     /// Whether all output has come.
     pub fn ended(&self) -> bool {
         self.outputs().next().is_none()
+    }
+
+    /// The program has ended: its output ends once nobody else has its streams.
+    pub fn program_ended(&mut self) {
+        if let Self::Terminal { terminal, .. } = self {
+            terminal.let_go();
+        }
     }
 
     /// Closes what a stream still has.
@@ -161,7 +168,7 @@ impl Streams {
                     "the terminal takes no input: stdin was not asked for at the start",
                 ));
             }
-            Self::Terminal { master, .. } => master.as_fd(),
+            Self::Terminal { terminal, .. } => terminal.as_fd(),
         };
         rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(|errno| StreamError::Io("fcntl", errno))
     }
@@ -180,7 +187,7 @@ impl Streams {
                     "the terminal takes no input: stdin was not asked for at the start",
                 ));
             }
-            Self::Terminal { master, .. } => master
+            Self::Terminal { terminal, .. } => terminal
                 .type_end_of_file()
                 .map_err(|errno| StreamError::Io("write", errno))?,
         }
@@ -192,7 +199,7 @@ impl Streams {
     /// # Errors
     /// [`StreamError::Refused`] without a terminal.
     pub fn resize(&self, size: TerminalSize) -> Result<(), StreamError> {
-        let Self::Terminal { master, .. } = self else {
+        let Self::Terminal { terminal, .. } = self else {
             return Err(StreamError::Refused("the program has no terminal"));
         };
         let size = Winsize {
@@ -201,7 +208,7 @@ impl Streams {
             ws_xpixel: 0,
             ws_ypixel: 0,
         };
-        let set = master.set_size(size);
+        let set = terminal.set_size(size);
         set.map_err(|errno| StreamError::Io("ioctl TIOCSWINSZ", errno))
     }
 }

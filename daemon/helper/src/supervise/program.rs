@@ -260,6 +260,7 @@ impl Program {
             quiet_until: now + patience.quiet,
         });
         self.deadline = None;
+        self.streams.program_ended();
         // Nearly always everything is there already, and nobody holds the streams any more.
         for stream in [LogStream::Stdout, LogStream::Stderr] {
             self.pump(stream, buffers);

@@ -216,7 +216,7 @@ pub fn wait(pidfd: &OwnedFd) -> ProcessExit {
 fn read_all(stdio: &Stdio) -> String {
     match stdio {
         Stdio::Pipes { stdout, stderr, .. } => read_fd(stdout) + &read_fd(stderr),
-        Stdio::Terminal { master } => read_fd(master),
+        Stdio::Terminal(terminal) => read_fd(terminal),
     }
 }
 

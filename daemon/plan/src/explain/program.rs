@@ -1,5 +1,7 @@
 //! The steps that make the process what the program will be.
 
+use std::path::Path;
+
 use littlebox_protocol::{LaunchPlan, UserRef};
 
 use super::Explanation;
@@ -120,7 +122,7 @@ pub(super) fn user(plan: &LaunchPlan) -> Explanation {
 pub(super) fn cwd(plan: &LaunchPlan) -> Explanation {
     let cwd = quote_path(&plan.process.cwd);
     let mut commands = Vec::new();
-    if plan.process.create_cwd {
+    if plan.process.create_cwd && plan.process.cwd != Path::new("/") {
         commands.push(format!("mkdir -p {cwd}"));
     }
     commands.push(format!("cd {cwd}"));
@@ -207,7 +209,8 @@ pub(super) fn seccomp(plan: &LaunchPlan) -> Explanation {
             calls.join(", ").escape_debug()
         ));
     }
-    Some((what, vec!["setpriv --seccomp-filter filter.bpf sh".into()]))
+    let command = "setpriv --seccomp-filter filter.bpf sh  # util-linux 2.41";
+    Some((what, vec![command.into()]))
 }
 
 pub(super) fn exec(plan: &LaunchPlan) -> Explanation {

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use littlebox_protocol::{EXIT_RECORD, bounds};
+use littlebox_protocol::{EXIT_RECORD, ExitRecord, bounds};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -17,6 +18,8 @@ use crate::procfs;
 use crate::supervisor::HelperError;
 use crate::time::now_ns;
 
+/// Pause before an exit record that could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(1);
 /// How often the log tells of a killed program that does not end.
 const UNDEAD_AGAIN: Duration = Duration::from_secs(10);
 /// How soon a process is looked at again for which there was no descriptor.
@@ -134,7 +137,7 @@ impl Engine {
             self.ends_within(helper, bounds::RECORD).await;
         }
         let path = self.paths.run_dir(handle.id).join(EXIT_RECORD);
-        if let Ok(Some(record)) = read_exit_record(&path) {
+        if let Some(record) = read_patiently(&path).await {
             return self.exited(handle, run, &record);
         }
         if let Some(helper) = &helper {
@@ -236,6 +239,20 @@ fn process_of(handle: &Handle, run: u64) -> Option<ProcessIdentity> {
     let live = handle.live();
     let process = live.record.process.clone();
     process.filter(|_| live.run == run)
+}
+
+/// Reads an exit record; `None`: there is none. A read that fails (no descriptors, no memory) says nothing
+/// of it and is tried again.
+async fn read_patiently(path: &Path) -> Option<ExitRecord> {
+    loop {
+        match read_exit_record(path) {
+            Ok(record) => return record,
+            Err(error) => {
+                tracing::warn!(%error, path = %path.display(), "cannot read an exit record yet")
+            }
+        }
+        tokio::time::sleep(READ_AGAIN).await;
+    }
 }
 
 /// Whether a run has not been recorded as ended.

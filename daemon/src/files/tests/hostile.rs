@@ -420,18 +420,24 @@ impl Drop for Mounted {
     }
 }
 
-#[test]
-fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
-    const ROOT: u32 = 700_000;
+/// The root of a container on the host.
+const ROOT: u32 = 700_000;
+
+fn of_a_container() -> IdView {
     let line = IdMap {
         container_id: 0,
         host_id: ROOT,
         size: 1000,
     };
-    let ids = IdView::new(Some(IdMaps {
+    IdView::new(Some(IdMaps {
         uid: vec![line],
         gid: vec![line],
-    }));
+    }))
+}
+
+#[test]
+fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
+    let ids = of_a_container();
     let target = Target::new();
     // A volume that is not id mapped.
     fs::create_dir(target.root.join("v")).unwrap();
@@ -470,7 +476,7 @@ fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
         ),
         (
             Made::new(EntryType::Link, "v/hosts/link", "v/its/file", b""),
-            Errno::ACCESS,
+            Errno::PERM,
         ),
         (
             Made::new(EntryType::Link, "v/its/link", "v/hosts/file", b""),
@@ -501,4 +507,51 @@ fn a_container_has_only_the_rights_of_its_own_root_over_files_of_the_host() {
     unpack(listed, RootOf::Program).unwrap();
     // A program may have chosen a directory of the host for its root.
     unpack(Made::file("unmapped/other", b"x"), RootOf::Program).unwrap_err();
+}
+
+#[test]
+fn a_hard_link_is_to_the_file_that_was_judged() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let target = Target::new();
+    fs::create_dir(target.root.join("v")).unwrap();
+    let volume = Mounted::bind(tempfile::tempdir().unwrap(), target.root.join("v"));
+    let at = |name: &str| volume.at.join(name);
+    for (name, owner) in [("its", ROOT), ("hosts", 0)] {
+        fs::write(at(name), "").unwrap();
+        chown(at(name), Some(owner), Some(owner)).unwrap();
+        fs::set_permissions(at(name), Permissions::from_mode(0o600)).unwrap();
+    }
+    for directory in [&target.root, &volume.at] {
+        chown(directory, Some(ROOT), Some(ROOT)).unwrap();
+    }
+    let hosts = File::open(at("hosts")).unwrap();
+    let link = archive(&[Made::new(EntryType::Link, "v/link", "v/its", b"")]);
+    let ends = AtomicBool::new(false);
+    let (mut made, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let exchange = rustix::fs::RenameFlags::EXCHANGE;
+            while !ends.load(Ordering::Relaxed) {
+                rustix::fs::renameat_with(CWD, at("its"), CWD, at("hosts"), exchange).unwrap();
+            }
+        });
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while std::time::Instant::now() < until && hosts.metadata().unwrap().nlink() == 1 {
+            let root = root_of(&target.root);
+            let (root, ids) = ((root.as_fd(), RootOf::Stopped), of_a_container());
+            match unpack(root, "/", &ids, &link[..], &Bounds::default()) {
+                Ok(()) => made += 1,
+                Err(_) => refused += 1,
+            }
+            let _none = fs::remove_file(at("link"));
+        }
+        ends.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(
+        hosts.metadata().unwrap().nlink(),
+        1,
+        "a link to the host's file"
+    );
+    assert!(made > 0 && refused > 0, "{made} made, {refused} refused");
 }
