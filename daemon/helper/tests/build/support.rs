@@ -163,8 +163,8 @@ fn leave_pid_namespace() {
     rustix::thread::move_into_link_name_space(own.as_fd(), Some(kind)).unwrap();
 }
 
-pub fn finish_exec(exec: ExecBuilt) -> (String, ProcessExit) {
-    let output = read_all(exec.stdio.as_ref().unwrap());
+pub fn finish_exec(mut exec: ExecBuilt) -> (String, ProcessExit) {
+    let output = read_all(exec.stdio.as_mut().unwrap());
     (output, wait(&exec.pidfd))
 }
 
@@ -180,8 +180,8 @@ impl Container {
     }
 
     /// Everything that it prints until it closes its output.
-    pub fn output(&self) -> String {
-        read_all(self.stdio())
+    pub fn output(&mut self) -> String {
+        read_all(self.built.stdio.as_mut().unwrap())
     }
 
     pub fn wait(&mut self) -> ProcessExit {
@@ -213,10 +213,13 @@ pub fn wait(pidfd: &OwnedFd) -> ProcessExit {
     }
 }
 
-fn read_all(stdio: &Stdio) -> String {
+fn read_all(stdio: &mut Stdio) -> String {
     match stdio {
         Stdio::Pipes { stdout, stderr, .. } => read_fd(stdout) + &read_fd(stderr),
-        Stdio::Terminal(terminal) => read_fd(terminal),
+        Stdio::Terminal(terminal) => {
+            terminal.let_go();
+            read_fd(terminal)
+        }
     }
 }
 
