@@ -52,19 +52,19 @@ use crate::worker::Workers;
 #[derive(Debug)]
 pub struct Engine {
     /// The database.
-    pub store: Store,
+    pub(crate) store: Store,
     /// Starts helpers.
-    pub supervisor: Supervisor,
+    pub(crate) supervisor: Supervisor,
     /// Where things lie.
-    pub paths: Paths,
+    pub(crate) paths: Paths,
     /// Host ids for user namespaces.
-    pub ids: IdPool,
+    pub(crate) ids: IdPool,
     /// This boot.
-    pub boot_id: String,
+    pub(crate) boot_id: String,
     /// Compiles seccomp profiles.
-    pub seccomp: Compiler,
+    pub(crate) seccomp: Compiler,
     /// Follows logs.
-    pub watcher: Arc<crate::logs::Watcher>,
+    pub(crate) watcher: Arc<crate::logs::Watcher>,
     containers: RwLock<Containers>,
     idempotency: idempotency::Keys,
     /// Do what could block a thread for good.

@@ -125,9 +125,13 @@ fn with_the_machine_containers_end_by_their_own_signal_and_policies_count_afterw
 #[test]
 fn the_machine_goes_down_whatever_its_containers_do() {
     let mut t = Bed::new();
-    let path = fake_systemctl(&t.dirs);
+    let notify = t.dirs.base_path.join("notify");
+    let _notify = UnixDatagram::bind(&notify).unwrap();
+    let (path, socket) = (fake_systemctl(&t.dirs), notify.to_str().unwrap().to_owned());
     let machine = t.dirs.base_path.join("bin/machine");
-    t.options.env.push(("PATH".to_owned(), path));
+    let env = [("PATH", path), ("NOTIFY_SOCKET", socket)];
+    let env = env.map(|(name, value)| (name.to_owned(), value));
+    t.options.env.extend(env);
     std::fs::write(&machine, "running\n").unwrap();
     t.stop();
     t.start_again();

@@ -90,3 +90,22 @@ fn nothing_synchronous_is_built_from_an_async_runtime() {
         }
     }
 }
+
+/// Handlers parse, call the engine and render: what stands behind it is not theirs.
+#[test]
+fn the_api_reaches_nothing_behind_the_engine() {
+    let api = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../daemon/src/api");
+    let files: Vec<_> = std::fs::read_dir(api).unwrap().flatten().collect();
+    assert!(files.len() > 10);
+    for file in files {
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        for behind in [
+            "engine.store",
+            "engine.supervisor",
+            "engine.paths",
+            ".live()",
+        ] {
+            assert!(!text.contains(behind), "{:?}: {behind}", file.path());
+        }
+    }
+}
