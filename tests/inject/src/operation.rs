@@ -211,7 +211,11 @@ pub const ALL: &[Operation] = &[
     },
     Operation {
         name: "recovery-ended",
-        prepare: |t| id(&t.start(&busybox(&["sh", "-c", EXITS_WITH_7]))),
+        prepare: |t| {
+            let c = id(&t.start(&busybox(&["sh", "-c", EXITS_WITH_7])));
+            t.ready(&c);
+            c
+        },
         act: Act::Recovery(|program, helper| {
             proc::kill(program, Signal::TERM);
             proc::until("the helper has recorded the exit", || !proc::alive(helper));
@@ -232,7 +236,7 @@ pub const ALL: &[Operation] = &[
 ];
 
 /// Exits with a code that nothing else gives.
-const EXITS_WITH_7: &str = "trap 'exit 7' TERM; while :; do sleep 0.05; done";
+const EXITS_WITH_7: &str = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done";
 
 fn post(path: &str) -> Request {
     Request::new(Method::Post, path)
@@ -264,6 +268,9 @@ fn archive() -> Vec<u8> {
     let mut header = tar::Header::new_gnu();
     header.set_size(5);
     header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
     archive
         .append_data(&mut header, "hello", &b"hello"[..])
         .expect("memory takes everything");
