@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use littlebox_tests::prelude::*;
+use littlebox_types::Container;
 
 use crate::injector::{Injector, Watched};
 use crate::operation::{self, Act, Operation};
@@ -249,8 +250,10 @@ fn one(
 ) -> Result<Watched, String> {
     let bystander = t.sleeper();
     let container = (operation.prepare)(t);
+    // Read before a point is armed: it is for the operation, and not for a question of the campaign.
+    let before = matches!(operation.act, Act::Recovery(_)).then(|| t.inspect(&container));
     injector.watch(point, bystander.helper_pid);
-    let answer = act(t, operation.act, &container);
+    let answer = act(t, operation.act, &container, before.as_ref());
     let watched = injector.stop();
     let killed = point.is_some_and(|point| point.effect == Effect::Killed);
     if !survives(t, watched.fired && killed) {
@@ -292,13 +295,13 @@ fn succeeded(answer: Option<&Response>) -> Result<(), String> {
     }
 }
 
-fn act(t: &mut Bed, act: Act, container: &str) -> Option<Response> {
+fn act(t: &mut Bed, act: Act, container: &str, before: Option<&Container>) -> Option<Response> {
     match act {
         Act::Request(request) => t.client.try_send(&request(container)).ok(),
         Act::Recovery(meanwhile) => {
-            let before = t.inspect(container);
+            let before = before.expect("it was read before a recovery");
             t.kill9();
-            meanwhile(pid1(&before), before.helper_pid.expect("it runs"));
+            meanwhile(pid1(before), before.helper_pid.expect("it runs"));
             t.try_start_again();
             None
         }
