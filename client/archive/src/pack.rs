@@ -30,7 +30,7 @@ pub trait Owners {
     fn group(&self, id: u32) -> u32;
     /// The root of file capabilities; `None` when they count for nobody there.
     fn capability_root(&self, id: u32) -> Option<u32>;
-    /// Whether extended attributes go into the archive.
+    /// Whether extended attributes go into the archive, and set-user-id and set-group-id bits.
     fn attributes(&self) -> bool;
     /// Whether device nodes do.
     fn devices(&self) -> bool;
@@ -267,9 +267,11 @@ impl<O: Owners, W: Write> Packer<'_, O, W> {
             return self.leave_out(&path, "a device").map(|()| false);
         }
         let owners = &self.packing.owners;
+        // A set-user-id bit means its owner, so that it goes where the owner goes.
+        let bits = if owners.attributes() { 0o7777 } else { 0o1777 };
         let mut entry = Entry {
             kind,
-            mode: u32::from(status.stx_mode) & 0o7777,
+            mode: u32::from(status.stx_mode) & bits,
             uid: owners.user(status.stx_uid),
             gid: owners.group(status.stx_gid),
             mtime: Time {

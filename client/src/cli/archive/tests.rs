@@ -149,6 +149,23 @@ fn setuid_bits_and_devices_are_left_out() {
 }
 
 #[test]
+fn setuid_bits_go_where_the_owner_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let src = dir.path().join("src");
+    std::fs::write(&src, "x").unwrap();
+    for (mode, without) in [(0o6755, 0o755), (0o1777, 0o1777)] {
+        std::fs::set_permissions(&src, std::fs::Permissions::from_mode(mode)).unwrap();
+        for (keep_owners, expected) in [(true, mode), (false, without)] {
+            let mut data = Vec::new();
+            pack(packing(&src, keep_owners), &mut data).unwrap();
+            let mut archive = tar::Archive::new(&data[..]);
+            let entry = archive.entries().unwrap().next().unwrap().unwrap();
+            assert_eq!(entry.header().mode().unwrap() & 0o7777, expected);
+        }
+    }
+}
+
+#[test]
 fn times_before_1970_and_attributes_are_kept_on_demand() {
     let dir = tempfile::tempdir().unwrap();
     let src = dir.path().join("src");

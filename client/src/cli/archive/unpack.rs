@@ -110,7 +110,7 @@ impl Unpacker<'_> {
     fn attributes(&self, entry: &Entry) -> io::Result<Attributes> {
         let keep = self.unpacking.keep_owners;
         // Root's copy of a container's setuid file would be a way to become root.
-        let bits = entry.mode & if keep { 0o7777 } else { 0o777 };
+        let bits = entry.mode & if keep { 0o7777 } else { 0o1777 };
         // -1 means "unchanged" to chown(2).
         if keep && (entry.uid == u32::MAX || entry.gid == u32::MAX) {
             let path = shown(&entry.path);
