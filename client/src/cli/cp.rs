@@ -139,9 +139,7 @@ fn place(
         });
     }
     if there == There::Special {
-        return Err(format!(
-            "'{destination}' is a device, a FIFO or a socket; give a file or a directory"
-        ));
+        return Err(not_copied(destination));
     }
     if source_is_directory && there == There::File {
         return Err(format!(
@@ -166,6 +164,15 @@ fn place(
     })
 }
 
+/// A source that no copy is made of; below a directory it is left out, and that is told.
+fn special(path: &str) -> Failure {
+    Failure::usage(not_copied(path), "")
+}
+
+fn not_copied(path: &str) -> String {
+    format!("'{path}' is a device, a FIFO or a socket; give a file or a directory")
+}
+
 async fn download(
     ctx: &Context,
     container: &str,
@@ -174,6 +181,9 @@ async fn download(
     keep: bool,
 ) -> Result<(), Failure> {
     let stat = ctx.client.stat_file(container, from).await?;
+    if !matches!(stat.kind.as_str(), "file" | "directory" | "symlink") {
+        return Err(special(from));
+    }
     let contents = wants_contents(from);
     let followed = follow(to).map_err(Failure::io(format!("cannot copy to '{to}'")))?;
     let to = followed.as_str();
@@ -248,7 +258,11 @@ async fn upload(
     let source = rustix::fs::open(from, flags, Mode::empty())
         .map_err(|e| Failure::io(cannot())(e.into()))?;
     let stat = rustix::fs::fstat(&source).map_err(|e| Failure::io(cannot())(e.into()))?;
-    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    if !(kind.is_file() || kind.is_dir() || kind.is_symlink()) {
+        return Err(special(from));
+    }
+    let is_directory = kind.is_dir();
     let (to, there) = destination(ctx, container, to).await?;
     let place = place(&to, there, is_directory, contents).map_err(|e| Failure::usage(e, ""))?;
     let name = match place.rename {

@@ -103,6 +103,8 @@ fn cp_takes_the_place_of_no_device_and_hides_nothing_below_a_mount() {
     std::fs::write(dir.join("one"), "one\n").unwrap();
     refused(&inside, &path("fifo"), special);
     refused(&path("one"), &format!("{c}:/dev/null"), special);
+    refused(&format!("{c}:/dev/null"), &path("null"), special);
+    refused(&path("fifo"), &format!("{c}:/fifo"), special);
     assert!(
         std::fs::symlink_metadata(&fifo)
             .unwrap()
