@@ -15,7 +15,7 @@ use super::run::{check_terminal, end_of_pipe, exit_code, interactive};
 use super::session::{End, Options, Session, Target};
 use super::signals::Signals;
 use super::time::parse_duration;
-use super::{Context, output, terminal};
+use super::{Context, output, sanitize, terminal};
 
 // `lbctl exec`.
 #[derive(Debug, Args)]
@@ -170,6 +170,12 @@ pub async fn attach(ctx: &Context, args: AttachArgs) -> Result<i32, Failure> {
                 format!("container '{name}' is paused"),
                 &format!("resume it first: lbctl resume {name}"),
             ));
+        }
+        // Its exit code is still ours, as if we had come in time: whoever starts and then attaches
+        // may come too late for a short program.
+        ContainerState::Exited if !args.logs && !ctx.json => {
+            let name = sanitize::text(name);
+            eprintln!("lbctl: container '{name}' has exited; for its output: lbctl logs {name}");
         }
         _ => {}
     }

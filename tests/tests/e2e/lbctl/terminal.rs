@@ -97,6 +97,26 @@ fn attaching_to_a_container_that_was_never_started_says_how_to_start_it() {
     t.finish();
 }
 
+#[test]
+fn attaching_to_a_container_that_has_exited_says_where_its_output_is() {
+    let t = Bed::new();
+    let script = "echo said; exit 7";
+    let run = ["run", "--name", "over", &root(), "sh", "-c", script];
+    assert_eq!(t.lbctl(&run).status.code(), Some(7));
+    let out = t.lbctl(&["attach", "over"]);
+    assert_eq!(out.status.code(), Some(7));
+    assert_eq!(text(&out.stdout), "");
+    assert_eq!(
+        text(&out.stderr),
+        "lbctl: container 'over' has exited; for its output: lbctl logs over\n"
+    );
+    let out = t.lbctl(&["attach", "--logs", "over"]);
+    assert_eq!(out.status.code(), Some(7));
+    assert_eq!(text(&out.stdout), "said\n");
+    assert_eq!(text(&out.stderr), "");
+    t.finish();
+}
+
 /// Types Ctrl-C until the client has ended, and gives its exit code.
 fn interrupted(pty: &mut littlebox_tests::pty::Pty) -> i32 {
     proc::eventually("Ctrl-C ends the client", || {
