@@ -38,6 +38,17 @@ pub enum Failure {
     BrokenPipe,
 }
 
+/// A command line that the parser refused: its first paragraph is what is wrong, the others are how
+/// it is meant.
+impl From<&clap::Error> for Failure {
+    fn from(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let (message, hint) = text.split_once("\n\n").unwrap_or((&text, ""));
+        let message = message.strip_prefix("error: ").unwrap_or(message);
+        Failure::usage(message.trim(), hint.trim())
+    }
+}
+
 impl Failure {
     /// A [`Failure::Usage`].
     pub fn usage(message: impl Into<String>, hint: &str) -> Self {

@@ -187,15 +187,21 @@ pub fn main() -> i32 {
 }
 
 fn usage_error(e: &clap::Error) -> i32 {
-    // Nothing can be done when stderr is closed.
-    let _ = e.print();
     if !e.use_stderr() {
+        // Help and version. Nothing can be done when stdout is closed.
+        let _ = e.print();
         return 0;
     }
+    let options = || std::env::args().skip(1).take_while(|arg| arg != "--");
+    if options().any(|arg| arg == "--json") {
+        Failure::from(e).tell(true);
+    } else {
+        // Nothing can be done when stderr is closed.
+        let _ = e.print();
+    }
     // As with Docker, whoever runs programs can tell a mistake of his from their exit codes.
-    let runs_programs = std::env::args()
-        .skip(1)
-        .any(|arg| matches!(arg.as_str(), "run" | "create" | "exec" | "attach"));
+    let runs_programs =
+        options().any(|arg| matches!(arg.as_str(), "run" | "create" | "exec" | "attach"));
     if runs_programs { 125 } else { 2 }
 }
 

@@ -305,6 +305,12 @@ fn errors_say_what_and_what_to_do() {
     let out = t.lbctl(&["--json", "start", "nobody"]);
     let problem: Problem = serde_json::from_slice(&out.stderr).unwrap();
     assert_eq!(problem.code, "container_not_found");
+    let out = t.lbctl(&["--json", "run", "--no-such-flag"]);
+    assert_eq!(out.status.code(), Some(125));
+    let problem: Problem = serde_json::from_slice(&out.stderr).unwrap();
+    assert_eq!(problem.code, "usage");
+    assert_eq!(problem.detail, "unexpected argument '--no-such-flag' found");
+    assert!(problem.hint.unwrap().contains("Usage: lbctl run"));
     let out = t.lbctl(&["--socket", "/no/such/socket", "ps"]);
     assert_eq!(out.status.code(), Some(1));
     let stderr = text(&out.stderr);
