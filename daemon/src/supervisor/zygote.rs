@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,6 +171,7 @@ impl Zygote {
     pub async fn spawn(binary: &HelperBinary) -> io::Result<Arc<Self>> {
         let (socket, theirs) = SeqPacket::pair()?;
         let child = Command::new(format!("/proc/self/fd/{}", binary.program.as_raw_fd()))
+            .arg0("littlebox-helper")
             .arg("zygote")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
